@@ -1,0 +1,38 @@
+"""minicircuits: the mathematics of transformer circuits, exact and small.
+
+The contents page: each name and the module that holds it. Nothing is imported, not even
+NumPy, until a name is used.
+"""
+
+from importlib import import_module
+
+_MODULES = {
+    "notation": "Weights Activations InputError relative_error",
+    "files": "save load",
+    "model.transformer": "init_weights forward backward loss",
+    "model.slices": "loss_and_gradients",
+    "circuits.low_rank": "LowRank",
+    "circuits.heads": "direct_path ov_circuit qk_circuit",
+    "circuits.expansion": "expand_logits expand_scores rebuild",
+    "circuits.copying": "copying_score",
+    "circuits.composition": "composition_scores",
+    "behavior.ablation": "term_importance",
+    "behavior.patterns": "prefix_matching_scores previous_token_scores",
+    "training.model_file": "save_model load_model",
+    "interop": "from_transformer_lens to_transformer_lens",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'minicircuits' has no attribute {name!r}")
+    value = getattr(import_module(f"minicircuits.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return [*globals(), *__all__]

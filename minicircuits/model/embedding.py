@@ -1,0 +1,36 @@
+"""x = W_E t: tokens into the residual stream. Positions, in their three modes.
+
+Paper: "Transformer Overview" (embedding), "Zero-Layer Transformers". No formula here is
+deeper than a choice of columns; what each mode does with W_pos is in `transformer`.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array
+
+
+def embed(W_E, tokens):
+    """x = W_E t, the columns of W_E that the tokens choose: (d, u), (b, i) -> (b, i, d)."""
+    return W_E.T[tokens]
+
+
+def embed_backward(dx, tokens, d_vocab):
+    """dW_E = Σ_{b,i} dx tᵀ: column u sums dx over the places of token u. (d, u)
+
+    t is the one-hot (b·i, u) of the tokens, as a sparse matrix: a token that occurs twice
+    is added twice.
+    """
+    n = tokens.size
+    t = csr_array((np.ones(n, dx.dtype), tokens.ravel(), np.arange(n + 1)), shape=(n, d_vocab))
+    return (t.T @ dx.reshape(n, -1)).T
+
+
+def positions(W_pos, n):
+    """p, the first n columns of W_pos, a row per position: (d, p) -> (i, d)."""
+    return W_pos.T[:n]
+
+
+def positions_backward(dp, n_ctx):
+    """dW_pos (d, p) from dp (b, i, d): every context of the batch reads the same columns."""
+    dW_pos = np.zeros((n_ctx, dp.shape[-1]), dp.dtype)
+    dW_pos[:dp.shape[1]] = dp.sum(0)
+    return dW_pos.T

@@ -1,0 +1,149 @@
+"""The attention-only transformer: its four steps in order, and in reverse.
+
+    x_0 = W_E t            x_{l+1} = x_l + Σ_h (A^{l,h} ⊗ W_OV^{l,h}) x_l
+    logits = W_U x_L       A^{l,h} = softmax*(x_l W_QK^{l,h} x_lᵀ / √d_head)
+
+Positions are added in "standard" mode to x_0, in "shortformer" mode to what W_Q and W_K
+read in every layer. Paper: "Transformer Overview".
+"""
+
+import numpy as np
+
+from minicircuits.model.attention import Heads, attention, attention_backward
+from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.model.embedding import (embed, embed_backward, positions,
+                                          positions_backward)
+from minicircuits.model.unembedding import unembed, unembed_backward
+from minicircuits.notation import (ACTIVATION_AXES, POSITIONS, Activations, InputError,
+                                   Weights, check_axes, check_tokens)
+
+
+def init_weights(n_layers, n_heads, d_model, d_head, d_vocab, n_ctx, positions, rng,
+                 dtype=np.float64):
+    """Weights to start training from, drawn from `rng`; n_ctx is unused without positions.
+
+    Matrices are N(0, 1/fan-in). Embeddings start small, N(0, 0.05²), and positions as
+    sinusoids of amplitude 2, as positions have to dominate the first patterns for a
+    previous-token head to form early. The same `rng` gives the same weights in every dtype,
+    up to rounding.
+    """
+    if positions not in POSITIONS:
+        raise InputError(f"positions must be one of {', '.join(POSITIONS)}; got {positions!r}")
+
+    def normal(*shape, std):
+        return (std * rng.standard_normal(shape)).astype(dtype)
+
+    reads = (n_layers, n_heads, d_head, d_model)
+    return Weights(
+        W_E=normal(d_vocab, d_model, std=0.05).T,      # .T: a token's column is contiguous
+        W_pos=None if positions == "none" else (2 * sinusoids(n_ctx, d_model)).astype(dtype).T,
+        W_Q=normal(*reads, std=d_model ** -0.5),
+        W_K=normal(*reads, std=d_model ** -0.5),
+        W_V=normal(*reads, std=d_model ** -0.5),
+        W_O=normal(n_layers, n_heads, d_model, d_head, std=(n_heads * d_head) ** -0.5),
+        W_U=normal(d_vocab, d_model, std=d_model ** -0.5),
+        positions=positions)
+
+
+def sinusoids(n_ctx, d_model):
+    """sin and cos of p / 10000^{2m/d_model}, half of the dimensions each: (p, d)."""
+    half = (d_model + 1) // 2
+    angles = np.arange(n_ctx)[:, None] / 10000 ** (np.arange(half) / half)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :d_model]
+
+
+def forward(weights, tokens):
+    """Every intermediate of the forward pass on tokens (b, i), as `Activations`.
+
+    Raises InputError for tokens that are not integers from 0 to d_vocab−1 in axes (b, i),
+    or for a context longer than n_ctx. `loss` gives the loss, `backward` the gradients.
+    """
+    tokens = check_tokens(weights, tokens)
+    return stacked(run(weights, tokens), weights, tokens)
+
+
+def backward(weights, tokens, acts, dlogits):
+    """The gradients of Σ dlogits·logits: of every weight, and of every intermediate.
+
+    acts : what `forward(weights, tokens)` gave; dlogits : (b, i, v). Returns `Weights` and
+    `Activations`, every gradient in the shape of what it is the gradient of.
+    """
+    tokens, dlogits = check_tokens(weights, tokens), np.asarray(dlogits)
+    for name, logits in ("acts.logits", acts.logits), ("dlogits", dlogits):
+        check_axes(name, logits, ("b", "i", "v"),
+                   dict(zip("bi", tokens.shape), v=weights.d_vocab))
+    gradients, dacts = run_backward(weights, tokens, acts, dlogits)
+    return gradients, stacked(dacts, weights, tokens)
+
+
+def loss(weights, tokens):
+    """Mean next-token cross-entropy over the first T−1 positions: a scalar, in nats."""
+    tokens = check_tokens(weights, tokens)
+    return cross_entropy(run(weights, tokens).logits, tokens)[0]
+
+
+def run(weights, tokens):
+    """The forward pass itself. Layered fields of its `Activations` are lists, by layer."""
+    x = embed(weights.W_E, tokens)                                          # 1
+    p = 0 if weights.W_pos is None else positions(weights.W_pos, tokens.shape[1])
+    if weights.positions == "standard":
+        x, p = x + p, 0                                                     # 2
+    residual, heads = [x], []
+    for W in layers(weights):
+        out, steps = attention(x, p, *W)                                    # 3
+        x = x + out
+        residual.append(x)
+        heads.append(steps)
+    return Activations(residual=residual, logits=unembed(weights.W_U, x),   # 4
+                       **by_step(heads))
+
+
+def run_backward(weights, tokens, acts, dlogits):
+    """The same steps in reverse, from dlogits to every gradient; layered fields are lists."""
+    shortformer = weights.positions == "shortformer"
+    p = positions(weights.W_pos, tokens.shape[1]) if shortformer else 0
+    dx, dW_U = unembed_backward(dlogits, weights.W_U, acts.residual[-1])    # 4
+    dp = np.zeros_like(dx)
+    dresidual, dheads, dlayers = [dx], [], []
+    for layer, W in reversed(list(enumerate(layers(weights)))):
+        heads = Heads(*(getattr(acts, step)[layer] for step in Heads._fields))
+        dx_read, dp_read, dW, dsteps = attention_backward(                  # 3
+            dx, acts.residual[layer], p, *W, heads)
+        dx, dp = dx + dx_read, dp + dp_read     # x goes on, and is read by the heads
+        dresidual.insert(0, dx)
+        dheads.insert(0, dsteps)
+        dlayers.insert(0, dW)
+    if weights.positions == "standard":
+        dp = dx                                                             # 2
+    gradients = Weights(
+        W_E=embed_backward(dx, tokens, weights.d_vocab),                    # 1
+        W_pos=None if weights.W_pos is None else positions_backward(dp, weights.n_ctx),
+        W_U=dW_U, positions=weights.positions,
+        **{name: np.array([dW[n] for dW in dlayers], weights.dtype).reshape(
+            getattr(weights, name).shape) for n, name in enumerate(LAYERED)})
+    return gradients, Activations(residual=dresidual, logits=dlogits, **by_step(dheads))
+
+
+LAYERED = ("W_Q", "W_K", "W_V", "W_O")
+
+
+def layers(weights):
+    """The four matrices of each layer: (h, e, d) three times and (h, d, e)."""
+    return zip(*(getattr(weights, name) for name in LAYERED))
+
+
+def by_step(heads):
+    """A list of `Heads`, one a layer, as a list for each of its fields."""
+    return {step: [getattr(layer, step) for layer in heads] for step in Heads._fields}
+
+
+def stacked(acts, weights, tokens):
+    """The same activations with every field one array, of the axes in ACTIVATION_AXES."""
+    b, i = tokens.shape
+    sizes = {"l": weights.n_layers, "l+1": weights.n_layers + 1, "b": b, "i": i, "j": i,
+             "h": weights.n_heads, "e": weights.d_head, "d": weights.d_model,
+             "v": weights.d_vocab}
+    return Activations(**{
+        name: np.asarray(getattr(acts, name), weights.dtype).reshape(
+            [sizes[axis] for axis in axes.split()])
+        for name, axes in ACTIVATION_AXES.items()})

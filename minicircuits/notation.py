@@ -1,0 +1,230 @@
+"""The letters, the names and the shapes that every other file uses.
+
+Weights act on the left, as in the paper: a matrix has axes (out, in), a vector in the
+residual stream is a column, and `W_U @ W_OV @ W_E @ t` reads as the equation does.
+
+Letters, one meaning everywhere:
+
+    b  batch                      l  layer                 d  residual dimension (d_model)
+    i  destination, query, row    h  head                  e  head dimension (d_head)
+    j  source, key, column        g  earlier head          v  out token (a row of W_U)
+    k  middle of a two-hop path   p  position in context   u  in token (a column of W_E)
+
+Names, whose axes never change:
+
+    t         one-hot tokens       (b, i, u)    never built: W_E t is a choice of columns
+    x         residual stream      (b, i, d)    at any one place in the model
+    A         pattern of one head  (b, i, j)    A[i, j]: how much destination i reads source j
+    W_QK      W_Q.mT @ W_K         (d, d)       which source a destination attends to
+    W_OV      W_O @ W_V            (d, d)       what attending there writes
+    A ⊗ W     x ↦ A x Wᵀ                        A moves between positions, W between subspaces
+    dname     gradient of a scalar with respect to `name`; it has the shape of `name`
+
+Paper: "Notation" and "Transformer Overview". This file computes nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+WEIGHT_AXES = {
+    "W_E": ("d_model", "d_vocab"),
+    "W_pos": ("d_model", "n_ctx"),
+    "W_Q": ("n_layers", "n_heads", "d_head", "d_model"),
+    "W_K": ("n_layers", "n_heads", "d_head", "d_model"),
+    "W_V": ("n_layers", "n_heads", "d_head", "d_model"),
+    "W_O": ("n_layers", "n_heads", "d_model", "d_head"),
+    "W_U": ("d_vocab", "d_model"),
+}
+ACTIVATION_AXES = {              # in the order in which the model computes them
+    "residual": "l+1 b i d",     # residual[0] = W_E t (+ W_pos); residual[l+1] leaves layer l
+    "q": "l b h i e",
+    "k": "l b h j e",
+    "v": "l b h j e",
+    "scores": "l b h i j",       # q·k / √d_head: finite, not masked
+    "pattern": "l b h i j",      # softmax over the sources j ≤ i; 0 for j > i
+    "z": "l b h i e",            # Σ_j pattern v
+    "logits": "b i v",
+}
+POSITIONS = ("shortformer", "standard", "none")
+DTYPES = ("float32", "float64", "complex128")
+
+
+class InputError(ValueError):
+    """What was expected and what came, in one line. Every error of this package is one."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The whole model: seven stacked arrays. Gradients are another `Weights`.
+
+    Parameters
+    ----------
+    W_E : (d_model, d_vocab)                    embed: a column per token
+    W_pos : (d_model, n_ctx), or None           a column per position
+    W_Q, W_K, W_V : (n_layers, n_heads, d_head, d_model)    read from the residual stream
+    W_O : (n_layers, n_heads, d_model, d_head)  write to the residual stream
+    W_U : (d_vocab, d_model)                    unembed: a row per token
+    positions : where W_pos is added
+        "shortformer": to what W_Q and W_K read, in every layer (the paper's models);
+        "standard": once, to the residual stream; "none": nowhere (W_pos is None).
+
+    Raises InputError unless the shapes agree, all arrays have one dtype (float32, float64
+    or complex128) and every number is finite: weights that exist are sound.
+
+    Paper: "Transformer Overview". No biases, no LayerNorm, no MLP.
+    """
+
+    W_E: np.ndarray
+    W_pos: np.ndarray | None
+    W_Q: np.ndarray
+    W_K: np.ndarray
+    W_V: np.ndarray
+    W_O: np.ndarray
+    W_U: np.ndarray
+    positions: str
+
+    def __post_init__(self):
+        if self.positions not in POSITIONS:
+            raise InputError(f"positions must be one of {', '.join(POSITIONS)}; "
+                             f"got {self.positions!r}")
+        if (self.W_pos is None) != (self.positions == "none"):
+            raise InputError('W_pos must be None exactly when positions is "none"; got '
+                             f"positions={self.positions!r}, W_pos "
+                             f"{'None' if self.W_pos is None else 'given'}")
+        for name in WEIGHT_AXES:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        sizes = {}
+        for name, W in self.items():
+            check_axes(name, W, WEIGHT_AXES[name], sizes)
+            if W.dtype.name not in DTYPES or W.dtype.name != self.W_E.dtype.name:
+                raise InputError(f"weights must share one dtype of {', '.join(DTYPES)}; "
+                                 f"got W_E {self.W_E.dtype.name}, {name} {W.dtype.name}")
+            if not np.isfinite(W).all():
+                raise InputError(f"{name} must be finite; got "
+                                 f"{np.count_nonzero(~np.isfinite(W))} NaN or Inf of {W.size}")
+
+    def items(self):
+        """Pairs (name, array) of the arrays that are there, in the order of the fields."""
+        return [(name, getattr(self, name)) for name in WEIGHT_AXES
+                if getattr(self, name) is not None]
+
+    @property
+    def n_layers(self):
+        return self.W_Q.shape[0]
+
+    @property
+    def n_heads(self):
+        return self.W_Q.shape[1]
+
+    @property
+    def d_head(self):
+        return self.W_Q.shape[2]
+
+    @property
+    def d_model(self):
+        return self.W_E.shape[0]
+
+    @property
+    def d_vocab(self):
+        return self.W_E.shape[1]
+
+    @property
+    def n_ctx(self):
+        """The longest context, in tokens; None where there are no positions to run out of."""
+        return None if self.W_pos is None else self.W_pos.shape[1]
+
+    @property
+    def dtype(self):
+        return self.W_E.dtype
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Every intermediate of a forward pass, or (as `dacts`) the gradient of each.
+
+    Axes, with l = n_layers (see `ACTIVATION_AXES`):
+
+    residual : (l+1, b, i, d)   residual[0] enters layer 0, residual[l] is unembedded
+    q, k, v, z : (l, b, h, i, e)
+    scores : (l, b, h, i, j)    q·k / √d_head; finite and not masked
+    pattern : (l, b, h, i, j)   rows sum to 1; 0 where j > i
+    logits : (b, i, v)
+
+    As gradients: `residual[l]` sums everything that x reaches; `pattern` is the gradient
+    with respect to each entry, also those the mask sets to 0; that of `scores` is 0 there.
+    """
+
+    residual: np.ndarray
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    scores: np.ndarray
+    pattern: np.ndarray
+    z: np.ndarray
+    logits: np.ndarray
+
+
+def check_axes(name, array, axes, sizes):
+    """Hold `array` to named axes; learn sizes not yet in `sizes`, compare the others.
+
+    Every size is at least 1, but n_layers, which may be 0. Raises InputError.
+    """
+    known = [f"{axis}={sizes[axis]}" for axis in axes if axis in sizes]
+    agree = array.ndim == len(axes) and all(
+        size == sizes.get(axis, size) and size >= (axis != "n_layers")
+        for axis, size in zip(axes, array.shape))
+    if not agree:
+        raise InputError(f"{name} must have axes ({', '.join(axes)})"
+                         f"{' with ' if known else ''}{', '.join(known)}; "
+                         f"got shape {array.shape}")
+    sizes.update(zip(axes, array.shape))
+
+
+def check_tokens(weights, tokens):
+    """`tokens` as an array (b, i) of token ids that `weights` can take, or InputError."""
+    tokens = np.asarray(tokens)
+    check_axes("tokens", tokens, ("b", "i"), {})
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise InputError(f"tokens must be integers; got {tokens.dtype}")
+    if tokens.min() < 0 or tokens.max() >= weights.d_vocab:
+        worst = tokens.min() if tokens.min() < 0 else tokens.max()
+        raise InputError(f"tokens must be from 0 to {weights.d_vocab - 1}; got {worst}")
+    if weights.n_ctx is not None and tokens.shape[1] > weights.n_ctx:
+        raise InputError(f"a context has at most n_ctx={weights.n_ctx} tokens; "
+                         f"got {tokens.shape[1]}")
+    return tokens
+
+
+def check_pattern(weights, tokens, pattern):
+    """`pattern` as an array (l, b, h, i, j) that goes with `tokens` (b, i), or InputError."""
+    pattern = np.asarray(pattern)
+    b, i = tokens.shape
+    check_axes("pattern", pattern, ("n_layers", "b", "h", "i", "j"),
+               {"n_layers": weights.n_layers, "b": b, "h": weights.n_heads, "i": i, "j": i})
+    return pattern
+
+
+def check_head(weights, layer, head):
+    """Raises InputError unless `weights` has the head `layer.head`, both counted from 0."""
+    if not (0 <= layer < weights.n_layers and 0 <= head < weights.n_heads):
+        raise InputError(f"a head is layer.head with layer < {weights.n_layers}, head < "
+                         f"{weights.n_heads}, counted from 0; got {layer}.{head}")
+
+
+def relative_error(actual, desired, scale=None):
+    """max|actual − desired| / max|desired|, the one relative error of this package.
+
+    `scale` replaces max|desired| where a result is a sum of terms that may cancel (the
+    largest Σ|term|). Where the scale is 0: 0 if all is equal, else infinite. NaN gives NaN.
+    """
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    if actual.shape != desired.shape:
+        raise InputError(f"arrays of one shape are compared; got {actual.shape} and "
+                         f"{desired.shape}")
+    if not actual.size:
+        return 0.0
+    error = np.abs(actual - desired).max()
+    scale = np.abs(desired).max() if scale is None else scale
+    return float(error / scale) if scale else float(np.inf if error else error)
