@@ -1,0 +1,67 @@
+"""How much does a later head read of what an earlier head writes?
+
+Paper: "Three Kinds of Composition", "Path Expansion of Attention Scores QK Circuit".
+The erratum of the paper is about this file: a Frobenius norm, unlike a trace, changes when
+factors are permuted cyclically.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minicircuits.notation import InputError
+
+
+def composition_scores(weights, kind):
+    """‖M W_OV^g‖ / (‖M‖ ‖W_OV^g‖) for every pair of heads; (l, h, l', g), 0 unless l' < l.
+
+    kind "Q": M = W_QKᵀ of the later head; "K": M = W_QK; "V": M = W_OV. Frobenius norms,
+    scores in [0, 1], raw: random matrices of the same shapes give 1/√d_model in the root
+    mean square (`composition_baseline`). A head that is zero scores 0. Keeps every change
+    of basis of a head (W_Q → M W_Q with W_K → M⁻ᵀ W_K, W_V → M W_V with W_O → W_O M⁻¹)
+    and rotations of the residual stream. A large score shows overlap, not what it does.
+
+    Each M and each W_OV is first reduced, without changing any norm, to its thin factor:
+    ‖W_1ᵀ W_2‖ = ‖R W_2‖ where W_1ᵀ = Q R. So the pairs cost one product per two layers.
+    """
+    if kind not in ("Q", "K", "V"):
+        raise InputError(f"kind must be Q, K or V; got {kind!r}")
+    left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
+                   "V": (weights.W_O, weights.W_V)}[kind]
+    reader = unit(thin(left) @ right)                    # (l, h, e, d): R W, of M = Q R W
+    writer = unit(weights.W_O @ thin(weights.W_V.mT).mT)     # (l, g, d, e): W_O Rᵀ, of W_OV
+    L, H, d = weights.n_layers, weights.n_heads, weights.d_model
+    scores = np.zeros((L, H, L, H), weights.W_Q.real.dtype)
+    for layer in range(1, L):
+        M = reader[layer].reshape(-1, d)                                  # (h·e, d)
+        W = writer[:layer].transpose(2, 0, 1, 3).reshape(d, -1)           # (d, l'·g·e)
+        squares = np.abs(M @ W).reshape(H, -1, layer, H, writer.shape[-1]) ** 2
+        scores[layer, :, :layer] = np.sqrt(squares.sum((1, 4)))
+    return scores
+
+
+def thin(W):
+    """R of W = Q R: ‖W X‖ = ‖R X‖ for any X, as the columns of Q are orthonormal."""
+    return np.linalg.qr(W, mode="r")
+
+
+def unit(W):
+    """W / ‖W‖ for each head; a zero matrix stays zero."""
+    norm = np.sqrt((np.abs(W) ** 2).sum((-2, -1), keepdims=True))
+    return W / np.where(norm == 0, 1, norm)
+
+
+def composition_baseline(d_model):
+    """1/√d_model: the root mean square score of isotropic random factors.
+
+    E‖A B‖² = ‖A‖² ‖B‖² / d_model if B's column space is a random one: it depends on no
+    other size, so neither d_head nor the number of heads matters.
+    """
+    return d_model ** -0.5
+
+
+def random_composition_scores(weights, kind, rng):
+    """Scores of Gaussian weights of the same shapes: the spread around the baseline."""
+    return composition_scores(replace(weights, **{
+        name: rng.standard_normal(W.shape).astype(weights.dtype)
+        for name, W in weights.items() if name in ("W_Q", "W_K", "W_V", "W_O")}), kind)

@@ -1,0 +1,173 @@
+"""LowRank: a matrix product that stays factored at its narrowest point.
+
+A head's circuit W_U W_O W_V W_E is a (d_vocab, d_vocab) matrix that passes through
+d_head numbers. Everything asked of it (columns, trace, eigenvalues, norm, singular
+vectors) can be had from the two thin factors. Paper: "Low-Rank Matrix Math".
+"""
+
+from math import sqrt
+
+import numpy as np
+from scipy.linalg import eigvals, qr, svd
+
+from minicircuits.notation import InputError
+
+
+class LowRank:
+    """The matrix A @ B, kept as its factors A (m, r) and B (r, n).
+
+    `W_U @ LowRank(W_O, W_V) @ W_E` reads as the equation does: with a matrix or another
+    LowRank on either side the result is a LowRank, factored where it is narrowest; with a
+    vector, or with a batch (b, i, d) as in `A @ x @ W.mT`, it is an array. `+` adds, `*`
+    scales by a number, `W[v, u]` is one element (or many, for index arrays that
+    broadcast), and `.AB` is the dense matrix, when you can afford it.
+
+    Raises InputError if the factors do not fit. Not a general array: no other arithmetic,
+    no batch axes.
+
+    >>> rng = np.random.default_rng(0)
+    >>> A, B, C = rng.normal(size=(5, 2)), rng.normal(size=(2, 7)), rng.normal(size=(7, 3))
+    >>> W = LowRank(A, B) @ C
+    >>> W.A.shape, W.B.shape, bool(np.allclose(W.AB, A @ B @ C))
+    ((5, 2), (2, 3), True)
+    """
+
+    __array_ufunc__ = None      # so that `array @ LowRank` comes to __rmatmul__
+
+    def __init__(self, A, B):
+        self.A, self.B = np.asarray(A), np.asarray(B)
+        if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[1] != self.B.shape[0]:
+            raise InputError("LowRank needs factors (m, r) and (r, n); "
+                             f"got shapes {self.A.shape} and {self.B.shape}")
+
+    def __repr__(self):
+        return f"LowRank{self.shape} through {self.A.shape[1]}"
+
+    @property
+    def shape(self):
+        return self.A.shape[0], self.B.shape[1]
+
+    @property
+    def AB(self):
+        """The dense matrix, (m, n)."""
+        return self.A @ self.B
+
+    @property
+    def mT(self):
+        """The transpose: Bᵀ Aᵀ."""
+        return LowRank(self.B.mT, self.A.mT)
+
+    def __matmul__(self, right):
+        if isinstance(right, np.ndarray) and right.ndim != 2:
+            return self.A @ (self.B @ right)
+        return product(self, right)
+
+    def __rmatmul__(self, left):
+        if isinstance(left, np.ndarray) and left.ndim != 2:
+            return (left @ self.A) @ self.B
+        return product(left, self)
+
+    def __mul__(self, number):
+        return LowRank(self.A * number, self.B)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other):
+        """[A A'] [B; B']: the rank of a sum is at most the sum of the ranks."""
+        if self.shape != other.shape:
+            raise InputError(f"a sum needs equal shapes; got {self.shape} and {other.shape}")
+        return LowRank(np.hstack([self.A, other.A]), np.vstack([self.B, other.B]))
+
+    def __getitem__(self, index):
+        """Elements [row, column]; index arrays broadcast, as NumPy's do."""
+        row, column = index
+        return (self.A[row] * self.B.mT[column]).sum(-1)
+
+    def rows(self, index):
+        """The rows that `index` chooses, (..., n)."""
+        return self.A[index] @ self.B
+
+    def columns(self, index):
+        """The columns that `index` chooses, each as a row of the result: (..., m)."""
+        return self.B.mT[index] @ self.A.mT
+
+    def diagonal(self):
+        """The elements [i, i]; (min(m, n),)."""
+        n = min(self.shape)
+        return (self.A[:n] * self.B.mT[:n]).sum(-1)
+
+    def trace(self):
+        """Σ_i W_ii, which is also the sum of the eigenvalues."""
+        return self.diagonal().sum()
+
+    def norm(self):
+        """The Frobenius norm √(Σ W_vu²), from an r × r core."""
+        core = self._core()[1]
+        return sqrt((core * core.conj()).real.sum())
+
+    def _core(self):
+        """A B = Q_A (R_A R_Bᴴ) Q_Bᴴ: orthonormal Q_A, the small core, orthonormal Q_B."""
+        Q_A, R_A = qr(self.A, mode="economic")
+        Q_B, R_B = qr(self.B.conj().mT, mode="economic")
+        return Q_A, R_A @ R_B.conj().mT, Q_B
+
+    def svd(self):
+        """U (m, r), S (r,) descending, Vᴴ (r, n) with U·diag(S)·Vᴴ = A B; r ≤ rank bound.
+
+        Singular vectors have no sign of their own: here the largest entry of each column
+        of U is real and positive. Of equal singular values only the span is determined.
+        """
+        Q_A, core, Q_B = self._core()
+        U, S, Vh = svd(core, full_matrices=False)
+        U, Vh = Q_A @ U, Vh @ Q_B.conj().mT
+        largest = np.take_along_axis(U, np.abs(U).argmax(0)[None], 0)[0]
+        phase = largest / np.abs(largest)
+        return U / phase, S, Vh * phase[:, None]
+
+    def rank(self):
+        """Singular values above max(m, n)·eps·S_0, as `numpy.linalg.matrix_rank` counts."""
+        S = self.svd()[1]
+        return int((S > S.max(initial=0) * max(self.shape) * np.finfo(S.dtype).eps).sum())
+
+    def eigenvalues(self):
+        """min(r, n) eigenvalues by falling modulus, complex; all others are 0.
+
+        The non-zero eigenvalues of A B are those of B A, which is r × r. Raises InputError
+        unless the matrix is square.
+        """
+        if self.shape[0] != self.shape[1]:
+            raise InputError(f"eigenvalues need a square matrix; got shape {self.shape}")
+        small = self.B @ self.A if self.A.shape[1] <= self.shape[0] else self.AB
+        values = eigvals(small)
+        return values[np.argsort(-np.abs(values), kind="stable")]
+
+    def blocks(self, bytes=64 << 20):
+        """The dense matrix a block of rows at a time: pairs (slice of rows, block)."""
+        m, n = self.shape
+        step = max(1, bytes // (n * self.A.dtype.itemsize))
+        for start in range(0, m, step):
+            rows = slice(start, min(start + step, m))
+            yield rows, self.rows(rows)
+
+
+def product(*matrices):
+    """The product of arrays and LowRanks as one LowRank, factored where it is narrowest.
+
+    Of M_1 M_2 … M_n the smallest inner dimension splits the product in two; each side is
+    multiplied out from there, so that nothing wider than it has to be is ever formed.
+    Raises InputError if the shapes do not chain.
+    """
+    factors = [factor for matrix in matrices
+               for factor in ((matrix.A, matrix.B) if isinstance(matrix, LowRank)
+                              else (np.asarray(matrix),))]
+    shapes = [factor.shape for factor in factors]
+    if any(len(shape) != 2 for shape in shapes) or any(
+            left[1] != right[0] for left, right in zip(shapes, shapes[1:])):
+        raise InputError(f"a product needs matrices (m, k), (k, n), …; got shapes {shapes}")
+    narrowest = min(range(1, len(factors)), key=lambda n: shapes[n][0])
+    A, B = factors[narrowest - 1], factors[narrowest]
+    for factor in reversed(factors[:narrowest - 1]):
+        A = factor @ A
+    for factor in factors[narrowest + 1:]:
+        B = B @ factor
+    return LowRank(A, B)

@@ -1,0 +1,178 @@
+"""Attention scores as exact sums over pairs of paths, and the model rebuilt from them.
+
+A score is bilinear in what its two sides read, x_iᵀ W_QK x_j / √d_head, and each side is
+itself a sum over the paths of the layers before. One path on the query side and one on the
+key side make a term: with heads on neither side, Q-composition, K-composition, or both.
+
+Paper: "Path Expansion of Attention Scores QK Circuit", "Analyzing a Two-Layer Model".
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+
+from minicircuits.circuits.expansion import (embedded, head_sequences, label,
+                                             pattern_product, propagate, through)
+from minicircuits.circuits.heads import W_QK
+from minicircuits.circuits.low_rank import product
+from minicircuits.notation import Weights, check_head, check_pattern, check_tokens
+
+
+@dataclass(frozen=True)
+class Side:
+    """A path into what a head reads, (A ⊗ W) t, from the tokens or from the positions."""
+
+    source: str                                # "token" or "position"
+    heads: tuple                               # ((layer, head), …), first to last
+    weights: Weights = field(repr=False)
+    tokens: np.ndarray = field(repr=False)     # (b, i)
+    pattern: np.ndarray = field(repr=False)    # (l, b, h, i, j)
+
+    @property
+    def label(self):
+        return f"{self.source}→{label(self.heads)}" if self.heads else self.source
+
+    @cached_property
+    def A(self):
+        """(b, i, j), the identity without heads."""
+        return pattern_product(self.heads, self.pattern)
+
+    @cached_property
+    def W(self):
+        """W_OV … W_OV W_E (d, u), or with W_pos (d, p)."""
+        right = self.weights.W_E if self.source == "token" else self.weights.W_pos
+        return through(np.eye(len(right), dtype=right.dtype), self.heads, self.weights, right)
+
+    @cached_property
+    def x(self):
+        """A t Wᵀ: this path's share of what the head reads, (b, i, d)."""
+        ids = self.tokens if self.source == "token" else np.arange(self.tokens.shape[1])
+        return self.A @ self.W.columns(ids)
+
+
+@dataclass(frozen=True)
+class ScoreTerm:
+    """One path on the query side, one on the key side: (A_q t) W (A_k t)ᵀ.
+
+    Axes of W: [what the query side starts from, what the key side starts from], each a
+    token u or a position p; 1/√d_head is in it.
+    """
+
+    q: Side
+    k: Side
+    layer: int
+    head: int
+
+    @property
+    def label(self):
+        return f"{self.q.label} · {self.k.label}"
+
+    @property
+    def kind(self):
+        """Heads on which side: "neither", "Q", "K" or "both"."""
+        return (("neither", "K"), ("Q", "both"))[bool(self.q.heads)][bool(self.k.heads)]
+
+    @cached_property
+    def W(self):
+        QK = W_QK(self.q.weights, self.layer, self.head)
+        return product(self.q.W.mT, QK, self.k.W) * (1 / sqrt(self.q.weights.d_head))
+
+    @property
+    def scores(self):
+        """This term's share of the scores, (b, i, j), not masked."""
+        QK = W_QK(self.q.weights, self.layer, self.head)
+        return bilinear(self.q.x, QK, self.k.x) / sqrt(self.q.weights.d_head)
+
+
+def bilinear(x, W, y):
+    """x_iᵀ W y_j for rows x (b, i, d) and y (b, j, d): (b, i, j)."""
+    return (x @ W.A) @ (y @ W.B.mT).mT
+
+
+def sides(weights, tokens, pattern, layer):
+    """Every path into what layer `layer`'s W_Q and W_K read, as a list of `Side`.
+
+    With n = (1 + H)^layer: n sides without positions, n + 1 in "shortformer" mode, where
+    positions are read directly, 2 n in "standard" mode, where they take the same paths.
+    """
+    paths = head_sequences(layer, weights.n_heads)
+    from_positions = {"none": [], "shortformer": [()], "standard": paths}[weights.positions]
+    return [Side(source, heads, weights, tokens, pattern)
+            for source, sequences in (("token", paths), ("position", from_positions))
+            for heads in sequences]
+
+
+def expand_scores(weights, tokens, pattern, layer, head):
+    """Every term of a head's scores, as a list of `ScoreTerm`; their scores sum to it.
+
+    tokens : (b, i); pattern : (l, b, h, i, j), frozen: only layers before `layer` matter.
+    The number of `sides`, squared. Terms compute nothing until asked; for the four parts
+    alone, `split_scores` needs no list.
+    """
+    check_head(weights, layer, head)
+    tokens = check_tokens(weights, tokens)
+    pattern = check_pattern(weights, tokens, pattern)
+    both = sides(weights, tokens, pattern, layer)
+    return [ScoreTerm(q, k, layer, head) for q in both for k in both]
+
+
+class Split(NamedTuple):
+    """The four parts of a head's scores, each (b, i, j); they sum to the scores."""
+    neither: np.ndarray      # both sides read embeddings and positions directly
+    Q: np.ndarray            # heads on the query side only
+    K: np.ndarray            # heads on the key side only
+    both: np.ndarray
+
+
+def split_scores(weights, tokens, pattern, layer, head):
+    """Neither, Q-composition, K-composition and both: the terms of `expand_scores` by kind.
+
+    Each side is read in two parts, order 0 and all others, summed by propagation.
+    """
+    check_head(weights, layer, head)
+    tokens = check_tokens(weights, tokens)
+    pattern = check_pattern(weights, tokens, pattern)
+    direct, through_heads = read_parts(weights, tokens, pattern, layer)
+    QK, rescale = W_QK(weights, layer, head), 1 / sqrt(weights.d_head)
+    return Split(*(bilinear(q, QK, k) * rescale for q, k in (
+        (direct, direct), (through_heads, direct), (direct, through_heads),
+        (through_heads, through_heads))))
+
+
+def read_parts(weights, tokens, pattern, layer):
+    """What W_Q and W_K of a layer read: by the direct paths, and by all others. (b, i, d)"""
+    orders = propagate(weights, embedded(weights, tokens), pattern[:layer])
+    direct = orders[0]
+    if weights.positions == "shortformer":
+        direct = direct + weights.W_pos.mT[:tokens.shape[1]]
+    return direct, orders[1:].sum(0)
+
+
+class Rebuilt(NamedTuple):
+    pattern: np.ndarray      # (l, b, h, i, j)
+    logits: np.ndarray       # (b, i, v)
+
+
+def rebuild(weights, tokens):
+    """Patterns and logits from weights and tokens alone, by sums over paths.
+
+    Layer by layer: the scores are the sum of their terms, Σ_q Σ_k = (Σ_q) W_QK (Σ_k), each
+    side summed over its paths by propagation; softmax* of them is the pattern through which
+    the next layer's paths go. This is the half of the claim that frozen patterns leave out.
+    Real weights only.
+    """
+    tokens = check_tokens(weights, tokens)
+    (b, n), H = tokens.shape, weights.n_heads
+    causal = np.tri(n, dtype=bool)
+    pattern = np.empty((weights.n_layers, b, H, n, n), weights.dtype)
+    for layer in range(weights.n_layers):
+        x = sum(read_parts(weights, tokens, pattern, layer))
+        for head in range(H):
+            scores = bilinear(x, W_QK(weights, layer, head), x) / sqrt(weights.d_head)
+            pattern[layer, :, head] = softmax(np.where(causal, scores, -np.inf), axis=-1)
+    x = propagate(weights, embedded(weights, tokens), pattern).sum(0)
+    return Rebuilt(pattern, x @ weights.W_U.mT)
