@@ -23,7 +23,7 @@ Names, whose axes never change:
 Paper: "Notation" and "Transformer Overview". This file computes nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -109,6 +109,10 @@ class Weights:
         """Pairs (name, array) of the arrays that are there, in the order of the fields."""
         return [(name, getattr(self, name)) for name in WEIGHT_AXES
                 if getattr(self, name) is not None]
+
+    def astype(self, dtype):
+        """The same weights in another dtype: float32, float64 or complex128."""
+        return replace(self, **{name: W.astype(dtype) for name, W in self.items()})
 
     @property
     def n_layers(self):

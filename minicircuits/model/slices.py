@@ -83,4 +83,6 @@ def side_by_side():
 
 
 def pool():
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="slice")
+    """A thread for each core this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(cores, thread_name_prefix="slice")

@@ -1,0 +1,86 @@
+"""What is lost without some terms: term importance, and heads removed.
+
+Paper: "Term Importance Analysis".
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from minicircuits.circuits.expansion import count_paths, logits_by_order
+from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.model.transformer import forward
+from minicircuits.notation import check_head
+
+
+class TermImportance(NamedTuple):
+    """Losses (nats per token) with the paths up to an order only, patterns frozen.
+
+    losses[n] has all paths of at most n heads: losses[0] the direct path alone, losses[-1]
+    the whole model. `given_direct` and `given_rest` are two marginal effects of a layer's
+    single heads: added to the direct path alone, and taken last from all single heads.
+    """
+    losses: np.ndarray          # (order,) 0 … n_layers
+    marginal: np.ndarray        # (order,): what order n takes off; the first: off ln d_vocab
+    terms: list                 # how many paths each order has
+    given_direct: np.ndarray    # (l,)
+    given_rest: np.ndarray      # (l,)
+
+
+def term_importance(weights, tokens):
+    """How much of the loss the paths of each order account for, as the paper measures it.
+
+    All patterns are frozen at the model's own; then the logits are summed order by order.
+    Zeroing a head and running again is something else: that also changes later patterns.
+    So this isolates V-composition, and cannot see what Q- and K-composition do: a head that
+    only steers another's attention counts for nothing.
+    """
+    pattern = forward(weights, tokens).pattern
+    by_order = logits_by_order(weights, tokens, pattern)
+    losses = np.array([frozen_loss(logits, tokens) for logits in by_order.cumsum(0)])
+    marginal = -np.diff(losses, prepend=np.log(weights.d_vocab))
+    heads = [[(layer, head) for head in range(weights.n_heads)]
+             for layer in range(weights.n_layers)]
+    singles = [logits_by_order(without_heads(weights, sum(heads[:n] + heads[n + 1:], [])),
+                               tokens, pattern)[1] for n in range(weights.n_layers)]
+    direct, rest = by_order[0], sum(singles, by_order[0])
+    return TermImportance(
+        losses, marginal, count_paths(weights),
+        np.array([losses[0] - frozen_loss(direct + single, tokens) for single in singles]),
+        np.array([frozen_loss(rest - single, tokens) - losses[1] for single in singles]))
+
+
+def frozen_loss(logits, tokens):
+    """The loss of logits however they came about, nats per predicted token."""
+    return cross_entropy(logits, np.asarray(tokens))[0]
+
+
+def without_heads(weights, heads):
+    """The same weights with the heads (layer, head) of `heads` writing nothing: W_O = 0.
+
+    Run it, and later patterns follow suit (recomputed); give `logits_by_order` the old
+    patterns, and they stay frozen: `loss_without_heads` does both.
+    """
+    W_O = weights.W_O.copy()
+    for layer, head in heads:
+        check_head(weights, layer, head)
+        W_O[layer, head] = 0
+    return replace(weights, W_O=W_O)
+
+
+class WithoutHeads(NamedTuple):
+    frozen: float         # loss with all patterns as they were
+    recomputed: float     # loss with later patterns computed without the heads
+
+
+def loss_without_heads(weights, tokens, heads):
+    """The loss without some heads, nats per token: what they add, and what they steer.
+
+    The difference of the two is what the heads do through later heads' attention.
+    """
+    ablated = without_heads(weights, heads)
+    pattern = forward(weights, tokens).pattern
+    return WithoutHeads(
+        frozen_loss(logits_by_order(ablated, tokens, pattern).sum(0), tokens),
+        frozen_loss(forward(ablated, tokens).logits, tokens))

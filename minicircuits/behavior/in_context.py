@@ -1,0 +1,123 @@
+"""What a model gains from its context: loss by position, and repeated random tokens.
+
+Random tokens that repeat are the clean test of induction: no bigram helps, only what
+followed last time. That a second block is cheaper than the first proves nothing, since a
+head that merely raises every token seen so far does that too; the control is a second
+block in another order.
+
+Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minicircuits.behavior.patterns import prefix_matching_scores
+from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.model.transformer import forward
+from minicircuits.notation import InputError
+
+
+def loss_by_position(weights, tokens):
+    """mean_b −log p(token_{i+1} | tokens up to i) for every i < T−1: (i−1,), nats.
+
+    Its mean is `loss`. Empty for contexts of one token, which predict nothing.
+    """
+    logits, tokens = forward(weights, tokens).logits, np.asarray(tokens)
+    pairs = [slice(i, i + 2) for i in range(tokens.shape[1] - 1)]     # i predicts i + 1
+    return np.array([cross_entropy(logits[:, pair], tokens[:, pair])[0] for pair in pairs],
+                    weights.dtype)
+
+
+def in_context_score(weights, tokens, early=10, late=100):
+    """loss at position `late` − loss at `early`: a scalar, nats; negative is better.
+
+    Positions are those of the destination i, from 0, in `loss_by_position`. Olsson et al.
+    2022 take the 500th and the 50th token; without any use of context it is about 0. One
+    position of a few contexts is noisy (nats/√b), so give many; any use of context lowers it,
+    bigger n-grams as well as induction.
+    """
+    losses = loss_by_position(weights, tokens)
+    if not 0 <= early < late < len(losses):
+        raise InputError(f"positions must be 0 <= early < late < {len(losses)}, the predictions "
+                         f"of a context; got early={early}, late={late}")
+    return losses[late] - losses[early]
+
+
+def random_blocks(d_vocab, block, repeats, batch, start, rng, shuffled=False):
+    """START, a block of distinct random tokens, and the block again: (b, 1 + block·repeats).
+
+    The tokens are drawn from 0 … d_vocab−1 without START and without replacement, so that
+    every token of a later block has one earlier copy in each block before. shuffled=True
+    gives the control: every later block has the same tokens in a random order of its own.
+    The same `rng` state gives the same first blocks for both.
+
+    Raises InputError where sizes are below 1 or the vocabulary is too small.
+
+    >>> tokens = random_blocks(9, block=4, repeats=2, batch=3, start=0,
+    ...                        rng=np.random.default_rng(0))
+    >>> bool((tokens[:, 1:5] == tokens[:, 5:]).all())
+    True
+    """
+    if min(block, repeats, batch) < 1:
+        raise InputError("block, repeats and batch must be at least 1; "
+                         f"got {block}, {repeats}, {batch}")
+    if not 0 <= start < d_vocab or block >= d_vocab:
+        raise InputError("a start token and a block of other, distinct tokens must be among "
+                         f"d_vocab={d_vocab} tokens; got start={start}, block={block}")
+    others = np.delete(np.arange(d_vocab), start)
+    first = rng.permuted(np.tile(others, (batch, 1)), axis=1)[:, :block]
+    later = [rng.permuted(first, axis=1) if shuffled else first for _ in range(repeats - 1)]
+    return np.concatenate([np.full((batch, 1), start), first, *later], axis=1)
+
+
+def induction_scores(weights, start, rng, blocks=(13, 29, 47), batch=16):
+    """The least prefix matching over several lengths of repeated random blocks: (l, h).
+
+    min_n of `prefix_matching_scores` on START and two blocks of n tokens. The stripe of an
+    induction head is n−1 back at every n; a head that looks a fixed distance back meets it
+    for one n at most, and scores about 0 here. Uniform attention: ln 2/n of the longest.
+    Where the head looks, not that it copies: see `copying_score`, `ordered_versus_shuffled`.
+
+    Raises InputError where two of the longest blocks do not fit into the weights' context.
+    """
+    check_two_blocks_fit(weights, max(blocks))
+    return np.min([prefix_matching_scores(weights, random_blocks(
+        weights.d_vocab, block, 2, batch, start, rng)) for block in blocks], axis=0)
+
+
+class OrderedVersusShuffled(NamedTuple):
+    """Nats per token of a second block that repeats the first, in order and shuffled."""
+    ordered: float
+    shuffled: float
+    gap: float         # shuffled − ordered: evidence of induction
+
+
+def ordered_versus_shuffled(weights, start, rng, block=47, batch=16):
+    """Loss on a second block of random tokens in the first one's order, and out of it.
+
+    Both have the same first blocks. The first token of the second block is left out: what
+    comes before it has not occurred before, so induction cannot predict it in either. At
+    the block−1 places that count, the right token is one of the first block's that the
+    second has not used yet, in both cases: a head that only raises tokens seen has gap 0.
+
+    An induction head gains in one and is misled in the other; both are in the gap, so it
+    is evidence, not the nats that induction saves. Raises as `induction_scores`.
+    """
+    check_two_blocks_fit(weights, block)
+    seed = rng.integers(2 ** 63)
+    ordered, shuffled = (
+        loss_by_position(weights, random_blocks(weights.d_vocab, block, 2, batch, start,
+                                                np.random.default_rng(seed), shuffled=control)
+                         )[block + 1:].mean()        # block + 1: the second block's first token
+        for control in (False, True))
+    return OrderedVersusShuffled(ordered, shuffled, shuffled - ordered)
+
+
+def check_two_blocks_fit(weights, block):
+    """Raises InputError unless START and two blocks of ≥ 2 tokens fit into a context."""
+    if block < 2:
+        raise InputError(f"a block that can be continued has at least 2 tokens; got {block}")
+    if weights.n_ctx is not None and 1 + 2 * block > weights.n_ctx:
+        raise InputError(f"a start token and two blocks of {block} need n_ctx >= "
+                         f"{1 + 2 * block}; got weights with n_ctx={weights.n_ctx}")

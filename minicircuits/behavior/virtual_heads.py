@@ -1,0 +1,32 @@
+"""Virtual heads: what two or more heads, one after the other through values, do together.
+
+Paper: "Virtual Attention Heads". Their pattern and their circuit are those of a `Path` of
+order ≥ 2. Q- and K-composition are not here: they act inside the patterns.
+"""
+
+from typing import NamedTuple
+
+from minicircuits.behavior.ablation import frozen_loss
+from minicircuits.circuits.copying import copying_score
+from minicircuits.circuits.expansion import expand_logits
+from minicircuits.model.transformer import forward
+
+
+class VirtualHead(NamedTuple):
+    heads: tuple          # ((layer, head), …), first to last
+    copying: float        # copying score of W_U W_OV … W_OV W_E
+    importance: float     # nats per token: loss without this one path, minus the loss
+
+
+def virtual_heads(weights, tokens):
+    """Every virtual head, the most important first. tokens : (b, i).
+
+    Patterns are frozen, so this is the effect of the path alone. One cross-entropy a path:
+    for models of more than two layers there are many.
+    """
+    acts = forward(weights, tokens)
+    loss = frozen_loss(acts.logits, tokens)
+    found = [VirtualHead(path.heads, copying_score(path.W),
+                         float(frozen_loss(acts.logits - path.logits, tokens) - loss))
+             for path in expand_logits(weights, tokens, acts.pattern) if path.order >= 2]
+    return sorted(found, key=lambda virtual: -virtual.importance)

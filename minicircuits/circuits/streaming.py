@@ -1,0 +1,48 @@
+"""Maxima and top entries of a LowRank a block at a time: any vocabulary, bounded memory.
+
+At 50,000 tokens a token-to-token circuit has 2.5 billion entries. Nothing here holds more
+than one block of rows (`LowRank.blocks`) and the answer.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Maxima(NamedTuple):
+    value: np.ndarray     # the largest entry of each row (or column)
+    index: np.ndarray     # the column (or row) it stands in, the first if tied
+
+
+def row_maxima(low_rank):
+    """max_u W[v, u] and where, for each row v: (m,) each."""
+    value = np.empty(low_rank.shape[0], low_rank.A.dtype)
+    index = np.empty(low_rank.shape[0], np.intp)
+    for rows, block in low_rank.blocks():
+        index[rows] = block.argmax(1)
+        value[rows] = np.take_along_axis(block, index[rows, None], 1)[:, 0]
+    return Maxima(value, index)
+
+
+def column_maxima(low_rank):
+    """max_v W[v, u] and where, for each column u: (n,) each."""
+    return row_maxima(low_rank.mT)
+
+
+class Entries(NamedTuple):
+    row: np.ndarray
+    column: np.ndarray
+    value: np.ndarray
+
+
+def top_entries(low_rank, k):
+    """The k largest entries W[row, column], by falling value: (min(k, m·n),) each."""
+    m, n = low_rank.shape
+    flat, value = np.empty(0, np.intp), np.empty(0, low_rank.A.dtype)
+    for rows, block in low_rank.blocks():
+        keep = np.argpartition(block, -min(k, block.size), axis=None)[-k:]
+        flat = np.concatenate([flat, rows.start * n + keep])
+        value = np.concatenate([value, block.ravel()[keep]])
+        best = np.lexsort((flat, -value))[:k]
+        flat, value = flat[best], value[best]
+    return Entries(*np.divmod(flat, n), value)

@@ -1,0 +1,195 @@
+"""The figures of a report, a function each: plain numbers, lists and dicts, as JSON has them.
+
+Nothing is computed here that another room could: this file chooses and gathers. Trained
+weights come in float64, so that the exactness shown is that of the algebra.
+"""
+
+import numpy as np
+
+from minicircuits.behavior.ablation import loss_without_heads, term_importance, without_heads
+from minicircuits.behavior.attribution import head_effects
+from minicircuits.behavior.in_context import (induction_scores, ordered_versus_shuffled,
+                                              random_blocks)
+from minicircuits.behavior.patterns import (duplicate_token_scores, first_token_scores,
+                                            offset_profiles, position_share,
+                                            previous_token_scores)
+from minicircuits.behavior.virtual_heads import virtual_heads
+from minicircuits.circuits.composition import composition_baseline, composition_scores
+from minicircuits.circuits.copying import copying_companions, copying_score
+from minicircuits.circuits.expansion import expand_logits, label, ledger
+from minicircuits.circuits.heads import ov_circuit
+from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_scores
+from minicircuits.circuits.skip_trigrams import skip_trigrams
+from minicircuits.model.transformer import forward
+from minicircuits.notation import relative_error
+
+BLOCKS = (13, 29, 47)     # block lengths: no single offset passes for induction on all
+
+
+def heads_of(weights):
+    """(layer, head) of every head, in order."""
+    return [(layer, head) for layer in range(weights.n_layers)
+            for head in range(weights.n_heads)]
+
+
+def exactness(weights, tokens):
+    """Relative differences between the sums over paths and the forward pass, by object."""
+    acts = forward(weights, tokens)
+    paths = [path.logits for path in expand_logits(weights, tokens, acts.pattern)]
+    errors = {"paths": len(paths), "terms": 0, "scores": 0.0,
+              "logits": relative_error(sum(paths), acts.logits,
+                                       scale=sum(map(np.abs, paths)).max())}
+    for layer, head in heads_of(weights):
+        terms = expand_scores(weights, tokens, acts.pattern, layer, head)
+        total = magnitude = 0
+        for term in terms:
+            part = term.scores
+            total, magnitude = total + part, magnitude + np.abs(part)
+        error = relative_error(total, acts.scores[layer, :, head], scale=magnitude.max())
+        errors["scores"] = max(errors["scores"], error)
+        errors["terms"] += len(terms)
+    rebuilt = rebuild(weights, tokens)
+    return errors | {"patterns": relative_error(rebuilt.pattern, acts.pattern),
+                     "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
+
+
+def next_tokens(weights, counts, tokens, k=3):
+    """The k likeliest next tokens by model (L = 0) and by count, for each of `tokens`.
+
+    counts : (v, u), how often v came next after u in the training text.
+    """
+    logits = forward(weights, np.asarray(tokens)[:, None]).logits[:, 0]
+    model = np.exp(logits - logits.max(-1, keepdims=True))
+    rows = []
+    for token, likelihood in zip(tokens, model / model.sum(-1, keepdims=True)):
+        text = counts[:, token] / counts[:, token].sum()
+        rows.append({"token": int(token),
+                     "model": [[int(v), float(likelihood[v])] for v in top(likelihood, k)],
+                     "text": [[int(v), float(text[v])] for v in top(text, k)]})
+    return rows
+
+
+def top(values, k):
+    return np.argsort(-values, kind="stable")[:k]
+
+
+def head_table(weights, start, token_probabilities, tokens, seed):
+    """For every head what it looks at on text and on repeated random tokens, and copies."""
+    rng = np.random.default_rng(seed)
+    block = max(n for n in BLOCKS if weights.n_ctx is None or 1 + 2 * n <= weights.n_ctx)
+    random = random_blocks(weights.d_vocab, block, 2, 16, start, rng)
+    profiles = offset_profiles(weights, tokens)
+    scores = {"previous": previous_token_scores(weights, random),
+              "duplicate": duplicate_token_scores(weights, random),
+              "induction": induction_scores(weights, start, rng),
+              "first": first_token_scores(weights, tokens),
+              "by_position": position_share(weights, tokens)}
+    rows = []
+    for layer, head in heads_of(weights):
+        circuit = ov_circuit(weights, layer, head)
+        offset = int(profiles[layer, head].argmax())
+        rows.append({"head": label(((layer, head),)), "offset": offset,
+                     "at_offset": float(profiles[layer, head, offset]),
+                     "copying": copying_score(circuit),
+                     "top_own": copying_companions(circuit).top_own,
+                     **{name: float(score[layer, head]) for name, score in scores.items()},
+                     "skip_trigrams": [
+                         {"source": entry.source, "destinations": entry.destinations.tolist(),
+                          "outs": entry.outs.tolist(), "score": entry.score}
+                         for entry in skip_trigrams(weights, layer, head, token_probabilities,
+                                                    n_sources=3, k=3)]})
+    return rows
+
+
+def importance(weights, tokens):
+    """Term importance and the three most important virtual heads."""
+    found = term_importance(weights, tokens)
+    figures = {name: np.asarray(value).tolist() for name, value in found._asdict().items()}
+    figures["virtual_heads"] = [
+        {"heads": label(virtual.heads), "copying": virtual.copying,
+         "importance": virtual.importance} for virtual in virtual_heads(weights, tokens)[:3]]
+    return figures
+
+
+def composition(weights):
+    """The three strongest pairs of each kind, and the level of random matrices."""
+    figures = {"baseline": composition_baseline(weights.d_model)}
+    for kind in "QKV":
+        scores = composition_scores(weights, kind)
+        pairs = [np.unravel_index(flat, scores.shape) for flat in top(scores.ravel(), 3)]
+        figures[kind] = [[label(((l1, g), (l2, h))), float(scores[l2, h, l1, g])]
+                         for l2, h, l1, g in pairs]
+    return figures
+
+
+def best_heads(rows):
+    """The induction head, and the previous-token head of an earlier layer: (layer, head)."""
+    place = {row["head"]: tuple(map(int, row["head"].split("."))) for row in rows}
+    induction = max(rows, key=lambda row: row["induction"])       # in one layer: of a sort
+    earlier = [row for row in rows if place[row["head"]][0] < place[induction["head"]][0]]
+    previous = max(earlier or rows, key=lambda row: row["previous"])
+    return place[induction["head"]], place[previous["head"]]
+
+
+def induction_split(weights, start, layer, head, seed, block=29):
+    """One head's scores on repeated random tokens in four parts, on the stripe and off it.
+
+    On the stripe: the source that followed the earlier copy, i − (block − 1). Off it: all
+    other sources the destination may see. The part whose difference is largest carries it.
+    """
+    tokens = random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(seed))
+    pattern = forward(weights, tokens).pattern
+    split = split_scores(weights, tokens, pattern, layer, head)
+    n = tokens.shape[1]
+    i, j = np.ogrid[:n, :n]
+    later = i > block                       # destinations in the second block
+    stripe, others = later & (j == i - block + 1), later & (j <= i) & (j != i - block + 1)
+    parts = {name: {"stripe": float(part[:, stripe].mean()),
+                    "elsewhere": float(part[:, others].mean())}
+             for name, part in {**split._asdict(), "total": sum(split)}.items()}
+    carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
+    return {"parts": parts, "carrier": carrier, "block": block,
+            "on_stripe": float(pattern[layer, :, head][:, stripe].mean())}
+
+
+def removals(weights, start, induction, previous, seed):
+    """How much cheaper an ordered second block is than a shuffled one, with heads removed."""
+    def gap(weights):
+        rng = np.random.default_rng(seed)                # the same blocks each time
+        return float(ordered_versus_shuffled(weights, start, rng).gap)
+
+    return {"whole": gap(weights), "without_induction": gap(without_heads(weights, [induction])),
+            "without_previous": gap(without_heads(weights, [previous]))}
+
+
+def removal_losses(weights, tokens, heads):
+    """Loss on text without some heads, patterns frozen and recomputed (nats per token)."""
+    return {label((head,)): loss_without_heads(weights, tokens, [head])._asdict()
+            for head in heads}
+
+
+def prediction(weights, tokens, head, k=8):
+    """One confident prediction of the next token that `head` helped most, as a ledger.
+
+    Among places in `tokens` (b, i) where the true next token is the model's first choice
+    with at least even odds, the one where the head added most to its logit.
+    """
+    acts = forward(weights, tokens)
+    logits, right = acts.logits[:, :-1], np.asarray(tokens)[:, 1:]
+    logits = logits - logits.max(-1, keepdims=True)
+    odds = np.take_along_axis(logits, right[..., None], -1)[..., 0] - np.log(
+        np.exp(logits).sum(-1))
+    effect = head_effects(weights, tokens)[head[0], :, head[1]]
+    context, place = np.unravel_index(np.where(odds > np.log(0.5), effect, -np.inf).argmax(),
+                                      effect.shape)
+    target = int(right[context, place])
+    one = slice(context, context + 1)
+    entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
+    strongest = entries.strongest(k)
+    total = float(entries.contributions.sum())
+    return {"context": tokens[context, :place + 1].tolist(), "target": target,
+            "probability": float(np.exp(odds[context, place])),
+            "logit": float(acts.logits[context, place, target]), "sum": total,
+            "entries": [[label(heads), source, value] for heads, source, value in strongest],
+            "others": total - sum(value for *_, value in strongest),
+            "count": entries.contributions[:, :place + 1].size - len(strongest)}

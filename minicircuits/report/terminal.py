@@ -1,0 +1,145 @@
+"""The figures as text, at 80 columns: each function turns one figure into lines.
+
+`show` turns a token id into something readable; no formula lives here.
+"""
+
+WIDTH = 80
+
+
+def heading(title):
+    return f"\n{title}\n{'─' * min(len(title), WIDTH)}"
+
+
+def table(rows, columns):
+    """Lines of aligned columns; columns: pairs of a title and a function row -> text.
+
+    The first column is set to the left, all others to the right.
+    """
+    cells = [[title for title, _ in columns]]
+    cells += [[text(row) for _, text in columns] for row in rows]
+    widths = [max(len(row[n]) for row in cells) for n in range(len(columns))]
+    return ["  " + "  ".join(cell.ljust(width) if n == 0 else cell.rjust(width)
+                             for n, (cell, width) in enumerate(zip(row, widths))).rstrip()
+            for row in cells]
+
+
+def cut(text, width):
+    return text if len(text) <= width else text[:width - 1] + "…"
+
+
+def exactness(errors):
+    lines = [f"  sum of all {errors['paths']} paths = logits{errors['logits']:22.1e}  relative"]
+    if errors["terms"]:
+        lines += [f"  sum of all {errors['terms']} terms = scores{errors['scores']:20.1e}",
+                  f"  patterns rebuilt from paths alone{errors['patterns']:13.1e}",
+                  f"  logits through those patterns{errors['rebuilt_logits']:17.1e}"]
+    return lines
+
+
+def losses(figures):
+    """Validation losses, the model's among the counts'."""
+    rows = sorted(figures.items(), key=lambda item: -item[1])
+    return [f"  {name:<44}{loss:6.3f} nats per token" for name, loss in rows]
+
+
+def next_tokens(rows, show):
+    def pairs(found):
+        return " ".join(f"{cut(show(token), 9)} {share:.2f}" for token, share in found)
+    return table(rows, [("after", lambda row: show(row["token"])),
+                        ("the model says", lambda row: pairs(row["model"])),
+                        ("the text has", lambda row: pairs(row["text"]))])
+
+
+def heads(rows):
+    """What each head looks at, copies, and rests on."""
+    number = [("previous", "prev"), ("duplicate", "dupl"), ("induction", "induct"),
+              ("first", "first"), ("by_position", "by pos"), ("copying", "copying")]
+    columns = [("head", lambda row: row["head"])]
+    columns += [(title, lambda row, name=name: f"{row[name]:.2f}") for name, title in number]
+    columns += [("own top", lambda row: f"{row['top_own']:4.0%}"),
+                ("main offset", lambda row: f"−{row['offset']} ({row['at_offset']:.2f})")]
+    return table(rows, columns)
+
+
+def skip_trigrams(rows, show):
+    """Per head, its strongest sources: who wants them, what they raise."""
+    def names(tokens):
+        return " ".join(cut(show(token), 11) for token in tokens)
+    lines = []
+    for row in rows:
+        for n, entry in enumerate(row["skip_trigrams"]):
+            head = row["head"] if n == 0 else ""
+            left = f"{cut(show(entry['source']), 14)} … {names(entry['destinations'])}"
+            lines.append(cut(f"  {head:<4} {left:<39} → {names(entry['outs'])}", WIDTH))
+    return lines
+
+
+def importance(figures):
+    """Term importance: the loss as paths of each order are added."""
+    names = ["direct path", "single heads", "virtual heads of two"]
+    lines = [f"  {'paths added':<24}{'terms':>6}{'loss':>9}{'takes off':>11}"]
+    for order, (loss, marginal, terms) in enumerate(zip(
+            figures["losses"], figures["marginal"], figures["terms"])):
+        name = names[order] if order < len(names) else f"virtual heads of {order}"
+        lines.append(f"  {name:<24}{terms:>6}{loss:>9.3f}{marginal:>11.3f}")
+    lines += [f"  layer {layer}'s single heads take off {direct:.3f} given the direct path, "
+              f"{rest:.3f} given the rest" for layer, (direct, rest) in enumerate(zip(
+                  figures["given_direct"], figures["given_rest"]))]
+    return lines
+
+
+def virtual_heads(figures):
+    return table(figures["virtual_heads"], [
+        ("virtual head", lambda row: row["heads"]),
+        ("takes off (nats)", lambda row: f"{row['importance']:.4f}"),
+        ("copying", lambda row: f"{row['copying']:.2f}")])
+
+
+def composition(figures):
+    lines = [f"  random matrices of these shapes: {figures['baseline']:.3f}"]
+    for kind in "KQV":
+        pairs = "   ".join(f"{pair} {score:.3f}" for pair, score in figures[kind])
+        lines.append(f"  {kind}-composition, strongest:  {pairs}")
+    return lines
+
+
+def split(figures):
+    """The four parts of one head's scores, on the induction stripe and off it."""
+    lines = [f"  {'part of the score':<26}{'on the stripe':>14}{'elsewhere':>12}{'difference':>13}"]
+    names = {"neither": "neither", "Q": "Q-composition", "K": "K-composition", "both": "both",
+             "total": "total"}
+    for name, title in names.items():
+        part = figures["parts"][name]
+        mark = "  ← carries it" if name == figures["carrier"] else ""
+        lines.append(f"  {title:<26}{part['stripe']:>14.2f}{part['elsewhere']:>12.2f}"
+                     f"{part['stripe'] - part['elsewhere']:>13.2f}{mark}")
+    return lines
+
+
+def removals(figures, induction, previous):
+    """What is left without the induction head, and without the head it listens to."""
+    gaps, losses = figures["gaps"], figures["removed"]
+    rows = [("whole model", gaps["whole"], None),
+            (f"without {induction}", gaps["without_induction"], losses[induction]),
+            (f"without {previous}", gaps["without_previous"], losses[previous])]
+    lines = [f"  {'':<16}{'ordered block cheaper by':>26}{'loss on text, patterns':>26}",
+             f"  {'':<16}{'than a shuffled one':>26}{'frozen':>15}{'recomputed':>12}"]
+    for name, gap, loss in rows:
+        costs = f"{loss['frozen']:>15.3f}{loss['recomputed']:>12.3f}" if loss else ""
+        lines.append(f"  {name:<16}{gap:>20.2f} nats{costs}")
+    return lines
+
+
+def ledger(figures, show):
+    """One logit as a sum: the strongest (path, source) entries, and all others."""
+    context = figures["context"]
+    text = "".join(show(token) for token in context).replace("␣", " ")
+    lines = [f"  … {text[-68:]}",
+             f"  next: {show(figures['target'])}  (probability {figures['probability']:.2f})", "",
+             f"  {'path':<12}{'reads':<22}{'at':>4}{'logit':>10}"]
+    for path, source, value in figures["entries"]:
+        lines.append(f"  {path:<12}{cut(show(context[source]), 20):<22}{source:>4}{value:>+10.3f}")
+    return lines + [f"  {figures['count']} other entries{'':<{24 - len(str(figures['count']))}}"
+                    f"{figures['others']:>+10.3f}",
+                    f"  {'sum':<38}{figures['sum']:>+10.3f}",
+                    f"  {'the model’s logit':<38}{figures['logit']:>+10.3f}"]

@@ -1,0 +1,156 @@
+"""A training run from text to model file: what `tour` and `train` have in common.
+
+The trainer knows no scores and the scores know no trainer; here they meet. A run trains,
+measures itself along the way, and leaves a model file whose metadata hold the log.
+"""
+
+import os
+import platform
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+
+import minicircuits
+from minicircuits.behavior.in_context import in_context_score, random_blocks
+from minicircuits.behavior.patterns import prefix_matching_scores, previous_token_scores
+from minicircuits.model.transformer import init_weights, loss
+from minicircuits.notation import InputError
+from minicircuits.training import corpus
+from minicircuits.training.bigrams import bigram, count_bigrams, counted_loss, unigram
+from minicircuits.training.model_file import (Model, load_checkpoint, save_checkpoint,
+                                              save_model)
+from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
+from minicircuits.training.trainer import Recipe, begin, train
+
+SHAPE = {"n_heads": 8, "d_model": 128, "d_head": 16, "n_ctx": 128, "positions": "shortformer"}
+STEPS = {0: 500, 1: 700, 2: 1000}          # by number of layers; more layers: as two
+EVERY = 50                                 # steps between measurements
+
+
+class Text(NamedTuple):
+    """A text as training needs it, and what counting alone says of it."""
+    tokenizer: Tokenizer
+    stream: np.ndarray           # training ids (token,)
+    validation: np.ndarray       # held-out contexts (b, i)
+    counts: np.ndarray           # bigrams of the training text (v, u)
+    baselines: dict              # held-out losses of counts, nats per token
+    digest: str
+    size: int                    # bytes
+
+
+def prepare(paths, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
+    """Read, split, tokenize and count a text.
+
+    paths : files and folders, or None for the standard library's source; tokenizer : of a
+    trained model, or None to learn one of 1,024 tokens from the text.
+    """
+    texts = corpus.read_texts(paths) if paths else corpus.standard_library()
+    training, held_out = corpus.split(texts)
+    tokenizer = tokenizer or train_tokenizer(training)
+    stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
+    validation = corpus.spread(held_out, 64, n_ctx, tokenizer.start)
+    corpus.spread(stream, 1, n_ctx, tokenizer.start)        # is long enough, or says so
+    counts = count_bigrams(stream, tokenizer.d_vocab)
+    ahead = count_bigrams(validation[:, 1:], tokenizer.d_vocab)
+    return Text(tokenizer, stream, validation, counts,
+                {"unigram counts": counted_loss(unigram(counts), ahead),
+                 "bigram counts, interpolated": counted_loss(bigram(counts), ahead)},
+                corpus.digest(texts), sum(map(len, texts)))
+
+
+def measure(weights, validation, start, seed):
+    """What a run records of itself: losses on held-out text, and its best heads' scores."""
+    blocks = random_blocks(weights.d_vocab, 29, 2, 16, start, np.random.default_rng(seed))
+    return {"validation": float(loss(weights, validation)),
+            "in_context": float(in_context_score(weights, validation)),
+            **{name: float(scores(weights, blocks).max(initial=0))
+               for name, scores in (("prefix_matching", prefix_matching_scores),
+                                    ("previous_token", previous_token_scores))}}
+
+
+def run(n_layers, text, seed, output, steps=None, resume=False, report=print):
+    """Train a model of `n_layers` on `text`, write it as `output`, and return it.
+
+    seed : of the weights, the batches and the measurements. resume : go on from the
+    checkpoint that an interrupted run left beside `output`. report : gets a line for each
+    measurement. A checkpoint is a model file too; it goes when the model is there.
+    """
+    checkpoint = f"{output}.checkpoint"
+    if resume:
+        model, state = load_checkpoint(checkpoint)
+        if model.metadata["text_sha256"] != text.digest:
+            raise InputError(f"{checkpoint!r} is a run on another text: give the same --text")
+        log = model.metadata["log"]
+    else:
+        recipe = Recipe(steps=steps or STEPS[min(n_layers, 2)], seed=seed)
+        rng = np.random.default_rng(seed)
+        state, log = begin(recipe, init_weights(
+            n_layers, d_vocab=text.tokenizer.d_vocab, rng=rng, dtype=np.float32, **SHAPE)), []
+    metadata = {"minicircuits": minicircuits.__version__, "python": platform.python_version(),
+                "numpy": np.__version__, "scipy": scipy.__version__, "seed": seed,
+                "text_sha256": text.digest, "recipe": asdict(state.recipe), "log": log}
+    batch = partial(corpus.batch, text.stream, state.recipe.batch, state.recipe.n_ctx,
+                    text.tokenizer.start, state.recipe.seed)
+    progress = Progress(state.step, state.recipe.steps, state.recipe.batch * state.recipe.n_ctx)
+    begun = time.perf_counter() - (log[-1]["seconds"] if log else 0)
+
+    def keep(state):
+        save_checkpoint(checkpoint, Model(state.weights, text.tokenizer, metadata), state)
+
+    with closing(train(state, batch, keep)) as steps_taken:
+        for step, weights, training_loss in steps_taken:
+            progress.show(step, training_loss)
+            if step % EVERY == 0 or step == state.recipe.steps:
+                row = {"step": step, "tokens": step * progress.tokens_per_step,
+                       "seconds": time.perf_counter() - begun, "loss": training_loss,
+                       **measure(weights, text.validation, text.tokenizer.start, seed)}
+                progress.clear()
+                report(log_line(row, log))
+                log.append(row)
+    model = Model(weights, text.tokenizer, metadata)
+    save_model(output, *model, force=True)
+    os.unlink(checkpoint)
+    return model
+
+
+def log_line(row, before):
+    """A measurement as a line; where prefix matching first passes 0.1, it says so."""
+    def formed(row):
+        return row["prefix_matching"] > 0.1
+    mark = "  ← induction" if formed(row) and not any(map(formed, before)) else ""
+    return (f"  {row['step']:>5} {row['seconds']:>6.0f} s {row['loss']:>8.3f} "
+            f"{row['validation']:>10.3f} {row['in_context']:>10.2f} "
+            f"{row['previous_token']:>10.2f} {row['prefix_matching']:>10.2f}{mark}")
+
+
+LOG_HEADING = (f"  {'step':>5} {'time':>8} {'loss':>8} {'held-out':>10} {'in context':>10} "
+               f"{'previous':>10} {'induction':>10}")
+
+
+class Progress:
+    """Step, loss, speed and time left on standard error, if somebody is looking at it."""
+
+    def __init__(self, first, last, tokens_per_step):
+        self.first, self.last, self.tokens_per_step = first, last, tokens_per_step
+        self.begun = self.shown = time.perf_counter()
+        self.visible = sys.stderr.isatty()
+
+    def show(self, step, loss):
+        now = time.perf_counter()
+        if not self.visible or now - self.shown < 0.2 or step == self.first:
+            return
+        self.shown, done = now, step - self.first
+        left = (now - self.begun) / done * (self.last - step)
+        speed = done * self.tokens_per_step / (now - self.begun)
+        print(f"\r  step {step}/{self.last}  loss {loss:.3f}  {speed:,.0f} tokens/s  "
+              f"{left:.0f} s left \x1b[K", end="", file=sys.stderr, flush=True)
+
+    def clear(self):
+        if self.visible:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

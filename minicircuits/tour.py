@@ -1,0 +1,168 @@
+"""The main job: train zero, one and two layers on real text, and take each apart exactly."""
+
+import os
+import time
+from itertools import count
+
+import numpy as np
+
+from minicircuits import files
+from minicircuits.circuits.hand_built import START, induction_by_k_composition
+from minicircuits.model.transformer import forward, init_weights
+from minicircuits.report import figures, terminal
+from minicircuits.runs import LOG_HEADING, prepare, run
+from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
+from minicircuits.training.model_file import load_model
+
+NAMES = ("zero_layers", "one_layer", "two_layers")
+SENTENCE = "the small cat saw the old dog and the small"
+
+
+def tour(options):
+    """`minicircuits tour`."""
+    folder = output_folder(options)
+    outputs = [os.path.join(folder, f"{name}.npz") for name in NAMES]
+    for path in filter(None, [*outputs, options.json]):
+        if os.path.isdir(folder) or path == options.json:
+            files.check_output(path, options.force)
+    results = {"algebra": before_training()}
+    text = read(options)
+    os.makedirs(folder, exist_ok=True)
+    for n_layers, output in enumerate(outputs):
+        print(terminal.heading(f"{n_layers} layers, trained from scratch"), LOG_HEADING, sep="\n")
+        model = run(n_layers, text, options.seed, output, options.steps)
+        results[NAMES[n_layers]] = take_apart(model, text, options.seed)
+    if options.json:
+        files.write_json(options.json, results, options.force)
+    print(terminal.heading("Where things are"))
+    print(f"  weights, tokenizers and training logs: {folder}/")
+    print(f"  look at the heads again:               minicircuits heads {outputs[-1]}")
+    print("  train on a text of your own:           minicircuits tour --text FILE_OR_FOLDER")
+
+
+def train(options):
+    """`minicircuits train`."""
+    if not options.resume:
+        files.check_output(options.output, options.force)
+    files.check_output(f"{options.output}.checkpoint", force=True)
+    text = read(options)
+    print(LOG_HEADING)
+    model = run(options.layers, text, options.seed, options.output, options.steps,
+                options.resume)
+    print(f"  written: {options.output}")
+    if options.json:
+        files.write_json(options.json, model.metadata, options.force)
+
+
+def heads(options):
+    """`minicircuits heads`."""
+    if options.json:
+        files.check_output(options.json, options.force)
+    model = load_model(options.model)
+    text = read(options, model.tokenizer)
+    results = take_apart(model, text, options.seed)
+    if options.json:
+        files.write_json(options.json, results, options.force)
+
+
+def output_folder(options):
+    """The folder asked for, or the first of tour-1, tour-2, … that does not exist."""
+    if options.output:
+        return options.output
+    return next(name for name in map("tour-{}".format, count(1)) if not os.path.exists(name))
+
+
+def read(options, tokenizer=None):
+    began = time.perf_counter()
+    text = prepare(options.text, tokenizer)
+    print(f"\nText: {text.size / 1e6:.1f} MB, {len(text.stream):,} tokens of "
+          f"{text.tokenizer.d_vocab} for training, read and tokenized in "
+          f"{time.perf_counter() - began:.0f} s.")
+    return text
+
+
+def before_training():
+    """The claim on random weights, and induction by hand on one sentence."""
+    print(terminal.heading("The claim: a transformer without MLPs is a sum over paths"))
+    weights = init_weights(n_layers=2, n_heads=4, d_model=32, d_head=8, d_vocab=50, n_ctx=16,
+                           positions="shortformer", rng=np.random.default_rng(0))
+    errors = figures.exactness(weights, np.random.default_rng(1).integers(50, size=(2, 16)))
+    print(*terminal.exactness(errors), sep="\n")
+    print(terminal.heading("Induction, built by hand: [a][b] … [a] → [b]"))
+    words = ["<START>", *dict.fromkeys(SENTENCE.split())]
+    tokens = np.array([[START, *map(words.index, SENTENCE.split())]])
+    acts = forward(induction_by_k_composition(len(words), tokens.shape[1]), tokens)
+    print(f"  {SENTENCE} …", "",
+          "  Head 0.0 tells each word which one came before it. Head 1.0 looks for words that",
+          "  came after an earlier copy of the present word, and says what it finds:", sep="\n")
+    for i, row in enumerate(acts.pattern[1, 0, 0]):
+        if row[START] < 1:
+            found = ", ".join(f"{words[tokens[0, j]]} ({row[j]:.2f})" for j in row.nonzero()[0])
+            said = " or ".join(words[v] for v in acts.logits[0, i].nonzero()[0])
+            print(f"    word {i:>2}, {words[tokens[0, i]]:<6}looks at {found:<24}→ {said}")
+    print("  At all other words it rests on <START> and says nothing.")
+    return errors
+
+
+def take_apart(model, text, seed):
+    """Print what the algebra finds in a trained model; returns the figures."""
+    weights, show = model.weights.astype(np.float64), model.tokenizer.show
+    start, contexts = model.tokenizer.start, text.validation
+    results = {"losses": {**text.baselines, f"this model, {weights.n_layers} layers":
+                          model.metadata["log"][-1]["validation"]},
+               "exactness": figures.exactness(weights, contexts[:1])}
+    show_section("Held-out loss", terminal.losses(results["losses"]))
+    show_section("Is the algebra exact on it?", terminal.exactness(results["exactness"]))
+    if weights.n_layers == 0:
+        return results | zero_layers(weights, text, show, seed)
+    probabilities = text.counts.sum(1) / text.counts.sum()
+    rows = figures.head_table(weights, start, probabilities, contexts[:16], seed)
+    results["heads"] = rows
+    show_section("What each head looks at, and copies", terminal.heads(rows))
+    show_section("Skip-trigrams: source … destinations → outs it raises",
+                 terminal.skip_trigrams(rows, show))
+    if weights.n_layers == 1:
+        return results
+    return results | two_layers(weights, rows, contexts, start, show, seed)
+
+
+def show_section(title, lines):
+    print(terminal.heading(title))
+    print(*lines, sep="\n")
+
+
+def zero_layers(weights, text, show, seed):
+    """The bigram table, beside the text's own and beside the best one of this rank."""
+    letters = [token for token in np.argsort(-text.counts.sum(0), kind="stable").tolist()
+               if sum(map(str.isalpha, show(token))) >= 3][:8]
+    rows = figures.next_tokens(weights, text.counts, letters)
+    reached = float(zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0])
+    best = fit_zero_layer(text.counts, weights.d_model, np.random.default_rng(seed))
+    show_section("Its bigram table W_U W_E, and the text's", terminal.next_tokens(rows, show))
+    print(f"\n  on the training text {reached:.3f} nats; the same model fitted to the bigram "
+          f"counts\n  by L-BFGS {best:.3f}: the trainer came within {reached - best:.3f}")
+    return {"next_tokens": rows, "training_loss": reached, "fitted_loss": best}
+
+
+def two_layers(weights, rows, contexts, start, show, seed):
+    """Composition, induction and term importance, and one prediction as a ledger."""
+    induction, previous = figures.best_heads(rows)
+    results = {"induction_head": induction, "previous_token_head": previous,
+               "composition": figures.composition(weights),
+               "importance": figures.importance(weights, contexts[:16]),
+               "split": figures.induction_split(weights, start, *induction, seed),
+               "gaps": figures.removals(weights, start, induction, previous, seed),
+               "removed": figures.removal_losses(weights, contexts[:16], [induction, previous]),
+               "prediction": figures.prediction(weights, contexts[:16], induction)}
+    names = "{}.{}".format(*induction), "{}.{}".format(*previous)
+    show_section("Who reads whom: composition scores",
+                 terminal.composition(results["composition"]))
+    show_section("How much each order of terms matters (patterns frozen)",
+                 terminal.importance(results["importance"]))
+    print(*terminal.virtual_heads(results["importance"]), sep="\n")
+    show_section(f"Scores of head {names[0]} on repeated random tokens, in four parts",
+                 terminal.split(results["split"]))
+    show_section("What removing heads does", terminal.removals(results, *names))
+    show_section(f"One prediction that head {names[0]} helped, as a ledger of paths",
+                 terminal.ledger(results["prediction"], show))
+    return results

@@ -1,0 +1,88 @@
+"""What the present token alone says of the next one: counts, as yardsticks for models.
+
+A count is C[v, u]: how often token v came next after token u, with the axes (v, u) of the
+direct path W_U W_E. Losses are in nats per predicted token, as the model's are.
+
+    unigram       p(v)   = (C[v, ·] + α) / (C[·, ·] + α d_vocab)
+    bigram        p(v|u) = (C[v, u] + β p(v)) / (C[·, u] + β)
+    zero layers   p(v|u) = softmax_v (W_U W_E)[v, u]
+
+A bigram is interpolated: seen n times, u has a share of n / (n + β) in its predictions. An
+array of counts takes 8 d_vocab² bytes.
+
+Paper: "Zero-Layer Transformers".
+"""
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from minicircuits.notation import InputError
+
+
+def count_bigrams(tokens, d_vocab):
+    """C (v, u), float64, from tokens (b, i), where rows are contexts, or from a stream (i,)."""
+    tokens = np.atleast_2d(tokens)
+    if not np.issubdtype(tokens.dtype, np.integer) or tokens.ndim != 2 or tokens.shape[1] < 2:
+        raise InputError(f"bigrams are counted in integers with axes (b, i), i at least 2; got "
+                         f"{tokens.dtype} {tokens.shape}")
+    if tokens.min() < 0 or tokens.max() >= d_vocab:
+        raise InputError(f"tokens must be from 0 to {d_vocab - 1}; got {tokens.min()} to "
+                         f"{tokens.max()}")
+    pairs = tokens[:, 1:].astype(np.int64) * d_vocab + tokens[:, :-1]
+    return np.bincount(pairs.ravel(), minlength=d_vocab ** 2).reshape(d_vocab, -1).astype(float)
+
+
+def count_in_contexts(stream, start, n_ctx, d_vocab):
+    """C (v, u) as it is on average in contexts of n_ctx tokens, drawn as `corpus.batch` does.
+
+    To each n_ctx − 2 bigrams of the stream comes one from START to whatever token it is.
+    """
+    C = count_bigrams(stream, d_vocab)
+    C[:, start] += C.sum(1) / (n_ctx - 2)
+    return C
+
+
+def unigram(C, alpha=1.0):
+    """p(v), (v, 1), from counts C (v, u): no token is impossible, however rare."""
+    count = C.sum(1, keepdims=True) + alpha
+    return count / count.sum()
+
+
+def bigram(C, beta=20.0):
+    """p(v|u), (v, u), from counts C (v, u); for a token u never seen, the unigram's p(v)."""
+    return (C + beta * unigram(C)) / (C.sum(0) + beta)
+
+
+def counted_loss(p, C):
+    """−Σ C log p / Σ C, nats per token: what p (v, u) or (v, 1) loses on the text behind C."""
+    return float(-(C * np.log(p)).sum() / C.sum())
+
+
+def zero_layer_loss(W_U, W_E, C):
+    """The loss of a model without layers on the text behind C, exactly, and its gradients.
+
+    W_U : (v, d); W_E : (d, u). Returns nats per token, dW_U, dW_E.
+    """
+    C = C / C.sum()
+    log_p = log_softmax(W_U @ W_E, axis=0)
+    dlogits = np.exp(log_p) * C.sum(0) - C
+    return -(C * log_p).sum(), dlogits @ W_E.T, W_U.T @ dlogits
+
+
+def fit_zero_layer(C, d_model, rng, iterations=300):
+    """The least loss of a model without layers on the text behind C, nats, found by L-BFGS.
+
+    As near as `iterations` bring it from small random weights: a bound from above.
+    """
+    d_vocab = len(C)
+
+    def loss_and_gradient(flat):
+        W_U, W_E = flat[:d_vocab * d_model], flat[d_vocab * d_model:]
+        loss, dW_U, dW_E = zero_layer_loss(W_U.reshape(d_vocab, d_model),
+                                           W_E.reshape(d_model, d_vocab), C)
+        return loss, np.concatenate([dW_U.ravel(), dW_E.ravel()])
+
+    begin = rng.normal(0, d_model ** -0.5, 2 * d_vocab * d_model)
+    return float(minimize(loss_and_gradient, begin, method="L-BFGS-B", jac=True,
+                          options={"maxiter": iterations}).fun)

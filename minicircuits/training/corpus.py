@@ -1,0 +1,133 @@
+"""Text to batches of tokens: the reader's own files, or the source of Python's library.
+
+A text is bytes. Names and places of files are forgotten as soon as they are read, so that
+none can end up in a model file; the text itself is known there by its `digest`.
+
+Every context is START and then n_ctx - 1 tokens in a row from anywhere in a stream, which is
+many texts end to end. START occurs nowhere else: it marks where a context begins, and a
+context may run from one text into the next (with the standard library, 1 in 50 does).
+"""
+
+import hashlib
+import os
+import sysconfig
+
+import numpy as np
+
+from minicircuits import files
+from minicircuits.notation import InputError
+
+# What tests the library, is not the library, was made by a program, or belongs to this host.
+LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages",
+            "encodings", "pydoc_data", "sitecustomize.py", "usercustomize.py")
+LEFT_OUT_PREFIXES = ("_sysconfigdata", "config-")
+HELD_OUT = 0.05                # of the bytes
+
+
+def standard_library():
+    """The source of the standard library of this Python, a list of bytes: about 10 MB.
+
+    Without its tests, generated tables, and what names folders of this host. Raises
+    InputError where there is no source.
+    """
+    texts = _texts_below(sysconfig.get_path("stdlib"),
+                         lambda name: name in LEFT_OUT or name.startswith(LEFT_OUT_PREFIXES),
+                         ending=".py")
+    if not texts:
+        raise InputError("there is no source of Python's standard library on this machine: "
+                         "choose another text with --text FILE_OR_FOLDER ...")
+    return texts
+
+
+def read_texts(paths):
+    """The texts in these files and folders, a list of bytes.
+
+    Folders are read to the bottom, in the order of names, without empty and binary files (those
+    with a NUL byte) and without names that begin with a dot, such as `.git`. Raises InputError
+    on a folder in which that leaves nothing, and on a file that is empty, binary or unreadable.
+    """
+    texts = []
+    for path in paths:
+        if os.path.isdir(path):
+            found = _texts_below(path, lambda name: name.startswith("."))
+        else:
+            found = [files.read_bytes(path)]
+        if not any(map(_is_text, found)):
+            came = "a folder without any" if os.path.isdir(path) else (
+                "a binary file" if found[0] else "an empty file")
+            raise InputError(f"{str(path)!r} must be text; got {came}")
+        texts += found
+    return texts
+
+
+def _texts_below(folder, left_out, ending=""):
+    """The texts of all files below `folder`, but for names of files or folders left out."""
+    texts = []
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not left_out(name))
+        paths = [os.path.join(here, name) for name in sorted(names)
+                 if name.endswith(ending) and not left_out(name)]
+        texts += [files.read_bytes(path) for path in paths if os.path.isfile(path)]
+    return list(filter(_is_text, texts))
+
+
+def _is_text(data):
+    return len(data) > 0 and b"\0" not in data
+
+
+def digest(texts):
+    """The SHA-256 of a set of texts, as 64 hexadecimal digits. Their order does not matter."""
+    return hashlib.sha256(b"".join(sorted(map(_hash, texts)))).hexdigest()
+
+
+def split(texts):
+    """Texts for training and for validation, each end to end: two bytes.
+
+    The texts are put in the order of their hashes, and the last HELD_OUT of all the bytes is for
+    validation: whole files, chosen by their content alone, but for the one that the border
+    falls in, which is cut. So a single file is held out by its end.
+    """
+    stream = b"".join(sorted(texts, key=_hash))
+    border = len(stream) - round(HELD_OUT * len(stream))
+    return stream[:border], stream[border:]
+
+
+def _hash(text):
+    return hashlib.sha256(text).digest()
+
+
+def batch(stream, n, n_ctx, start, seed, step):
+    """Contexts for one step of training, from random places of the stream: int32 (b, i).
+
+    They depend on the arguments alone, so that training can be resumed at any step.
+
+    stream : ids (token,), without START
+    n, n_ctx : number of contexts, and their length with START
+    start : the id of START
+    seed, step : integers >= 0
+
+    Raises InputError if the stream is shorter than n_ctx - 1.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(step,)))
+    return _contexts(stream, n_ctx, start, lambda places: rng.integers(places, size=n))
+
+
+def spread(stream, n, n_ctx, start):
+    """Contexts for validation, from n places spread evenly over the stream: int32 (b, i).
+
+    Always the same ones; they overlap where the stream has no room. Otherwise as `batch`.
+    """
+    return _contexts(stream, n_ctx, start,
+                     lambda places: np.linspace(0, places - 1, n).astype(int))
+
+
+def _contexts(stream, n_ctx, start, choose):
+    """START and n_ctx - 1 tokens from each place that `choose`, given how many, returns."""
+    places = len(stream) - (n_ctx - 1) + 1
+    if places < 1:
+        raise InputError(f"a text for contexts of {n_ctx} must have at least {n_ctx - 1} tokens; "
+                         f"got {len(stream)}")
+    at = choose(places)
+    tokens = np.full((len(at), n_ctx), start, np.int32)
+    tokens[:, 1:] = stream[at[:, None] + np.arange(n_ctx - 1)]
+    return tokens

@@ -1,0 +1,63 @@
+"""Two rules that turn a gradient into new weights: AdamW and Muon.
+
+Each is a function of arrays: it returns new ones, writes to none, and keeps nothing. What it
+has to remember from step to step, its moments, comes in and goes out. Arrays keep their dtype
+and their layout in memory.
+
+AdamW (Kingma & Ba 2015; Loshchilov & Hutter 2019) scales every entry by its own history. It is
+for W_E, W_pos and W_U, of which a step touches some columns or rows often and others hardly.
+Muon (Jordan et al. 2024) scales every singular direction alike. It is for W_Q, W_K, W_V and
+W_O, which are only ever met in products: a direction in which the gradient is still faint, such
+as the one that will become an induction head, moves as fast as the others.
+"""
+
+import numpy as np
+
+
+def adamw(W, dW, moments, step, rate, beta1, beta2):
+    """One step of AdamW; returns the new W and the new moments.
+
+        m ← β₁ m + (1 − β₁) dW           m̂ = m / (1 − β₁ˢ)
+        s ← β₂ s + (1 − β₂) dW²          ŝ = s / (1 − β₂ˢ)
+        W ← W − rate · (m̂ / (√ŝ + 1e-8) + decay · W)
+
+    moments : (m, s), both zero before step 1, as `no_moments` has them
+    step : s, counted from 1
+    """
+    m, s = moments
+    m = beta1 * m + (1 - beta1) * dW
+    s = beta2 * s + (1 - beta2) * dW ** 2
+    direction = m / (1 - beta1 ** step) / (np.sqrt(s / (1 - beta2 ** step)) + 1e-8)
+    return W - rate * (direction + decay * W), (m, s)
+
+
+def muon(W, dW, moments, rate, momentum, decay):
+    """One step of Muon for matrices (..., a, b), each by itself; returns the new W and moments.
+
+        m ← momentum · m + dW
+        W ← W − rate · (orthogonalize(momentum · m + dW) + decay · W)
+
+    moments : (m,), zero before step 1, as `no_moments` has it
+    """
+    m, = moments
+    m = momentum * m + dW
+    return W - rate * (orthogonalize(momentum * m + dW) + decay * W), (m,)
+
+
+def orthogonalize(M):
+    """About U Vᵀ, where M = U S Vᵀ: its directions, with singular values near 1. (..., a, b)
+
+        X = M / ‖M‖;  then five times  X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X     (Newton–Schulz)
+
+    Each step maps every singular value σ to aσ + bσ³ + cσ⁵. With these a, b, c the large ones
+    do not settle at 1 but between 0.68 and 1.14, so that small ones can rise fast: from 0.01
+    of ‖M‖ in five steps. Zero stays zero, and this is not an exact polar decomposition (for
+    that: `scipy.linalg.polar`).
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    X = M if M.shape[-2] <= M.shape[-1] else M.mT           # the smaller X Xᵀ
+    X = X / (np.linalg.norm(X, axis=(-2, -1), keepdims=True) + np.finfo(M.dtype).tiny)
+    for _ in range(5):
+        XXt = X @ X.mT
+        X = a * X + (b * XXt + c * XXt @ XXt) @ X
+    return X if M.shape[-2] <= M.shape[-1] else X.mT

@@ -1,0 +1,166 @@
+"""Weights, step after step: `train` yields them, and whoever called it measures.
+
+A run is a `State`. From one state the next follows by the gradients of one batch, and a batch
+depends on its step alone; so a run that was interrupted goes on from its checkpoint as if
+nothing had been: the same numbers, on the same machine. The trainer knows neither texts nor
+scores.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from math import inf
+
+import numpy as np
+
+from minicircuits import files
+from minicircuits.model.slices import loss_and_gradients
+from minicircuits.notation import InputError, Weights
+from minicircuits.training.optimizers import adamw, muon
+
+ADAMW = ("W_E", "W_pos", "W_U")          # the others: Muon
+BY_COLUMN = ("W_E", "W_pos")             # a column is contiguous in memory, as in init_weights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers that a run depends on, besides its first weights and its text.
+
+    steps, warm_up : changes of the weights; over how many of them the rates rise
+    batch, n_ctx, seed : contexts a step, tokens in each, and what they are drawn with (for
+        whoever makes the batches; `train` does not look)
+    adam_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
+    muon_rate, momentum, decay : of Muon, for W_Q, W_K, W_V, W_O
+
+    Raises InputError on a number of another type, negative, infinite or NaN.
+    """
+
+    steps: int
+    warm_up: int = 50
+    batch: int = 32
+    n_ctx: int = 128
+    seed: int = 0
+    adam_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    muon_rate: float = 0.05
+    momentum: float = 0.95
+    decay: float = 0.1
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (type(value) in (int, field.type) and 0 <= value < inf):
+                raise InputError(f"{field.name} must be {field.type.__name__}, finite and not "
+                                 f"negative; got {value!r}")
+
+    def rate(self, step):
+        """The share of the rates at which weights change from `step` to `step` + 1.
+
+        It rises from 0 over the warm-up, and falls linearly to 0 at the last step.
+        """
+        return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after `step` changes of its weights; `begin` makes the first.
+
+    moments : dict, name of a weight -> tuple of arrays of its shape: what its rule remembers
+    """
+
+    recipe: Recipe
+    weights: Weights
+    moments: dict
+    step: int
+
+
+def begin(recipe, weights):
+    """The state before the first step."""
+    moments = {name: (np.zeros_like(W),) * (2 if name in ADAMW else 1)
+               for name, W in weights.items()}
+    return State(recipe, weights, moments, step=0)
+
+
+def train(state, batch, checkpoint=None, every=100):
+    """Yields (step, weights, loss) from `state` to the last step of its recipe, both included.
+
+    `loss` (float, nats per predicted token) is that of `weights` on `batch(step)`.
+
+    state : from `begin` or `read_checkpoint`
+    batch : function, step -> tokens (b, i); for one step always the same ones
+    checkpoint : path, or None for no file. Written, over what is there, at every multiple of
+        `every` steps, after the last step, and when the run is interrupted: by Ctrl-C in here,
+        or because the generator is closed (`contextlib.closing` closes it for sure).
+
+    Raises InputError when numbers stop being finite; the checkpoint stays as it was.
+    """
+    try:
+        while True:
+            try:
+                loss, gradients = loss_and_gradients(state.weights, batch(state.step))
+                yield state.step, state.weights, float(loss)
+                if state.step == state.recipe.steps:
+                    return
+                state = after(state, gradients)
+            except InputError as error:
+                raise InputError(f"training stopped at step {state.step}: {error}") from None
+            if checkpoint is not None and (state.step % every == 0
+                                           or state.step == state.recipe.steps):
+                write_checkpoint(checkpoint, state)
+    except (KeyboardInterrupt, GeneratorExit):
+        if checkpoint is not None:
+            write_checkpoint(checkpoint, state)
+        raise
+
+
+def after(state, gradients):
+    """The state one step later: every weight moved by its rule."""
+    recipe, rate = state.recipe, state.recipe.rate(state.step)
+    weights, moments = {}, {}
+    for name, W in state.weights.items():
+        dW, remembered = getattr(gradients, name), state.moments[name]
+        if name in ADAMW:
+            weights[name], moments[name] = adamw(W, dW, remembered, state.step + 1,
+                                                 rate * recipe.adam_rate,
+                                                 recipe.beta1, recipe.beta2)
+        else:
+            weights[name], moments[name] = muon(W, dW, remembered, rate * recipe.muon_rate,
+                                                recipe.momentum, recipe.decay)
+    return replace(state, weights=replace(state.weights, **weights), moments=moments,
+                   step=state.step + 1)
+
+
+def write_checkpoint(path, state):
+    """Write `state` as a file, over what is there, whole or not at all. Raises FileError."""
+    arrays = files.weights_to_arrays(state.weights)
+    for name, moments in state.moments.items():
+        arrays |= {f"moments/{name}/{n}": moment for n, moment in enumerate(moments)}
+    arrays["step"] = np.array(state.step)
+    arrays["recipe"] = np.frombuffer(files.format_json(asdict(state.recipe), path), np.uint8)
+    files.write_arrays(path, arrays, force=True)
+
+
+def read_checkpoint(path):
+    """The `State` that `write_checkpoint` wrote, bit for bit, or FileError."""
+    arrays = files.read_arrays(path)
+    weights = files.weights_from_arrays(path, arrays)
+    weights = replace(weights, **{name: np.asfortranarray(W) for name, W in weights.items()
+                                  if name in BY_COLUMN})
+    try:
+        recipe = Recipe(**files.parse_json(arrays["recipe"].tobytes(), path))
+        state, step = begin(recipe, weights), int(arrays["step"])
+        moments = {name: tuple(moment_like(zero, arrays[f"moments/{name}/{n}"])
+                               for n, zero in enumerate(zeros))
+                   for name, zeros in state.moments.items()}
+        if not 0 <= step <= recipe.steps:
+            raise InputError(f"step must be at most {recipe.steps}; got {step}")
+    except (KeyError, TypeError, InputError) as error:
+        raise files.FileError(f"{str(path)!r} must be a checkpoint: {error}") from None
+    return replace(state, moments=moments, step=step)
+
+
+def moment_like(zero, moment):
+    """`moment` with the layout in memory of `zero`, if it has its shape and dtype."""
+    if (moment.shape, moment.dtype) != (zero.shape, zero.dtype) or not np.isfinite(moment).all():
+        raise InputError(f"moments must be finite {zero.dtype} {zero.shape}; "
+                         f"got {moment.dtype} {moment.shape}")
+    return np.asfortranarray(moment) if zero.flags.f_contiguous else moment

@@ -1,0 +1,202 @@
+"""The forward pass against the same formulas in plain loops, and against bad input."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from minicircuits.model.transformer import forward, init_weights, loss
+from minicircuits.notation import POSITIONS, InputError
+from minicircuits.testing import plain
+from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, astype,
+                         draw_case, random_case, random_weights, roundings)
+
+
+@settings(max_examples=150, deadline=None)
+@given(draw_case())
+def test_every_activation_equals_the_plain_loops(case):
+    assert_all_close(forward(*case), plain.forward(*case), 1e-12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(draw_case(dtype=np.complex128))
+def test_complex_weights_pass_through(case):
+    assert_all_close(forward(*case), plain.forward(*case), 1e-12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(draw_case(min_tokens=2))
+def test_loss_equals_the_plain_loops(case):
+    assert_loss_close(loss(*case), plain.loss(*case), forward(*case).logits)
+
+
+@settings(max_examples=40, deadline=None)
+@given(draw_case(min_tokens=2, dtype=np.float32))
+def test_float32_is_as_good_as_float32_can_be(case):
+    """Off by at most 16 times what one rounding after each step can do, all the way down."""
+    weights, tokens, rng = astype(case.weights, np.float64), case.tokens, np.random.default_rng(0)
+
+    def results(nudges=None):
+        return {**arrays(plain.forward(weights, tokens, nudges)),
+                "loss": np.asarray(plain.loss(weights, tokens, nudges))}
+
+    exact, acts = results(), forward(weights, tokens)
+    runs = [results(roundings(acts, rng)) for _ in range(3)]
+    for name, array in {**arrays(forward(*case)), "loss": loss(*case)}.items():
+        assert array.dtype == np.float32, name
+        moved = max(np.abs(run[name] - exact[name]).max(initial=0) for run in runs)
+        # A loss is a small difference of large numbers: its own rounding is theirs.
+        largest = np.abs(exact["logits" if name == "loss" else name]).max(initial=0)
+        allowed = 16 * moved + 2.0 ** -23 * (largest + (name == "loss"))
+        assert np.abs(array - exact[name]).max(initial=0) <= allowed, name
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_drawn_patterns_are_neither_flat_nor_saturated(positions):
+    """The other tests see what a pattern does only if it does something."""
+    spread, largest = [], []
+    for seed in range(20):
+        acts = forward(*random_case(seed, i=6, positions=positions))
+        spread.append(acts.scores[..., -1, :].std(-1).mean())
+        largest.append(acts.pattern[..., -1, :].max(-1).mean())
+    assert 1 <= np.mean(spread) <= 3
+    assert 0.4 <= np.mean(largest) <= 0.85        # flat is 1/6
+
+
+def test_activations_are_what_their_names_say():
+    weights, tokens = random_case(1, i=6)
+    acts = forward(weights, tokens)
+    later = np.triu(np.ones((6, 6), bool), 1)
+    assert np.isfinite(acts.scores).all() and (acts.scores[..., later] != 0).all()
+    assert (acts.pattern[..., later] == 0).all()
+    assert (acts.pattern[..., ~later] > 0).all()
+    assert_close(acts.pattern.sum(-1), np.ones((2, 2, 3, 6)), 1e-14)
+    assert (acts.pattern[..., 0, 0] == 1).all()
+    assert (acts.residual[0] == weights.W_E.T[tokens]).all()
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_position_sees_only_what_came_before(positions):
+    weights, tokens = random_case(2, i=6, positions=positions)
+    acts = forward(weights, tokens)
+    for i in range(6):
+        other = tokens.copy()
+        other[:, i:] = (other[:, i:] + 1) % weights.d_vocab
+        assert_close(forward(weights, other).logits[:, :i], acts.logits[:, :i], 1e-14)
+        assert_close(forward(weights, tokens[:, :i + 1]).logits, acts.logits[:, :i + 1], 1e-14)
+
+
+def test_positions_reach_patterns_everywhere_and_values_in_standard_mode_only():
+    weights, tokens = random_case(3)
+    flat = replace(weights, W_Q=0 * weights.W_Q)           # uniform patterns, whatever the keys
+    without = replace(flat, W_pos=None, positions="none")
+    standard = replace(flat, positions="standard")
+    assert (forward(flat, tokens).logits == forward(without, tokens).logits).all()
+    assert (forward(standard, tokens).logits != forward(without, tokens).logits).all()
+    without = replace(weights, W_pos=None, positions="none")
+    scores, scores_without = forward(weights, tokens).scores, forward(without, tokens).scores
+    assert (scores != scores_without).all()                # in both layers
+
+
+def test_scores_far_beyond_the_range_of_exp():
+    """Each row has its own maximum, and a masked score may be far above it."""
+    weights, tokens = random_case(4, i=6)
+    weights = replace(weights, W_Q=1e5 * weights.W_Q)
+    acts = forward(weights, tokens)
+    assert np.abs(acts.scores).max() > 1e5
+    assert_all_close(acts, plain.forward(weights, tokens), 1e-10)
+
+
+def test_a_target_whose_probability_underflows():
+    weights, tokens = random_case(5, n_layers=0)
+    weights = replace(weights, W_U=1e5 * weights.W_U)
+    assert loss(weights, tokens) > 1e4
+    assert_loss_close(loss(weights, tokens), plain.loss(weights, tokens), 1.0)
+
+
+def test_arguments_are_not_written_to_and_a_second_call_is_the_same():
+    weights, tokens = random_case(6)
+    for array in (*arrays(weights).values(), tokens):
+        array.setflags(write=False)
+    first, second = arrays(forward(weights, tokens)), arrays(forward(weights, tokens))
+    for name in first:
+        assert (first[name] == second[name]).all(), name
+    assert loss(weights, tokens) == loss(weights, tokens)
+
+
+LAYOUTS = {
+    "Fortran order": np.asfortranarray,
+    "negative strides": lambda a: a[(slice(None, None, -1),) * a.ndim].copy()[
+        (slice(None, None, -1),) * a.ndim],
+    "every other entry": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_memory_layout_does_not_matter(layout):
+    weights, tokens = random_case(7)
+    same = replace(weights, **{name: layout(W) for name, W in weights.items()})
+    assert all((a == b).all() for a, b in zip(arrays(same).values(), arrays(weights).values()))
+    assert_all_close(forward(same, layout(tokens)), forward(weights, tokens), 1e-14)
+    assert abs(loss(same, layout(tokens)) - loss(weights, tokens)) <= 1e-14
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64, ">i4"])
+def test_tokens_of_any_integer_type(dtype):
+    weights, tokens = random_case(8)
+    assert (forward(weights, tokens.astype(dtype)).logits == forward(weights, tokens).logits).all()
+    assert loss(weights, tokens.astype(dtype)) == loss(weights, tokens)
+    assert (forward(weights, tokens.tolist()).logits == forward(weights, tokens).logits).all()
+
+
+BAD_TOKENS = {
+    "negative": ([[0, -1]], "got -1"),
+    "V": ([[0, 7]], "from 0 to 6; got 7"),
+    "float": ([[0.0, 1.0]], "got float64"),
+    "bool": ([[True, False]], "got bool"),
+    "no batch axis": ([0, 1], r"got shape \(2,\)"),
+    "empty": (np.zeros((2, 0), int), r"got shape \(2, 0\)"),
+    "too long": (np.zeros((1, 7), int), "n_ctx=6 tokens; got 7"),
+}
+
+
+@pytest.mark.parametrize("tokens, says", BAD_TOKENS.values(), ids=BAD_TOKENS)
+@pytest.mark.parametrize("call", [forward, loss, plain.forward])
+def test_bad_tokens_get_one_clear_line(call, tokens, says):
+    weights = random_weights(np.random.default_rng(0))
+    with pytest.raises(InputError, match=says) as caught:
+        call(weights, tokens)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_token_has_no_loss():
+    weights, tokens = random_case(9, i=1)
+    forward(weights, tokens)
+    for call in loss, plain.loss:
+        with pytest.raises(InputError, match="at least 2 tokens.*; got 1"):
+            call(weights, tokens)
+
+
+def test_without_positions_the_context_is_unlimited():
+    weights, tokens = random_case(10, i=40, n_ctx=None, positions="none")
+    assert forward(weights, tokens).logits.shape == (2, 40, 7)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_initial_weights(positions):
+    sizes = dict(n_layers=2, n_heads=3, d_model=5, d_head=4, d_vocab=7, n_ctx=6)
+    weights = init_weights(**sizes, positions=positions, rng=np.random.default_rng(0))
+    sizes["n_ctx"] = None if positions == "none" else 6
+    assert {name: getattr(weights, name) for name in sizes} == sizes
+    assert weights.dtype == np.float64 and weights.positions == positions
+    again = init_weights(**{**sizes, "n_ctx": 6}, positions=positions,
+                         rng=np.random.default_rng(0), dtype=np.float32)
+    assert_all_close(again, astype(weights, np.float32), 2.0 ** -22)
+    tokens = np.random.default_rng(1).integers(7, size=(8, 6))
+    assert abs(loss(weights, tokens) - np.log(7)) < 0.5      # an untrained model is unsure
+
+
+def test_initial_weights_of_an_unknown_mode():
+    with pytest.raises(InputError, match="positions must be one of"):
+        init_weights(1, 1, 2, 2, 2, 2, "rotary", np.random.default_rng(0))

@@ -1,0 +1,186 @@
+"""TransformerLens's names and orientation. Its keys are written out here once more, by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minicircuits.interop import from_transformer_lens, to_transformer_lens
+from minicircuits.notation import InputError
+from tests.draws import astype, draw_case, random_weights
+
+W_Q, b_O = "blocks.0.attn.W_Q", "blocks.0.attn.b_O"
+
+
+def state_dict_of(seed=0, **sizes):
+    return to_transformer_lens(random_weights(np.random.default_rng(seed), **sizes))
+
+
+def assert_same_arrays(actual, desired):
+    assert actual.keys() == desired.keys()
+    for name in desired:
+        assert actual[name].dtype == desired[name].dtype, name
+        np.testing.assert_array_equal(actual[name], desired[name], name, strict=True)
+
+
+class OnTheCPU:
+    """What is known of a torch tensor here."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+class OnTheGPU:
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@given(draw_case(), st.sampled_from(["float32", "float64", "complex128"]))
+def test_ours_theirs_ours(case, dtype):
+    weights = astype(case.weights, dtype)
+    back = from_transformer_lens(to_transformer_lens(weights), positions=weights.positions)
+    assert back.positions == weights.positions
+    if weights.n_layers:
+        assert_same_arrays(dict(back.items()), dict(weights.items()))
+    else:                                   # no state dict tells these two
+        assert (back.n_heads, back.d_head, back.W_Q.dtype) == (1, 1, weights.dtype)
+        outside = ("W_E", "W_U") if weights.W_pos is None else ("W_E", "W_pos", "W_U")
+        assert_same_arrays({name: getattr(back, name) for name in outside},
+                           {name: getattr(weights, name) for name in outside})
+
+
+@given(draw_case())
+def test_theirs_ours_theirs(case):
+    theirs = to_transformer_lens(case.weights)
+    ours = from_transformer_lens({key: OnTheCPU(array) for key, array in theirs.items()},
+                                 positions=case.weights.positions)
+    assert_same_arrays(to_transformer_lens(ours), theirs)
+
+
+def test_every_key_shape_and_number_of_a_two_layer_model():
+    weights = random_weights(np.random.default_rng(0), n_layers=2, n_heads=3, d_head=4, d_model=5,
+                             d_vocab=7, n_ctx=6, dtype=np.float32)
+    shapes = {"embed.W_E": (7, 5), "pos_embed.W_pos": (6, 5),
+              "unembed.W_U": (5, 7), "unembed.b_U": (7,)}
+    for block in ("blocks.0.attn.", "blocks.1.attn."):
+        shapes |= {block + "W_Q": (3, 5, 4), block + "W_K": (3, 5, 4), block + "W_V": (3, 5, 4),
+                   block + "W_O": (3, 4, 5), block + "b_Q": (3, 4), block + "b_K": (3, 4),
+                   block + "b_V": (3, 4), block + "b_O": (5,)}
+    theirs = to_transformer_lens(weights)
+    assert {key: array.shape for key, array in theirs.items()} == shapes
+    assert {array.dtype for array in theirs.values()} == {np.dtype(np.float32)}
+    assert theirs["embed.W_E"][6, 4] == weights.W_E[4, 6]
+    assert theirs["pos_embed.W_pos"][5, 1] == weights.W_pos[1, 5]
+    assert theirs["unembed.W_U"][4, 6] == weights.W_U[6, 4]
+    assert theirs["blocks.1.attn.W_Q"][2, 4, 3] == weights.W_Q[1, 2, 3, 4]
+    assert theirs["blocks.0.attn.W_K"][1, 0, 2] == weights.W_K[0, 1, 2, 0]
+    assert theirs["blocks.1.attn.W_V"][0, 3, 1] == weights.W_V[1, 0, 1, 3]
+    assert theirs["blocks.0.attn.W_O"][2, 3, 4] == weights.W_O[0, 2, 4, 3]
+    assert not any(array.any() for key, array in theirs.items() if ".b_" in key)
+
+
+def test_their_row_vectors_compute_what_our_columns_do():
+    theirs = state_dict_of()
+    ours = from_transformer_lens(theirs, positions="shortformer")
+    x = np.random.default_rng(1).normal(size=ours.d_model)
+    for layer in range(2):
+        for head in range(3):
+            v = x @ theirs[f"blocks.{layer}.attn.W_V"][head]
+            np.testing.assert_allclose(ours.W_V[layer, head] @ x, v, rtol=1e-12)
+            np.testing.assert_allclose(ours.W_O[layer, head] @ v,
+                                       v @ theirs[f"blocks.{layer}.attn.W_O"][head], rtol=1e-12)
+
+
+def test_nothing_is_shared():
+    theirs = state_dict_of()
+    before = {key: array.copy() for key, array in theirs.items()}
+    ours = from_transformer_lens(theirs, positions="shortformer")
+    again = to_transformer_lens(ours)
+    for key in theirs:
+        assert not any(np.shares_memory(theirs[key], array) for _, array in ours.items())
+        assert not any(np.shares_memory(again[key], array) for _, array in ours.items())
+    assert_same_arrays(theirs, before)
+
+
+def test_buffers_and_zero_biases_are_dropped_and_may_be_absent():
+    theirs = state_dict_of(n_layers=1)
+    ours = from_transformer_lens(theirs, positions="standard")
+    buffers = {"blocks.0.attn.mask": np.zeros((0, 0), bool),
+               "blocks.0.attn.IGNORE": OnTheGPU()}          # not even looked at
+    without = {key: array for key, array in theirs.items() if ".b_" not in key}
+    for state_dict in ({**theirs, **buffers}, without):
+        same = from_transformer_lens(state_dict, positions="standard")
+        assert_same_arrays(dict(same.items()), dict(ours.items()))
+
+
+def test_no_positions():
+    theirs = state_dict_of(positions="none")
+    assert "pos_embed.W_pos" not in theirs
+    zero = {**theirs, "pos_embed.W_pos": np.zeros((6, 5))}
+    assert from_transformer_lens(zero, positions="none").W_pos is None
+    with pytest.raises(InputError, match="pos_embed.W_pos must be zero"):
+        from_transformer_lens(state_dict_of(), positions="none")
+    with pytest.raises(InputError, match="pos_embed.W_pos must be in .* it is missing"):
+        from_transformer_lens(theirs, positions="shortformer")
+
+
+@pytest.mark.parametrize("key", [
+    "blocks.0.attn.b_Q", "blocks.1.attn.b_K", "blocks.0.attn.b_V", "blocks.1.attn.b_O",
+    "unembed.b_U"])
+@pytest.mark.parametrize("value", [1e-30, np.nan])
+def test_a_bias_that_is_not_zero_is_named(key, value):
+    theirs = state_dict_of()
+    theirs[key][..., -1] = value
+    with pytest.raises(InputError, match=f"^{key} must be zero"):
+        from_transformer_lens(theirs, positions="shortformer")
+
+
+@pytest.mark.parametrize("key", [
+    "ln_final.w", "blocks.0.ln1.w", "blocks.1.ln1.b", "blocks.0.attn.rotary_sin",
+    "blocks.1.mlp.W_in", "blocks.0.mlp.b_out", "blocks.0.attn._W_K", "blocks.0.attn.W_QK",
+    "embed.W_E.extra", "head"])
+def test_a_key_that_has_no_place_here_is_named(key):
+    for value in (np.ones(5), np.zeros(5)):             # a norm of zeros is a norm all the same
+        with pytest.raises(InputError, match=f"got {key}$"):
+            from_transformer_lens({**state_dict_of(), key: value}, positions="shortformer")
+
+
+@pytest.mark.parametrize("key", [
+    "embed.W_E", "pos_embed.W_pos", "unembed.W_U", "blocks.0.attn.W_Q", "blocks.1.attn.W_K",
+    "blocks.1.attn.W_V", "blocks.0.attn.W_O"])
+def test_a_missing_key_is_named(key):
+    theirs = state_dict_of()
+    del theirs[key]
+    with pytest.raises(InputError, match=f"^{key} must be in a state dict of 2 layers"):
+        from_transformer_lens(theirs, positions="shortformer")
+
+
+def test_a_layer_left_out_is_named():
+    theirs = {key: array for key, array in state_dict_of(n_layers=3).items() if ".1." not in key}
+    with pytest.raises(InputError, match="^blocks.1.attn.W_Q must be in"):
+        from_transformer_lens(theirs, positions="shortformer")
+    biases_only = {**state_dict_of(n_layers=0), b_O: np.zeros(5)}
+    with pytest.raises(InputError, match="^blocks.0.attn.W_Q must be in"):
+        from_transformer_lens(biases_only, positions="shortformer")
+
+
+@pytest.mark.parametrize("key, value, message", [
+    (W_Q, np.ones((3, 4, 5)), r"blocks.0.attn.W_Q must have axes \(n_heads, d_model, d_head\)"),
+    ("unembed.W_U", np.ones((5, 8)), "unembed.W_U .* with d_model=5, d_vocab=7; got"),
+    (W_Q, np.ones((3, 5, 4), np.float32), "blocks.0.attn.W_Q float32"),
+    ("embed.W_E", np.ones((7, 5), np.float16), "embed.W_E float16"),
+    ("embed.W_E", np.full((7, 5), np.nan), "W_E must be finite"),
+    (W_Q, [[1], [2, 3]], "blocks.0.attn.W_Q must be an array"),
+    (W_Q, OnTheGPU(), "blocks.0.attn.W_Q must be an array; got can't convert cuda:0"),
+    (W_Q, np.float64(1), "blocks.0.attn.W_Q must have axes")])
+def test_a_wrong_array_is_named(key, value, message):
+    with pytest.raises(InputError, match=message):
+        from_transformer_lens({**state_dict_of(), key: value}, positions="shortformer")
+
+
+def test_unknown_positions():
+    with pytest.raises(InputError, match="positions must be one of"):
+        from_transformer_lens(state_dict_of(), positions="rotary")
