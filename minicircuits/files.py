@@ -112,9 +112,7 @@ def _rename_to_new(source, target):
     """Like `os.rename`, but never overwrites, not even a file that has just appeared."""
     try:
         os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:                                   # a disk without hard links
+    except OSError:                                   # a disk without hard links, or it exists
         open(target, "xb").close()
         try:
             os.replace(source, target)
@@ -146,7 +144,7 @@ def _members(path, data):
             raise FileError(f"{str(path)!r} must be an uncompressed .npz; got {came}")
 
     expect(data[:2] == b"PK", "another kind of file")
-    end = max(len(data) - ZIP_END.size, 0)
+    end = len(data) - ZIP_END.size
     signature, *disks, count, size, directory, comment = ZIP_END.unpack_from(data, end)
     expect(signature == b"PK\5\6" and directory + size == end and not comment,
            "a part of one, or bytes after its end")
@@ -162,8 +160,8 @@ def _members(path, data):
         expect(match[1] not in members, f"{name} twice")
         signature, *local = ZIP_LOCAL.unpack_from(data, start)
         begin = start + ZIP_LOCAL.size + sum(local)
-        expect(signature == b"PK\3\4" and start == stop and begin + size <= directory
-               and data[start + ZIP_LOCAL.size:][:local[0]] == name.encode() and stored == size,
+        expect(signature == b"PK\3\4" and start == stop and size == stored
+               and data[start + ZIP_LOCAL.size:][:local[0]] == name.encode(),
                f"{name} out of place")
         stop = begin + size
         members[match[1]] = data[begin:stop]

@@ -10,7 +10,7 @@ from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
 from minicircuits.model.transformer import forward, init_weights
 from minicircuits.report import figures, terminal
-from minicircuits.runs import LOG_HEADING, prepare, run
+from minicircuits.runs import LOG_HEADING, SHAPE, prepare, run
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
 from minicircuits.training.model_file import load_model
 
@@ -59,7 +59,7 @@ def heads(options):
     if options.json:
         files.check_output(options.json, options.force)
     model = load_model(options.model)
-    text = read(options, model.tokenizer)
+    text = read(options, model)
     results = take_apart(model, text, options.seed)
     if options.json:
         files.write_json(options.json, results, options.force)
@@ -72,9 +72,11 @@ def output_folder(options):
     return next(name for name in map("tour-{}".format, count(1)) if not os.path.exists(name))
 
 
-def read(options, tokenizer=None):
+def read(options, model=None):
+    """The text asked for, in the tokens and the context of `model` if there is one."""
     began = time.perf_counter()
-    text = prepare(options.text, tokenizer)
+    text = prepare(options.text) if model is None else prepare(
+        options.text, model.tokenizer, model.weights.n_ctx or SHAPE["n_ctx"])
     print(f"\nText: {text.size / 1e6:.1f} MB, {len(text.stream):,} tokens of "
           f"{text.tokenizer.d_vocab} for training, read and tokenized in "
           f"{time.perf_counter() - began:.0f} s.")

@@ -114,3 +114,19 @@ def assert_all_close(actual, desired, tolerance, scales=None):
     assert actual.keys() == desired.keys()
     for name in desired:
         assert_close(actual[name], desired[name], tolerance, (scales or {}).get(name), name)
+
+
+def magnitudes(weights):
+    """|W| for every array: what sums of products of them are rounded relative to."""
+    return replace(weights, **{name: np.abs(W) for name, W in weights.items()})
+
+
+def disguised(weights, rng):
+    """The same model: the residual stream rotated, and every head in other bases."""
+    d, e = weights.d_model, weights.d_head
+    R = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    M, N = (np.linalg.qr(rng.normal(size=(e, e)))[0] * rng.uniform(0.5, 2, e) for _ in range(2))
+    return replace(weights, W_E=R @ weights.W_E, W_U=weights.W_U @ R.T,
+                   W_pos=None if weights.W_pos is None else R @ weights.W_pos,
+                   W_Q=M @ weights.W_Q @ R.T, W_K=np.linalg.inv(M).T @ weights.W_K @ R.T,
+                   W_V=N @ weights.W_V @ R.T, W_O=R @ weights.W_O @ np.linalg.inv(N))

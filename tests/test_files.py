@@ -151,6 +151,7 @@ def test_a_file_has_a_largest_size(tmp_path, monkeypatch):
     (header("", version=4), "another kind of file"),
     (b"\x93NUMPY\2\0\xff\xff\xff\xff", "another kind of file"),
     (b"\x93NUMPY\1\0\0", "the header"),
+    (npy(np.zeros(3)).replace(b"NUMPY", b"NUMPI"), "another kind of file"),
     (b"\x80\4\x95", "another kind of file"),
     (b"", "another kind of file")])
 def test_members(tmp_path, data, message):
@@ -176,25 +177,27 @@ def changed(at, value):
     return data
 
 
-def twice():
-    data = sound().replace(b"b.npy", b"a.npy")
-    return data
-
-
-def overlapping():
-    """Both entries of the directory point to the first member."""
+def padded(junk, in_directory):
+    """Bytes that belong to nothing, between members and directory or at the directory's end."""
     data = sound()
-    first, second = data.index(b"PK\1\2"), data.rindex(b"PK\1\2")
-    data[second + 10:second + 46] = data[first + 10:first + 46]
-    return data.replace(b"b.npy", b"a.npy", 1)
+    directory, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    at, field, size = ((end, 12, end - directory) if in_directory else (directory, 16, directory))
+    data[end + field:end + field + 4] = struct.pack("<L", size + len(junk))
+    return data[:at] + junk + data[at:]
 
 
-def with_gap(gap=b"hidden"):
-    """Bytes between the members and the directory."""
-    data = sound()
-    directory = data.index(b"PK\1\2")
-    data[-6:-2] = struct.pack("<L", directory + len(gap))
-    return data[:directory] + gap + data[directory:]
+def nested():
+    """The second member is a part of the first one's array."""
+    def parts(name, array):
+        data = npz(io.BytesIO(), **{name: npy(array)}).getvalue()
+        directory = data.index(b"PK\1\2")
+        return data[:directory], data[directory:data.index(b"PK\5\6")]
+
+    inner, second = parts("b", np.float64(2))
+    outer, first = parts("a", np.frombuffer(inner, np.uint8))
+    directory = first + second[:42] + struct.pack("<L", len(outer) - len(inner)) + second[46:]
+    return outer + directory + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 2, 2, len(directory),
+                                           len(outer), 0)
 
 
 def saved_by(save, **options):
@@ -212,10 +215,17 @@ def saved_by(save, **options):
     (b"PK", "a part of one"),
     (b"", "another kind of file"),
     (npy(np.zeros(3)), "another kind of file"),
-    (with_gap(), "bytes that belong to no member"),
-    (with_gap(b""), None),
-    (twice(), "a.npy twice"),
-    (overlapping(), "b.npy out of place"),
+    (sound(), None),
+    (padded(b"junk", in_directory=False), "bytes that belong to no member"),
+    (padded(b"junk", in_directory=True), "bytes that belong to no member"),
+    (nested(), "b.npy out of place"),
+    (sound().replace(b"b.npy", b"a.npy"), "a.npy twice"),
+    (sound().replace(b"PK\5\6", b"PK\5\5"), "a part of one"),
+    (sound()[:-2] + b"\1\0", "bytes after its end"),
+    (sound()[:-2] + b"\1\0!", "bytes after its end"),
+    (sound().replace(b"PK\3\4", b"PK\3\3", 1), "a.npy out of place"),
+    (changed(0, b"PK\1\1"), "a member named"),
+    (changed(20, b"\xff\xff\xff\0" * 2), "a.npy damaged"),
     (saved_by(np.savez_compressed, a=np.zeros(9)), "compressed"),
     (changed(8, b"\1"), "encrypted"),
     (changed(8, b"\x08"), "streamed"),

@@ -23,7 +23,7 @@ class TermImportance(NamedTuple):
     """
     losses: np.ndarray          # (order,) 0 … n_layers
     marginal: np.ndarray        # (order,): what order n takes off; the first: off ln d_vocab
-    terms: list                 # how many paths each order has
+    counts: list                # how many paths each order has
     given_direct: np.ndarray    # (l,)
     given_rest: np.ndarray      # (l,)
 
@@ -38,8 +38,8 @@ def term_importance(weights, tokens):
     """
     pattern = forward(weights, tokens).pattern
     by_order = logits_by_order(weights, tokens, pattern)
-    losses = np.array([frozen_loss(logits, tokens) for logits in by_order.cumsum(0)])
-    marginal = -np.diff(losses, prepend=np.log(weights.d_vocab))
+    losses = np.array([loss_of(logits, tokens) for logits in by_order.cumsum(0)])
+    marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
     heads = [[(layer, head) for head in range(weights.n_heads)]
              for layer in range(weights.n_layers)]
     singles = [logits_by_order(without_heads(weights, sum(heads[:n] + heads[n + 1:], [])),
@@ -47,11 +47,11 @@ def term_importance(weights, tokens):
     direct, rest = by_order[0], sum(singles, by_order[0])
     return TermImportance(
         losses, marginal, count_paths(weights),
-        np.array([losses[0] - frozen_loss(direct + single, tokens) for single in singles]),
-        np.array([frozen_loss(rest - single, tokens) - losses[1] for single in singles]))
+        np.array([losses[0] - loss_of(direct + single, tokens) for single in singles]),
+        np.array([loss_of(rest - single, tokens) - losses[1] for single in singles]))
 
 
-def frozen_loss(logits, tokens):
+def loss_of(logits, tokens):
     """The loss of logits however they came about, nats per predicted token."""
     return cross_entropy(logits, np.asarray(tokens))[0]
 
@@ -82,5 +82,5 @@ def loss_without_heads(weights, tokens, heads):
     ablated = without_heads(weights, heads)
     pattern = forward(weights, tokens).pattern
     return WithoutHeads(
-        frozen_loss(logits_by_order(ablated, tokens, pattern).sum(0), tokens),
-        frozen_loss(forward(ablated, tokens).logits, tokens))
+        float(loss_of(logits_by_order(ablated, tokens, pattern).sum(0), tokens)),
+        float(loss_of(forward(ablated, tokens).logits, tokens)))

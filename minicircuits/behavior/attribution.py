@@ -1,24 +1,72 @@
-"""Which head, which path and which source moved a logit.
+"""Which head and which source moved a logit; and one path patched, exactly.
 
-Paper: "Attention Heads as Independent Additive Operations": the heads' outputs are added,
-so each has an effect of its own on every logit.
+Paper: "Attention Heads as Independent and Additive": the heads' outputs are added, so each
+has an effect of its own on every logit. By path: `ledger`.
 """
 
 import numpy as np
 
+from minicircuits.model.attention import causal_softmax
 from minicircuits.model.transformer import forward
-from minicircuits.notation import check_tokens
+from minicircuits.notation import InputError, check_head, check_tokens
 
 
 def head_effects(weights, tokens):
     """What each head adds, by the residual stream alone, to the true next token's logit.
 
-    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits. Includes what earlier heads put into
-    its values, not what it does through later heads. For one place by path and by source
-    position, see `ledger`.
+    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits; empty for contexts of one token.
+    Includes what earlier heads put into its values, not what it does through later heads.
+    Keeps every change of basis; one row added to every row of W_U moves it.
     """
     tokens = check_tokens(weights, tokens)
+    written = toward_next_token(weights, tokens, weights.W_O)              # (l, b, h, i−1, e)
+    return (written * forward(weights, tokens).z[..., :-1, :]).sum(-1)
+
+
+def source_effects(weights, tokens, layer, head):
+    """The same for one head, source by source: W_U[token_{i+1}] · W_O A_ij v_j; (b, i−1, j).
+
+    Its sum over sources is `head_effects`. j is what this head read: behind it, in a layer
+    after the first, may be other sources (`ledger` follows them).
+    """
+    check_head(weights, layer, head)
+    tokens = check_tokens(weights, tokens)
     acts = forward(weights, tokens)
-    right = weights.W_U[tokens[:, 1:]]                                # (b, i−1, d)
-    written = np.einsum("bid,lhde->lbhie", right, weights.W_O, optimize=True)
-    return (written * acts.z[..., :-1, :]).sum(-1)
+    written = toward_next_token(weights, tokens, weights.W_O[layer, head])      # (b, i−1, e)
+    return acts.pattern[layer, :, head, :-1] * (written @ acts.v[layer, :, head].mT)
+
+
+def toward_next_token(weights, tokens, W_O):
+    """W_Oᵀ W_U[token_{i+1}]: (b, i−1, e) for one head, (l, b, h, i−1, e) for all."""
+    right = weights.W_U[tokens[:, 1:]]                                     # (b, i−1, d)
+    return right @ W_O if W_O.ndim == 2 else right[:, None] @ W_O[:, None]
+
+
+def patch_path(weights, tokens, other_tokens, sender, receiver=None, reads="qkv"):
+    """Logits (b, i, v) with one path as it is on `other_tokens`, everything else unchanged.
+
+    sender : (layer, head) whose output is exchanged, for one reader only. receiver None: the
+    unembedding (the direct effect). receiver (layer, head): that head, in what it `reads`
+    as "q", "k" or "v"; its pattern is recomputed, and its own change goes to the logits
+    directly. Exact: the residual stream is a sum, so an exchange is one term's difference.
+    """
+    check_head(weights, *sender)
+    tokens, other_tokens = check_tokens(weights, tokens), check_tokens(weights, other_tokens)
+    if tokens.shape != other_tokens.shape:
+        raise InputError("both sets of tokens must have the same axes (b, i); got "
+                         f"{tokens.shape} and {other_tokens.shape}")
+    acts, other = forward(weights, tokens), forward(weights, other_tokens)
+    layer, head = sender
+    change = (other.z - acts.z)[layer, :, head] @ weights.W_O[sender].mT        # (b, i, d)
+    if receiver is None:
+        return acts.logits + change @ weights.W_U.mT
+    check_head(weights, *receiver)
+    if not (layer < receiver[0] and reads and set(reads) <= set("qkv")):
+        raise InputError("a path needs a receiver in a later layer that reads some of q, k, v; "
+                         f"got {sender} → {receiver}, {reads!r}")
+    later, h = receiver
+    q, k, v = (getattr(acts, name)[later, :, h]
+               + (change @ W[receiver].mT if name in reads else 0)
+               for name, W in zip("qkv", (weights.W_Q, weights.W_K, weights.W_V)))
+    z = causal_softmax(q @ k.mT / np.sqrt(weights.d_head).astype(q.dtype)) @ v
+    return acts.logits + (z - acts.z[later, :, h]) @ weights.W_O[receiver].mT @ weights.W_U.mT

@@ -5,9 +5,9 @@ where such a head would look. Its score is the attention that falls on those pla
 score runs the model once; for several on the same tokens, run `forward` yourself and give
 `attention_on` its pattern and each mask.
 
-All scores but `attended_token_scores` are made of patterns only, hence keep every change of
-a head's basis, rotations of the residual stream and whatever happens in W_U; padding d_head
-with zeros changes them, because 1/√d_head changes. Where a head looks is not what it does.
+All scores keep changes of a head's basis, rotations of the residual stream and a constant
+added to every row of W_U. None keeps d_head padded with zeros: 1/√d_head changes, and with
+it the patterns. Where a head looks is not what it does there.
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -28,8 +28,8 @@ def previous_token(tokens):
 
 def first_token(tokens):
     """j = 0 < i. (Destination 0 has no choice.)"""
-    return np.broadcast_to(np.arange(tokens.shape[1]) == 0, previous_token(tokens).shape) \
-        & np.tri(tokens.shape[1], k=-1, dtype=bool)
+    b, n = tokens.shape
+    return np.broadcast_to(np.tri(n, k=-1, dtype=bool) & (np.arange(n) == 0), (b, n, n))
 
 
 def earlier_copies(tokens):
@@ -40,7 +40,11 @@ def earlier_copies(tokens):
 def after_earlier_copies(tokens):
     """j such that j − 1 is an earlier copy of i; j = i counts, where the token follows itself.
 
-    On a block of n distinct tokens, repeated: j = i − (n − 1), not i − n.
+    On a block of n distinct tokens, repeated, that is n−1 back, not n:
+
+    >>> i, j = np.nonzero(after_earlier_copies(np.array([[0, 5, 6, 7, 5, 6, 7]]))[0])
+    >>> (i - j).tolist()
+    [2, 2, 2]
     """
     return np.pad(earlier_copies(tokens)[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
 
@@ -141,8 +145,8 @@ def position_share(weights, tokens):
     uniform = np.tri(n, dtype=A.dtype) / np.arange(1, n + 1, dtype=A.dtype)[:, None]
     deviation = A - uniform
     within = deviation.var(1).sum((-2, -1))          # mean_b (A − mean_b A)², over ij: (l, h)
-    total = within + (np.abs(deviation.mean(1)) ** 2).sum((-2, -1))
-    rounding = (np.abs(100 * np.finfo(A.dtype).eps * uniform) ** 2).sum()
+    total = within + (deviation.mean(1) ** 2).sum((-2, -1))
+    rounding = ((100 * np.finfo(A.dtype).eps * uniform) ** 2).sum()
     unexplained = np.divide(within, total, out=np.zeros_like(total), where=~(total <= rounding))
     return 1 - b / (b - 1) * unexplained
 
@@ -152,10 +156,10 @@ def attended_token_scores(weights, tokens):
 
         Σ_bi Σ_j A_ij (f_i[token_j] − mean_v f_i) / Σ_bi std_v f_i,      f_i = W_U W_O z_i
 
-    The second half of an induction head's definition in Olsson et al. 2022, "the head's
-    output increases the logit of the attended-to token", in standard deviations of what
-    the head writes over the vocabulary, so that it does not depend on the head's scale. A
-    destination counts by how much is written there: resting counts for little. Copying
+    The second half of an induction head's definition in Olsson et al. 2022, and what their
+    copying evaluator is after: the head's output raises the attended token. Here in standard
+    deviations, over the vocabulary, of what the head writes, so that its scale does not
+    count. A destination counts by how much is written there: resting is little. Copying
     through d_head random dimensions gives about √d_head where one source is attended to,
     less where many are; chance is 0 ± 1/√d_model; negative: anti-copying. 0 if nothing is
     written.

@@ -6,7 +6,7 @@ order ≥ 2. Q- and K-composition are not here: they act inside the patterns.
 
 from typing import NamedTuple
 
-from minicircuits.behavior.ablation import frozen_loss
+from minicircuits.behavior.ablation import loss_of
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.expansion import expand_logits
 from minicircuits.model.transformer import forward
@@ -25,8 +25,8 @@ def virtual_heads(weights, tokens):
     for models of more than two layers there are many.
     """
     acts = forward(weights, tokens)
-    loss = frozen_loss(acts.logits, tokens)
+    loss = loss_of(acts.logits, tokens)
     found = [VirtualHead(path.heads, copying_score(path.W),
-                         float(frozen_loss(acts.logits - path.logits, tokens) - loss))
+                         float(loss_of(acts.logits - path.logits, tokens) - loss))
              for path in expand_logits(weights, tokens, acts.pattern) if path.order >= 2]
     return sorted(found, key=lambda virtual: -virtual.importance)

@@ -47,6 +47,8 @@ def thin(W):
 
 def unit(W):
     """W / ‖W‖ for each head; a zero matrix stays zero."""
+    largest = np.abs(W).max((-2, -1), keepdims=True)      # whose square may leave the range
+    W = W / np.where(largest == 0, 1, largest)
     norm = np.sqrt((np.abs(W) ** 2).sum((-2, -1), keepdims=True))
     return W / np.where(norm == 0, 1, norm)
 

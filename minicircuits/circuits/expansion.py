@@ -15,7 +15,7 @@ mode every path has a token part and a position part.
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import reduce
 from itertools import combinations, product as choices
 from math import comb
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from minicircuits.notation import (InputError, Weights, check_axes, check_patter
                                    check_tokens)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """One path through the model, (A ⊗ W) t: a sequence of heads, or none (the direct path).
 
@@ -62,17 +62,17 @@ class Path:
     def label(self):
         return label(self.heads)
 
-    @cached_property
+    @property
     def A(self):
         """A^{h_n} … A^{h_1} (b, i, j): how much destination i gets from source j."""
         return pattern_product(self.heads, self.pattern)
 
-    @cached_property
+    @property
     def W(self):
         """W_U W_OV^{h_n} … W_OV^{h_1} W_E (v, u): what it does with a token."""
         return through(self.weights.W_U, self.heads, self.weights, self.weights.W_E)
 
-    @cached_property
+    @property
     def W_of_positions(self):
         """The same with W_pos for W_E (v, p), in "standard" mode; else None."""
         if self.weights.positions != "standard":
@@ -200,5 +200,6 @@ def ledger(weights, tokens, pattern, destination, target):
             r = np.concatenate([r, later_r @ OV.A @ OV.B])
             a = np.concatenate([a, later_a @ pattern[layer, 0, head]])
     contributions = a * (r @ embedded(weights, tokens)[0].mT)
-    by_order = sorted(range(len(heads)), key=lambda path: (len(heads[path]), heads[path]))
+    by_order = sorted(range(len(heads)), key=lambda path: (
+        len(heads[path]), [layer for layer, _ in heads[path]], heads[path]))
     return Ledger([heads[path] for path in by_order], contributions[by_order])

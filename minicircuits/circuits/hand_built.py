@@ -5,9 +5,9 @@ head does not touch is exactly 0. Scores are equal or at least SHARP apart, so a
 0 outside the sources that a head wants most and shared equally by those: 0, 1 or 1/m.
 
 Each picture shows the blocks of the residual stream, who writes them and who reads them (Q, K
-or V of head layer.head). In all but `two_back`, token 0 is <START>: it stands first in every
-context and nowhere else, heads rest on it, and from there nothing is moved. A token's logit is
-the attention that its copies get: all are 0 where a circuit has nothing to say.
+or V of head layer.head). Induction and skip-trigrams take token 0 for <START>: it stands first in
+every context and nowhere else, heads rest on it, and nothing is moved from there. Their logits
+are attention, 1 for the whole of a head's, and all 0 where a circuit has nothing to say.
 
 Paper: "Virtual Attention Heads", "Induction Heads", "How Induction Heads Work", "Skip-Trigram
 "Bugs"". No trained head is so clean.
@@ -32,7 +32,7 @@ def bigram_model(log_probabilities):
     is square and finite: put a floor under log 0. W_E is the identity, so any table fits; a
     real model has d_model < d_vocab and a table of that rank. Paper: "Zero-Layer Transformers".
     """
-    table = np.asarray(log_probabilities, float)
+    table = np.array(log_probabilities, float)
     none = np.zeros((0, 1, 1, len(table)))
     return Weights(W_E=np.eye(len(table)), W_pos=None, W_Q=none, W_K=none, W_V=none,
                    W_O=none.mT, W_U=table, positions="none")
@@ -73,10 +73,10 @@ def induction_by_k_composition(d_vocab, n_ctx):
 
         scores_ij = SHARP (2 [token_{j−1} = token_i] + [token_j = START])
 
-    The first term, the match, is K-composition; the second, resting, reads embeddings alone.
-    Several followers share the attention; the present token can be one ([a][a] → [a]). It
-    matches one token of context, exactly: no longer prefix, nothing similar, and it cannot
-    prefer the latest. Mode "shortformer". Paper: "How Induction Heads Work".
+    The first term, the match, is K-composition (token_{−1} counts as START); the second, resting,
+    reads embeddings alone. Several followers share the attention; the present token can be one
+    ([a][a] → [a]). It matches one token of context, exactly: no longer prefix, nothing similar,
+    and it cannot prefer the latest. Mode "shortformer". Paper: "How Induction Heads Work".
 
     >>> import minicircuits as mc
     >>> tokens = np.array([[START, 1, 2, 3, 1]])              # <START> a b c a
@@ -94,7 +94,7 @@ def induction_by_k_composition(d_vocab, n_ctx):
     weights.W_K[1, 0, :d_vocab, before] = 2 * np.eye(d_vocab)      # k_j = 2 token_{j−1}
     weights.W_K[1, 0, :d_vocab, START] = 1                         # START answers everyone
     copy(weights, 1, token, out)
-    weights.W_V[1, 0, :, START] = 0
+    weights.W_V[1, 0, :, START] = 0                                # and moves nothing
     return sharpened(weights)
 
 
@@ -115,7 +115,7 @@ def induction_by_pointers(d_vocab, n_ctx):
 
     (m copies weaken a pointer to 1/m: hence n_ctx.) Its logits, and the pattern of 1.0, are those
     of `induction_by_k_composition`. Mode "standard": in "shortformer" mode, as in the paper's
-    models, no value carries a position and nothing can be pointed at. Paper: "Induction Heads".
+    models, no value carries a position. Paper: "How Induction Heads Work".
     """
     token, place, pointer, out = blocks(d_vocab, n_ctx, n_ctx, d_vocab)
     weights = idle(2, 1, place.stop, token, out, place, "standard")
@@ -130,7 +130,7 @@ def induction_by_pointers(d_vocab, n_ctx):
     weights.W_Q[1, 0, :n_ctx, pointer] = n_ctx * after             # q_i = after(pointer_i)
     weights.W_K[1, 0, :n_ctx, place] = np.eye(n_ctx)               # k_j = j
     copy(weights, 1, token, out)
-    weights.W_V[1, 0, :, START] = 0
+    weights.W_V[1, 0, :, START] = 0                                # and moves nothing
     return sharpened(weights)
 
 
@@ -148,8 +148,8 @@ def skip_trigram_machine(d_vocab, heads):
 
     Neither table has all three tokens, hence the "bugs": a head told `keep … in → mind` and
     `keep … at → bay` also does `keep … in → bay` and `keep … at → mind`. Two heads, each told
-    one, do not. Sources of one head share its attention. It cannot ask for an order, or for
-    neighbours. Mode "none". Paper: "Skip-Trigram "Bugs"".
+    one, do not. Sources of one head share its attention. It cannot ask how far back a source
+    stands, nor for two. Mode "none". Paper: "Skip-Trigram "Bugs"".
 
     >>> import minicircuits as mc
     >>> keep, in_, at, mind, bay = 1, 2, 3, 4, 5
@@ -182,11 +182,11 @@ def idle(n_layers, n_heads, d_head, token, out, place, positions):
     W_E writes the block `token`, W_pos `place` (or None), and W_U reads `out`: identities.
     """
     d_model = max(block.stop for block in (token, out, place) if block)
-    one_hot = np.eye(d_model)
     read = np.zeros((n_layers, n_heads, d_head, d_model))
-    return Weights(W_E=one_hot[:, token], W_pos=one_hot[:, place] if place else None,
+    return Weights(W_E=np.eye(d_model)[:, token],
+                   W_pos=np.eye(d_model)[:, place] if place else None,
                    W_Q=read, W_K=read.copy(), W_V=read.copy(), W_O=read.mT.copy(),
-                   W_U=one_hot[out], positions=positions)
+                   W_U=np.eye(d_model)[out], positions=positions)
 
 
 def sharpened(weights):

@@ -5,10 +5,10 @@ d_head numbers. Everything asked of it (columns, trace, eigenvalues, norm, singu
 vectors) can be had from the two thin factors. Paper: "Low-Rank Matrix Math".
 """
 
-from math import sqrt
+from numbers import Number
 
 import numpy as np
-from scipy.linalg import eigvals, qr, svd
+from scipy.linalg import eigvals, norm, qr, svd
 
 from minicircuits.notation import InputError
 
@@ -59,27 +59,44 @@ class LowRank:
 
     def __matmul__(self, right):
         if isinstance(right, np.ndarray) and right.ndim != 2:
+            if not right.ndim or right.shape[-2:][0] != self.shape[1]:
+                raise InputError(f"{self} @ needs ({self.shape[1]},) or (..., {self.shape[1]}, k); "
+                                 f"got shape {right.shape}")
             return self.A @ (self.B @ right)
         return product(self, right)
 
     def __rmatmul__(self, left):
         if isinstance(left, np.ndarray) and left.ndim != 2:
+            if left.shape[-1:] != self.shape[:1]:
+                raise InputError(f"@ {self} needs (..., {self.shape[0]}); got shape {left.shape}")
             return (left @ self.A) @ self.B
         return product(left, self)
 
     def __mul__(self, number):
+        if not isinstance(number, Number):
+            return NotImplemented
         return LowRank(self.A * number, self.B)
 
     __rmul__ = __mul__
 
     def __add__(self, other):
         """[A A'] [B; B']: the rank of a sum is at most the sum of the ranks."""
+        if not isinstance(other, LowRank):
+            return NotImplemented
         if self.shape != other.shape:
             raise InputError(f"a sum needs equal shapes; got {self.shape} and {other.shape}")
         return LowRank(np.hstack([self.A, other.A]), np.vstack([self.B, other.B]))
 
+    def __radd__(self, start):
+        """So that `sum` of circuits is a circuit: it begins with 0."""
+        return self if isinstance(start, int) and start == 0 else NotImplemented
+
     def __getitem__(self, index):
         """Elements [row, column]; index arrays broadcast, as NumPy's do."""
+        if type(index) is not tuple or [np.asarray(part).dtype.kind in "iu"
+                                        for part in index] != [True, True]:
+            raise InputError(f"elements need [row, column], integers or arrays of them; "
+                             f"got {index}: for whole rows and columns use .rows and .columns")
         row, column = index
         return (self.A[row] * self.B.mT[column]).sum(-1)
 
@@ -102,8 +119,7 @@ class LowRank:
 
     def norm(self):
         """The Frobenius norm √(Σ W_vu²), from an r × r core."""
-        core = self._core()[1]
-        return sqrt((core * core.conj()).real.sum())
+        return float(norm(self._core()[1].ravel()))
 
     def _core(self):
         """A B = Q_A (R_A R_Bᴴ) Q_Bᴴ: orthonormal Q_A, the small core, orthonormal Q_B."""
@@ -141,10 +157,10 @@ class LowRank:
         values = eigvals(small)
         return values[np.argsort(-np.abs(values), kind="stable")]
 
-    def blocks(self, bytes=64 << 20):
+    def blocks(self, max_bytes=64 << 20):
         """The dense matrix a block of rows at a time: pairs (slice of rows, block)."""
         m, n = self.shape
-        step = max(1, bytes // (n * self.A.dtype.itemsize))
+        step = max(1, max_bytes // max(1, n * self.A.dtype.itemsize))
         for start in range(0, m, step):
             rows = slice(start, min(start + step, m))
             yield rows, self.rows(rows)
@@ -161,7 +177,7 @@ def product(*matrices):
                for factor in ((matrix.A, matrix.B) if isinstance(matrix, LowRank)
                               else (np.asarray(matrix),))]
     shapes = [factor.shape for factor in factors]
-    if any(len(shape) != 2 for shape in shapes) or any(
+    if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes) or any(
             left[1] != right[0] for left, right in zip(shapes, shapes[1:])):
         raise InputError(f"a product needs matrices (m, k), (k, n), …; got shapes {shapes}")
     narrowest = min(range(1, len(factors)), key=lambda n: shapes[n][0])

@@ -22,9 +22,12 @@ from minicircuits.circuits.low_rank import product
 from minicircuits.notation import Weights, check_head, check_pattern, check_tokens
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
-    """A path into what a head reads, (A ⊗ W) t, from the tokens or from the positions."""
+    """A path into what a head reads, (A ⊗ W) t, from the tokens or from the positions.
+
+    `x` is kept once computed, for the many terms that share a side.
+    """
 
     source: str                                # "token" or "position"
     heads: tuple                               # ((layer, head), …), first to last
@@ -36,12 +39,12 @@ class Side:
     def label(self):
         return f"{self.source}→{label(self.heads)}" if self.heads else self.source
 
-    @cached_property
+    @property
     def A(self):
         """(b, i, j), the identity without heads."""
         return pattern_product(self.heads, self.pattern)
 
-    @cached_property
+    @property
     def W(self):
         """W_OV … W_OV W_E (d, u), or with W_pos (d, p)."""
         right = self.weights.W_E if self.source == "token" else self.weights.W_pos
@@ -54,7 +57,7 @@ class Side:
         return self.A @ self.W.columns(ids)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScoreTerm:
     """One path on the query side, one on the key side: (A_q t) W (A_k t)ᵀ.
 
@@ -76,7 +79,7 @@ class ScoreTerm:
         """Heads on which side: "neither", "Q", "K" or "both"."""
         return (("neither", "K"), ("Q", "both"))[bool(self.q.heads)][bool(self.k.heads)]
 
-    @cached_property
+    @property
     def W(self):
         QK = W_QK(self.q.weights, self.layer, self.head)
         return product(self.q.W.mT, QK, self.k.W) * (1 / sqrt(self.q.weights.d_head))
@@ -118,6 +121,39 @@ def expand_scores(weights, tokens, pattern, layer, head):
     pattern = check_pattern(weights, tokens, pattern)
     both = sides(weights, tokens, pattern, layer)
     return [ScoreTerm(q, k, layer, head) for q in both for k in both]
+
+
+class TermShare(NamedTuple):
+    term: ScoreTerm
+    share: float             # of the score's variance across sources
+
+
+def variance_shares(terms):
+    """Which terms decide between sources: every `TermShare`, the largest first; they sum to 1.
+
+        share = Σ_{b,i} Σ_{j≤i} t_ij s_ij / Σ_{b,i} Σ_{j≤i} s_ij²
+
+    where s is the sum of the terms t, each less its mean over the sources of a destination:
+    what is the same for all of them changes no pattern, and counts for nothing here. Later
+    destinations have more sources and count for more. A negative share works against the
+    others. Where the scores do not vary at all, every share is 0.
+    """
+    scores = [term.scores for term in terms]
+    centred = [causally_centred(part) for part in scores]
+    total, size = sum(centred), sum(map(np.abs, scores))
+    variance = (total * total).sum()
+    # Scores that are the same for all sources but for rounding vary by this much at most.
+    rounding = 8 * size.shape[-1] * np.finfo(size.dtype).eps * size
+    varies = variance > (rounding * rounding).sum()
+    shares = [float((part * total).sum() / variance) if varies else 0.0 for part in centred]
+    return sorted(map(TermShare, terms, shares), key=lambda found: -found.share)
+
+
+def causally_centred(scores):
+    """scores_ij minus their mean over j ≤ i; 0 for j > i."""
+    causal = np.tri(scores.shape[-1], dtype=bool)
+    scores = np.where(causal, scores, 0)
+    return np.where(causal, scores - scores.sum(-1, keepdims=True) / causal.sum(-1)[:, None], 0)
 
 
 class Split(NamedTuple):
@@ -163,7 +199,6 @@ def rebuild(weights, tokens):
     Layer by layer: the scores are the sum of their terms, Σ_q Σ_k = (Σ_q) W_QK (Σ_k), each
     side summed over its paths by propagation; softmax* of them is the pattern through which
     the next layer's paths go. This is the half of the claim that frozen patterns leave out.
-    Real weights only.
     """
     tokens = check_tokens(weights, tokens)
     (b, n), H = tokens.shape, weights.n_heads

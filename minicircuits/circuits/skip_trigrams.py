@@ -16,6 +16,7 @@ import numpy as np
 
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.streaming import column_maxima
+from minicircuits.notation import InputError, check_axes
 
 
 class SkipTrigrams(NamedTuple):
@@ -33,10 +34,17 @@ def source_scores(weights, layer, head, token_probabilities):
 
     The ranking of the paper's head dump. 0 where either maximum is not positive (their
     product could be). token_probabilities : (u,), unigram. At any vocabulary: streamed.
+
+    Keeps every change of basis. One row added to every row of W_U, or a constant added to
+    a destination's row of QK (which changes no pattern), does change the ranking.
     """
+    check_axes("token_probabilities", np.asarray(token_probabilities), ("d_vocab",),
+               {"d_vocab": weights.d_vocab})
+    if not (np.asarray(token_probabilities) >= 0).all():
+        raise InputError("token_probabilities must not be negative or NaN")
     wanted = column_maxima(qk_circuit(weights, layer, head)).value
     raised = column_maxima(ov_circuit(weights, layer, head)).value
-    probabilities = np.asarray(token_probabilities) ** 0.1
+    probabilities = np.asarray(token_probabilities, weights.dtype) ** 0.1
     return np.where((wanted > 0) & (raised > 0), wanted * raised * probabilities, 0)
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicircuits.notation import InputError
+
 
 class Maxima(NamedTuple):
     value: np.ndarray     # the largest entry of each row (or column)
@@ -15,7 +17,7 @@ class Maxima(NamedTuple):
 
 
 def row_maxima(low_rank):
-    """max_u W[v, u] and where, for each row v: (m,) each."""
+    """max_u W[v, u] and where, the first if tied, for each row v: (m,) each."""
     value = np.empty(low_rank.shape[0], low_rank.A.dtype)
     index = np.empty(low_rank.shape[0], np.intp)
     for rows, block in low_rank.blocks():
@@ -25,7 +27,7 @@ def row_maxima(low_rank):
 
 
 def column_maxima(low_rank):
-    """max_v W[v, u] and where, for each column u: (n,) each."""
+    """max_v W[v, u] and where, the first if tied, for each column u: (n,) each."""
     return row_maxima(low_rank.mT)
 
 
@@ -36,13 +38,20 @@ class Entries(NamedTuple):
 
 
 def top_entries(low_rank, k):
-    """The k largest entries W[row, column], by falling value: (min(k, m·n),) each."""
-    m, n = low_rank.shape
+    """The k largest entries W[row, column], by falling value: (min(k, m·n),) each.
+
+    Equal ones in the order of rows, then of columns. Raises InputError for k < 0.
+    """
+    if k < 0:
+        raise InputError(f"k must be at least 0; got {k}")
+    n = low_rank.shape[1]
     flat, value = np.empty(0, np.intp), np.empty(0, low_rank.A.dtype)
     for rows, block in low_rank.blocks():
-        keep = np.argpartition(block, -min(k, block.size), axis=None)[-k:]
+        block = block.ravel()
+        least = min(k, block.size)
+        keep = np.flatnonzero(block >= np.partition(block, -least)[-least])     # all the ties
         flat = np.concatenate([flat, rows.start * n + keep])
-        value = np.concatenate([value, block.ravel()[keep]])
+        value = np.concatenate([value, block[keep]])
         best = np.lexsort((flat, -value))[:k]
         flat, value = flat[best], value[best]
     return Entries(*np.divmod(flat, n), value)

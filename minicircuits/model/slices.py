@@ -21,7 +21,8 @@ try:
 except ImportError:                                  # the extra `fast` is not installed
     ThreadpoolController = None
 
-SLICE_BYTES = 4 << 20     # of one layer's scores
+SLICE_BYTES = 4 << 20                 # of one layer's scores
+LARGEST_KEPT = (32 << 20) - 8192      # glibc's M_MMAP_THRESHOLD follows freed sizes up to 32 MiB
 
 
 def loss_and_gradients(weights, tokens, slices=None):
@@ -71,9 +72,14 @@ def mean(results, shares):
 def side_by_side():
     """How slices run: a context that holds BLAS to one thread, and a parallel `map`.
 
+    Before the first of them, one large array is made and dropped: glibc takes it as a sign
+    to keep freed memory for the next step. Fetching fresh pages for every array costs about
+    as much as the arithmetic on them.
+
     Where BLAS cannot be held (no threadpoolctl, and OMP_NUM_THREADS was not 1 from the
     start), slices run one after the other and BLAS has the cores to itself.
     """
+    np.empty(LARGEST_KEPT, np.uint8)
     if ThreadpoolController is not None:
         controller = ThreadpoolController()
         return lambda: controller.limit(limits=1, user_api="blas"), pool().map

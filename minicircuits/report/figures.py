@@ -78,7 +78,7 @@ def head_table(weights, start, token_probabilities, tokens, seed):
     rng = np.random.default_rng(seed)
     block = max(n for n in BLOCKS if weights.n_ctx is None or 1 + 2 * n <= weights.n_ctx)
     random = random_blocks(weights.d_vocab, block, 2, 16, start, rng)
-    profiles = offset_profiles(weights, tokens)
+    profiles = offset_profiles(weights, tokens)[..., :tokens.shape[1] // 2]   # see its docstring
     scores = {"previous": previous_token_scores(weights, random),
               "duplicate": duplicate_token_scores(weights, random),
               "induction": induction_scores(weights, start, rng),

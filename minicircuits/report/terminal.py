@@ -79,7 +79,7 @@ def importance(figures):
     names = ["direct path", "single heads", "virtual heads of two"]
     lines = [f"  {'paths added':<24}{'terms':>6}{'loss':>9}{'takes off':>11}"]
     for order, (loss, marginal, terms) in enumerate(zip(
-            figures["losses"], figures["marginal"], figures["terms"])):
+            figures["losses"], figures["marginal"], figures["counts"])):
         name = names[order] if order < len(names) else f"virtual heads of {order}"
         lines.append(f"  {name:<24}{terms:>6}{loss:>9.3f}{marginal:>11.3f}")
     lines += [f"  layer {layer}'s single heads take off {direct:.3f} given the direct path, "

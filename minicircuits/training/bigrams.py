@@ -15,7 +15,7 @@ Paper: "Zero-Layer Transformers".
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax
+from scipy.special import xlogy
 
 from minicircuits.notation import InputError
 
@@ -23,7 +23,8 @@ from minicircuits.notation import InputError
 def count_bigrams(tokens, d_vocab):
     """C (v, u), float64, from tokens (b, i), where rows are contexts, or from a stream (i,)."""
     tokens = np.atleast_2d(tokens)
-    if not np.issubdtype(tokens.dtype, np.integer) or tokens.ndim != 2 or tokens.shape[1] < 2:
+    if not np.issubdtype(tokens.dtype, np.integer) or tokens.ndim != 2 or not (
+            len(tokens) and tokens.shape[1] > 1):
         raise InputError(f"bigrams are counted in integers with axes (b, i), i at least 2; got "
                          f"{tokens.dtype} {tokens.shape}")
     if tokens.min() < 0 or tokens.max() >= d_vocab:
@@ -49,14 +50,14 @@ def unigram(C, alpha=1.0):
     return count / count.sum()
 
 
-def bigram(C, beta=20.0):
+def bigram(C, beta=50.0):
     """p(v|u), (v, u), from counts C (v, u); for a token u never seen, the unigram's p(v)."""
     return (C + beta * unigram(C)) / (C.sum(0) + beta)
 
 
 def counted_loss(p, C):
     """−Σ C log p / Σ C, nats per token: what p (v, u) or (v, 1) loses on the text behind C."""
-    return float(-(C * np.log(p)).sum() / C.sum())
+    return float(-xlogy(C, p).sum() / C.sum())
 
 
 def zero_layer_loss(W_U, W_E, C):
@@ -65,24 +66,33 @@ def zero_layer_loss(W_U, W_E, C):
     W_U : (v, d); W_E : (d, u). Returns nats per token, dW_U, dW_E.
     """
     C = C / C.sum()
-    log_p = log_softmax(W_U @ W_E, axis=0)
-    dlogits = np.exp(log_p) * C.sum(0) - C
-    return -(C * log_p).sum(), dlogits @ W_E.T, W_U.T @ dlogits
+    logits = W_U @ W_E
+    logits -= logits.max(0)
+    p = np.exp(logits)
+    total = p.sum(0)
+    loss = (C.sum(0) * np.log(total)).sum() - (C * logits).sum()      # −Σ C log (p / total)
+    dlogits = C.sum(0) / total * p - C
+    return loss, dlogits @ W_E.T, W_U.T @ dlogits
 
 
-def fit_zero_layer(C, d_model, rng, iterations=300):
+def fit_zero_layer(C, d_model, rng, iterations=150):
     """The least loss of a model without layers on the text behind C, nats, found by L-BFGS.
 
-    As near as `iterations` bring it from small random weights: a bound from above.
+    As near as `iterations` come to it from small random weights: on 1,024 tokens to about
+    0.02 nats, from above. In float32, and with every column of W_E in units of one over the
+    root of its token's share of the text, so that rare tokens are not far away.
     """
+    C = C.astype(np.float32)
     d_vocab = len(C)
+    unit = 1 / np.sqrt(C.sum(0) / C.sum() + np.float32(1e-6))
 
     def loss_and_gradient(flat):
-        W_U, W_E = flat[:d_vocab * d_model], flat[d_vocab * d_model:]
+        W_U, W_E = np.split(flat.astype(np.float32), 2)
         loss, dW_U, dW_E = zero_layer_loss(W_U.reshape(d_vocab, d_model),
-                                           W_E.reshape(d_model, d_vocab), C)
-        return loss, np.concatenate([dW_U.ravel(), dW_E.ravel()])
+                                           W_E.reshape(d_model, d_vocab) * unit, C)
+        return float(loss), np.concatenate([dW_U, dW_E * unit], axis=None).astype(float)
 
-    begin = rng.normal(0, d_model ** -0.5, 2 * d_vocab * d_model)
-    return float(minimize(loss_and_gradient, begin, method="L-BFGS-B", jac=True,
-                          options={"maxiter": iterations}).fun)
+    W_U = rng.normal(0, d_model ** -0.5, (d_vocab, d_model))
+    W_E = rng.normal(0, d_model ** -0.5, (d_model, d_vocab)) / unit
+    return minimize(loss_and_gradient, np.concatenate([W_U, W_E], axis=None), jac=True,
+                    method="L-BFGS-B", options={"maxiter": iterations}).fun

@@ -14,7 +14,7 @@ as the one that will become an induction head, moves as fast as the others.
 import numpy as np
 
 
-def adamw(W, dW, moments, step, rate, beta1, beta2):
+def adamw(W, dW, moments, step, rate, beta1, beta2, decay):
     """One step of AdamW; returns the new W and the new moments.
 
         m ← β₁ m + (1 − β₁) dW           m̂ = m / (1 − β₁ˢ)

@@ -6,6 +6,8 @@ nothing had been: the same numbers, on the same machine. The trainer knows neith
 scores.
 """
 
+import json
+import warnings
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 
@@ -27,8 +29,9 @@ class Recipe:
     steps, warm_up : changes of the weights; over how many of them the rates rise
     batch, n_ctx, seed : contexts a step, tokens in each, and what they are drawn with (for
         whoever makes the batches; `train` does not look)
-    adam_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
-    muon_rate, momentum, decay : of Muon, for W_Q, W_K, W_V, W_O
+    adamw_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
+    muon_rate, momentum : of Muon, for W_Q, W_K, W_V, W_O
+    decay : of both
 
     Raises InputError on a number of another type, negative, infinite or NaN.
     """
@@ -38,7 +41,7 @@ class Recipe:
     batch: int = 32
     n_ctx: int = 128
     seed: int = 0
-    adam_rate: float = 0.01
+    adamw_rate: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.98
     muon_rate: float = 0.05
@@ -80,36 +83,43 @@ def begin(recipe, weights):
     return State(recipe, weights, moments, step=0)
 
 
-def train(state, batch, checkpoint=None, every=100):
+def train(state, batch, keep=None, every=100):
     """Yields (step, weights, loss) from `state` to the last step of its recipe, both included.
 
     `loss` (float, nats per predicted token) is that of `weights` on `batch(step)`.
 
-    state : from `begin` or `read_checkpoint`
+    state : from `begin`, or from a checkpoint
     batch : function, step -> tokens (b, i); for one step always the same ones
-    checkpoint : path, or None for no file. Written, over what is there, at every multiple of
-        `every` steps, after the last step, and when the run is interrupted: by Ctrl-C in here,
-        or because the generator is closed (`contextlib.closing` closes it for sure).
+    keep : function, state -> None, or None: writes a checkpoint. Called when a multiple of
+        `every` steps is reached and after the last one; and when the run is interrupted, by
+        Ctrl-C in here or because the generator is closed (`contextlib.closing` does so for
+        sure), with the state last yielded or, if it has got so far, the next.
 
-    Raises InputError when numbers stop being finite; the checkpoint stays as it was.
+    Raises InputError when numbers stop being finite, without calling `keep`.
     """
+    keep = keep or (lambda state: None)
     try:
         while True:
             try:
-                loss, gradients = loss_and_gradients(state.weights, batch(state.step))
+                with without_warnings():
+                    loss, gradients = loss_and_gradients(state.weights, batch(state.step))
                 yield state.step, state.weights, float(loss)
                 if state.step == state.recipe.steps:
                     return
-                state = after(state, gradients)
+                with without_warnings():
+                    state = after(state, gradients)
             except InputError as error:
                 raise InputError(f"training stopped at step {state.step}: {error}") from None
-            if checkpoint is not None and (state.step % every == 0
-                                           or state.step == state.recipe.steps):
-                write_checkpoint(checkpoint, state)
+            if state.step % every == 0 or state.step == state.recipe.steps:
+                keep(state)
     except (KeyboardInterrupt, GeneratorExit):
-        if checkpoint is not None:
-            write_checkpoint(checkpoint, state)
+        keep(state)
         raise
+
+
+def without_warnings():
+    """Numbers that are not finite are refused by `Weights`: NumPy need not warn of them too."""
+    return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
 
 
 def after(state, gradients):
@@ -120,8 +130,8 @@ def after(state, gradients):
         dW, remembered = getattr(gradients, name), state.moments[name]
         if name in ADAMW:
             weights[name], moments[name] = adamw(W, dW, remembered, state.step + 1,
-                                                 rate * recipe.adam_rate,
-                                                 recipe.beta1, recipe.beta2)
+                                                 rate * recipe.adamw_rate, recipe.beta1,
+                                                 recipe.beta2, recipe.decay)
         else:
             weights[name], moments[name] = muon(W, dW, remembered, rate * recipe.muon_rate,
                                                 recipe.momentum, recipe.decay)
@@ -129,38 +139,36 @@ def after(state, gradients):
                    step=state.step + 1)
 
 
-def write_checkpoint(path, state):
-    """Write `state` as a file, over what is there, whole or not at all. Raises FileError."""
-    arrays = files.weights_to_arrays(state.weights)
-    for name, moments in state.moments.items():
-        arrays |= {f"moments/{name}/{n}": moment for n, moment in enumerate(moments)}
-    arrays["step"] = np.array(state.step)
-    arrays["recipe"] = np.frombuffer(files.format_json(asdict(state.recipe), path), np.uint8)
-    files.write_arrays(path, arrays, force=True)
+def state_to_arrays(state):
+    """What stands for `state` in a file beside its weights, as a dict of arrays."""
+    recipe = json.dumps(asdict(state.recipe)).encode()
+    return {"state/step": np.array(state.step), "state/recipe": np.frombuffer(recipe, np.uint8),
+            **{f"state/{name}/{n}": moment for name, moments in state.moments.items()
+               for n, moment in enumerate(moments)}}
 
 
-def read_checkpoint(path):
-    """The `State` that `write_checkpoint` wrote, bit for bit, or FileError."""
-    arrays = files.read_arrays(path)
-    weights = files.weights_from_arrays(path, arrays)
+def state_from_arrays(path, arrays, weights):
+    """The `State` among `arrays`, taken out of that dict, bit for bit; FileError names `path`."""
     weights = replace(weights, **{name: np.asfortranarray(W) for name, W in weights.items()
                                   if name in BY_COLUMN})
     try:
-        recipe = Recipe(**files.parse_json(arrays["recipe"].tobytes(), path))
-        state, step = begin(recipe, weights), int(arrays["step"])
-        moments = {name: tuple(moment_like(zero, arrays[f"moments/{name}/{n}"])
+        recipe = Recipe(**files.parse_json(arrays.pop("state/recipe").tobytes(), path))
+        state, step = begin(recipe, weights), int(arrays.pop("state/step"))
+        if not 0 <= step <= recipe.steps:
+            raise InputError(f"a step must be from 0 to {recipe.steps}; got {step}")
+        moments = {name: tuple(moment_like(zero, arrays.pop(f"state/{name}/{n}"))
                                for n, zero in enumerate(zeros))
                    for name, zeros in state.moments.items()}
-        if not 0 <= step <= recipe.steps:
-            raise InputError(f"step must be at most {recipe.steps}; got {step}")
-    except (KeyError, TypeError, InputError) as error:
+    except KeyError as error:
+        raise files.FileError(f"{str(path)!r} must be a checkpoint; got no {error}") from None
+    except (TypeError, InputError) as error:
         raise files.FileError(f"{str(path)!r} must be a checkpoint: {error}") from None
     return replace(state, moments=moments, step=step)
 
 
 def moment_like(zero, moment):
-    """`moment` with the layout in memory of `zero`, if it has its shape and dtype."""
+    """`moment`, laid out in memory as `zero` is, if it is finite and of its shape and dtype."""
     if (moment.shape, moment.dtype) != (zero.shape, zero.dtype) or not np.isfinite(moment).all():
-        raise InputError(f"moments must be finite {zero.dtype} {zero.shape}; "
-                         f"got {moment.dtype} {moment.shape}")
+        raise InputError(f"moments must be finite, {zero.dtype} of shape {zero.shape}; got "
+                         f"{moment.dtype} {moment.shape}")
     return np.asfortranarray(moment) if zero.flags.f_contiguous else moment

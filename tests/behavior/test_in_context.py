@@ -162,6 +162,23 @@ def test_raising_what_was_seen_makes_the_second_block_cheaper_but_no_gap():
     assert abs(result.gap) < 1e-12
 
 
+def test_both_cases_have_the_same_first_blocks_and_count_the_same_places(monkeypatch):
+    """Predictions from the second block's first token on: destinations n+1 … 2n−1."""
+    seen, n = [], 5
+
+    def record(weights, tokens):
+        seen.append(tokens)
+        return np.arange(tokens.shape[1] - 1) ** 2.0
+
+    monkeypatch.setattr(in_context, "loss_by_position", record)
+    result = ordered_versus_shuffled(built(SEEN), 0, np.random.default_rng(0), n, batch=3)
+    assert result.ordered == result.shuffled == np.mean([i ** 2 for i in range(n + 1, 2 * n)])
+    ordered, shuffled = seen
+    assert (ordered[:, :n + 1] == shuffled[:, :n + 1]).all()
+    assert (ordered[:, n + 1:] == ordered[:, 1:n + 1]).all()
+    assert (shuffled[:, n + 1:] != shuffled[:, 1:n + 1]).any()
+
+
 def test_the_default_blocks_are_the_honest_ones():
     """13, 29 and 47, which fit into 128 places; no induction in random weights."""
     weights = init_weights(1, 2, 6, 3, 50, 128, "shortformer", np.random.default_rng(0))

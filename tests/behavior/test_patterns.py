@@ -204,6 +204,16 @@ def test_position_share_is_one_for_heads_that_only_know_positions():
         assert_close(position_share(weights, tokens), np.ones((1, 1)), 1e-14)
 
 
+def test_position_share_does_not_measure_rounding():
+    """Patterns that are uniform but for the last digits count as uniform."""
+    weights, tokens, _ = case_for(12, "none")
+    flat = replace(weights, W_Q=1e-15 * weights.W_Q)
+    assert (forward(flat, tokens).pattern[:, 0] != forward(flat, tokens).pattern[:, 1]).any()
+    assert (position_share(flat, tokens) == 1).all()
+    faint = replace(weights, W_Q=1e-6 * weights.W_Q)
+    assert (position_share(faint, tokens) < 0.9).all()
+
+
 @pytest.mark.parametrize("batch", [2, 5, 31])
 def test_position_share_is_about_zero_for_heads_that_only_know_sources(batch):
     """Scores that depend on the source token alone: E A_ij = 1/(i+1), at every batch size.

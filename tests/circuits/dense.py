@@ -4,12 +4,15 @@ Each object follows the paper's equation for it and shares no code with `minicir
 context at a time: here a pattern has axes (l, h, i, j) and tokens are (i,).
 """
 
+from contextlib import contextmanager
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from minicircuits.circuits.low_rank import LowRank
 from minicircuits.notation import POSITIONS, Weights
 from tests.draws import SEEDS, random_case
 
@@ -43,6 +46,18 @@ def draw_frozen(draw, n_layers=st.sampled_from((2, 1, 3, 0)), positions=st.sampl
 def random_pattern(weights, tokens, seed=0):
     (b, i), H = tokens.shape, weights.n_heads
     return np.random.default_rng(seed).normal(0.2, 0.7, (weights.n_layers, b, H, i, i))
+
+
+def total(parts):
+    """Σ of the parts, and the scale of its rounding: the largest Σ|part|."""
+    parts = list(parts)
+    return sum(parts), sum(map(np.abs, parts)).max()
+
+
+def invertible(rng, *shape):
+    """Matrices M (..., n, n) for a shape (..., n), with singular values from 1/2 to 2."""
+    U, V = (np.linalg.qr(rng.normal(size=(*shape, shape[-1])))[0] for _ in range(2))
+    return U * rng.uniform(0.5, 2, shape)[..., None, :] @ V
 
 
 def contexts(tokens, pattern):
@@ -144,3 +159,26 @@ def looped_scores(weights, tokens, pattern, layer, head):
             for W in (W_Q, W_K))
     return np.array([[sum(q[i][e] * k[j][e] for e in range(E)) / E ** 0.5 for j in range(len(y))]
                      for i in range(len(y))])
+
+
+@contextmanager
+def blocks_of(limit):
+    """Every `LowRank.blocks()` in blocks of at most `limit` bytes, or of one row."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LowRank.blocks, "__defaults__", (limit,))
+        yield
+
+
+def whole_numbers(rng, m, n, rank, dtype=np.float64):
+    return LowRank(rng.integers(-2, 3, (m, rank)).astype(dtype),
+                   rng.integers(-2, 3, (rank, n)).astype(dtype))
+
+
+def dense_circuits(weights, layer, head):
+    """W_Eᵀ W_Qᵀ W_K W_E [destination, source] and W_U W_O W_V W_E [out, source], dense."""
+    W_Q, W_K, W_V, W_O = (getattr(weights, name)[layer, head]
+                          for name in ("W_Q", "W_K", "W_V", "W_O"))
+    W_E, V = weights.W_E, weights.d_vocab
+    q, k, v = W_Q @ W_E, W_K @ W_E, W_V @ W_E
+    QK = [[sum(q[e, d] * k[e, u] for e in range(len(q))) for u in range(V)] for d in range(V)]
+    return np.array(QK), np.dot(np.dot(weights.W_U, W_O), v)

@@ -14,18 +14,8 @@ from minicircuits.circuits.expansion import (count_paths, embedded, expand_logit
 from minicircuits.model.transformer import forward
 from minicircuits.notation import POSITIONS, InputError
 from tests.circuits import dense
-from tests.circuits.dense import Frozen, draw_frozen, random_pattern
-from tests.draws import SEEDS, assert_close, astype, draw_case, random_case
-
-
-def paths_of(case):
-    return expand_logits(*case)
-
-
-def total(parts):
-    """Σ of the parts, and the scale of its rounding: the largest Σ|part|."""
-    parts = list(parts)
-    return sum(parts), np.max(sum(map(np.abs, parts)), initial=0)
+from tests.circuits.dense import Frozen, draw_frozen, invertible, random_pattern, total
+from tests.draws import SEEDS, assert_close, draw_case, random_case
 
 
 # The sum over paths is the forward pass.
@@ -86,7 +76,7 @@ def test_any_frozen_patterns_equal_the_loops(case):
 def test_the_product_form_multiplied_out(case):
     """(Id ⊗ W_U) Π_l (Id + Σ_h A ⊗ W_OV) (Id ⊗ W_E) t, as one big matrix."""
     weights, tokens, pattern = case
-    logits, scale = total(path.logits for path in paths_of(case))
+    logits, scale = total(path.logits for path in expand_logits(*case))
     for b, (ids, A) in dense.contexts(tokens, pattern):
         T = (np.kron(np.eye(len(ids)), weights.W_U)
              @ dense.model_operator(weights, A, weights.n_layers))
@@ -126,7 +116,7 @@ def test_each_path_is_a_tensor_product(case):
 @settings(max_examples=25, deadline=None)
 @given(draw_frozen(max_heads=2))
 def test_attention_along_a_path_goes_over_every_route(case):
-    for path in paths_of(case):
+    for path in expand_logits(*case):
         A = np.moveaxis(case.pattern, 1, 0)[0]
         n = A.shape[-1]
         routes = np.array([[dense.route_product(A, path.heads, i, j) for j in range(n)]
@@ -138,7 +128,7 @@ def test_attention_along_a_path_goes_over_every_route(case):
 @given(draw_frozen())
 def test_no_path_is_wider_than_it_has_to_be(case):
     weights = case.weights
-    for path in paths_of(case):
+    for path in expand_logits(*case):
         narrowest = min(weights.d_model, weights.d_head) if path.order else weights.d_model
         assert path.W.A.shape == (weights.d_vocab, narrowest)
         assert path.W.B.shape == (narrowest, weights.d_vocab)
@@ -147,7 +137,7 @@ def test_no_path_is_wider_than_it_has_to_be(case):
 @settings(max_examples=40, deadline=None)
 @given(draw_frozen())
 def test_sums_by_order(case):
-    orders, paths = logits_by_order(*case), paths_of(case)
+    orders, paths = logits_by_order(*case), expand_logits(*case)
     for order, logits in enumerate(orders):
         expected, scale = total(path.logits for path in paths if path.order == order)
         assert_close(logits, expected, 1e-12, scale)
@@ -183,10 +173,11 @@ def test_counts_of_the_papers_two_layer_model():
 def test_labels():
     weights, tokens = random_case(0, n_layers=3, n_heads=2)
     paths = expand_logits(weights, tokens, random_pattern(weights, tokens))
-    assert [path.label for path in paths[:7]] == ["direct", "0.0", "0.1", "1.0", "1.1", "2.0", "2.1"]
-    assert [path.label for path in paths[7:11]] == ["0.0→1.0", "0.0→1.1", "0.1→1.0", "0.1→1.1"]
-    assert [path.label for path in paths[-2:]] == ["0.1→1.1→2.0", "0.1→1.1→2.1"]
-    assert len({path.label for path in paths}) == len(paths)
+    labels = [path.label for path in paths]
+    assert labels[:7] == ["direct", "0.0", "0.1", "1.0", "1.1", "2.0", "2.1"]
+    assert labels[7:11] == ["0.0→1.0", "0.0→1.1", "0.1→1.0", "0.1→1.1"]
+    assert labels[-2:] == ["0.1→1.1→2.0", "0.1→1.1→2.1"]
+    assert len(set(labels)) == len(labels)
     assert repr(paths[-1]) == "Path(heads=((0, 1), (1, 1), (2, 1)))"
 
 
@@ -309,15 +300,8 @@ def assert_paths_agree(one, other, agree=True):
         assert (error <= 1e-11) == agree or (not agree and not heads), f"{heads}: {error}"
 
 
-def invertible(rng, n):
-    """M with singular values from 1/2 to 2."""
-    (U, _), (V, _) = (np.linalg.qr(rng.normal(size=(n, n))) for _ in range(2))
-    return U * rng.uniform(0.5, 2, n) @ V
-
-
 def change_value_basis(weights, rng, inverse=np.linalg.inv):
-    M = np.array([[invertible(rng, weights.d_head) for _ in range(weights.n_heads)]
-                  for _ in range(weights.n_layers)])
+    M = invertible(rng, weights.n_layers, weights.n_heads, weights.d_head)
     return replace(weights, W_V=M @ weights.W_V, W_O=weights.W_O @ inverse(M))
 
 
@@ -524,7 +508,7 @@ def test_the_checks_see_a_mistake(monkeypatch, name, mistake, seen_by):
 def test_the_sum_cannot_see_a_wrong_mask():
     """Why `rebuild` is needed: with frozen patterns the claim is linearity, no more."""
     weights, tokens = random_case(2)
-    flat = astype(replace(weights, W_Q=0 * weights.W_Q), np.float64)
+    flat = replace(weights, W_Q=0 * weights.W_Q)
     wrong = np.full((2, 2, 3, 4, 4), 0.25)
     logits, scale = total(path.logits for path in expand_logits(flat, tokens, wrong))
     assert_close(logits, np.array([dense.looped_logits(flat, *context) for _, context in

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 
 from minicircuits.model import slices as slices_module
+from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.slices import loss_and_gradients
 from minicircuits.model.transformer import backward, forward, loss
 from minicircuits.notation import POSITIONS, InputError, Weights
 from minicircuits.testing import plain
-from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, astype, draw_case,
-                         random_case, roundings)
+from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, astype,
+                         draw_case, random_case, roundings)
 
 H = 1e-100
 UNEQUAL = dict(b=1, i=3, n_heads=2, d_head=4, d_model=5, d_vocab=6, n_ctx=7)
@@ -124,10 +125,11 @@ def test_every_gradient_by_complex_step_at_the_edges(sizes):
     check_backward(backward, case, random_cotangent(case))
 
 
-@settings(max_examples=15, deadline=None)
-@given(draw_case(min_tokens=2))
-def test_gradients_of_the_loss_by_complex_step(case):
-    weights, tokens = case
+@pytest.mark.parametrize("positions", POSITIONS)
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+def test_gradients_of_the_loss_by_complex_step(n_layers, positions):
+    sizes = {**UNEQUAL, "b": 9, "d_head": 1, "n_layers": n_layers, "positions": positions}
+    weights, tokens = random_case(15 + n_layers, **sizes)
     value, gradients = loss_and_gradients(weights, tokens)
     acts, dlogits = forward(weights, tokens), dlogits_of_loss(weights, tokens)
     assert_loss_close(value, loss(weights, tokens), acts.logits)
@@ -192,6 +194,19 @@ def test_gradients_in_float32(case):
         moved = max(np.abs(run[name] - exact[name]).max(initial=0) for run in runs)
         largest = max(scale.get(name, 0), np.abs(exact[name]).max(initial=0))
         assert np.abs(array - exact[name]).max(initial=0) <= 16 * moved + 2.0 ** -21 * largest, name
+
+
+@pytest.mark.parametrize("i", [31, 32, 33, 64, 65, 97])
+def test_gradients_in_contexts_longer_than_a_block(i):
+    """Whatever is done a block of rows at a time has to meet at the seams."""
+    case = random_case(16, b=1, i=i, n_heads=2, d_head=2, d_model=3, d_vocab=4, n_layers=1,
+                       n_ctx=100)
+    acts, cotangent = forward(*case), random_cotangent(case)
+    gradients, dacts = backward(*case, acts, cotangent)
+    dW, da = plain.backward(*case, acts, cotangent)
+    scale = scales(case.weights, acts, dacts)
+    check(gradients, arrays(dW), scale, 1e-12)
+    check(dacts, arrays(da), scale, 1e-12)
 
 
 # Checks that need no reference: what a correct gradient cannot help but satisfy.
@@ -407,7 +422,9 @@ def test_one_slice_is_the_plain_path():
     value, gradients = loss_and_gradients(weights, tokens, slices=1)
     assert value == loss(weights, tokens)
     acts = forward(weights, tokens)
-    assert_all_close(gradients, backward(weights, tokens, acts, dlogits_of_loss(*SLICED))[0], 1e-13)
+    dlogits = cross_entropy_backward(cross_entropy(acts.logits, tokens)[1], tokens)
+    for name, dW in arrays(backward(weights, tokens, acts, dlogits)[0]).items():
+        assert (arrays(gradients)[name] == dW).all(), name       # bit for bit
 
 
 @pytest.mark.parametrize("slices", [None, 2, 3, 7, 100])

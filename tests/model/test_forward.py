@@ -31,6 +31,15 @@ def test_loss_equals_the_plain_loops(case):
     assert_loss_close(loss(*case), plain.loss(*case), forward(*case).logits)
 
 
+@pytest.mark.parametrize("i", [31, 32, 33, 64, 65, 97])
+def test_contexts_longer_than_a_block(i):
+    """Whatever is done a block of rows at a time has to meet at the seams."""
+    case = random_case(0, b=1, i=i, n_heads=2, d_head=2, d_model=3, d_vocab=4, n_ctx=100)
+    assert_all_close(forward(*case), plain.forward(*case), 1e-12)
+    later = np.triu(np.ones((i, i), bool), 1)
+    assert (forward(*case).pattern[..., later] == 0).all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(draw_case(min_tokens=2, dtype=np.float32))
 def test_float32_is_as_good_as_float32_can_be(case):

@@ -1,0 +1,83 @@
+"""Skip-trigrams in a text: where they occur, what a head does there, and what it confuses.
+
+Paper: "Skip-Trigrams", "Skip-Trigram "Bugs"".
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minicircuits.behavior.ablation import without_heads
+from minicircuits.circuits.heads import ov_circuit, qk_circuit
+from minicircuits.model.transformer import forward
+from minicircuits.notation import check_head, check_tokens
+
+
+class Occurrence(NamedTuple):
+    """One place where [source] … [destination] [out] stands in the text."""
+    context: int          # b
+    source: int           # position j of the nearest source before the destination
+    destination: int      # position i
+    probability: float    # of out, by the model
+    without: float        # the same, the head removed and later patterns recomputed
+
+
+def occurrences(weights, tokens, layer, head, source, destination, out):
+    """Every place of a skip-trigram in tokens (b, i), the one the head helps most first."""
+    check_head(weights, layer, head)
+    tokens = check_tokens(weights, tokens)
+    rows, places = np.nonzero((tokens[:, :-1] == destination) & (tokens[:, 1:] == out))
+    earlier = [np.flatnonzero(tokens[b, :i] == source) for b, i in zip(rows, places)]
+    found = [(b, j[-1], i) for b, i, j in zip(rows, places, earlier) if j.size]
+    contexts = sorted({b for b, *_ in found})
+    if not contexts:
+        return []
+    by_model, by_rest = (next_probabilities(model, tokens[contexts], out)
+                         for model in (weights, without_heads(weights, [(layer, head)])))
+    listed = [Occurrence(int(b), int(j), int(i), float(by_model[contexts.index(b), i]),
+                         float(by_rest[contexts.index(b), i])) for b, j, i in found]
+    return sorted(listed, key=lambda place: place.without - place.probability)
+
+
+def next_probabilities(weights, tokens, out):
+    """p(next token = out) at every place: (b, i)."""
+    logits = forward(weights, tokens).logits
+    logits = logits - logits.max(-1, keepdims=True)
+    return np.exp(logits[..., out]) / np.exp(logits).sum(-1)
+
+
+class Bug(NamedTuple):
+    """Two skip-trigrams of a source that the text has, and the third they force."""
+    source: int
+    right: tuple          # ((destination, out), (destination′, out′)): both in the text
+    wrong: tuple          # (destination, out′): raised as well, and never in the text
+    strength: float       # QK[destination, source] · OV[out′, source], unscaled
+
+
+def bugs(weights, tokens, layer, head, source, k=20):
+    """Wrong skip-trigrams that the factored form forces on a head, the strongest first.
+
+    Among the k destinations that want `source` most and the k outs it raises most (only
+    positive ones), every pair of the text's skip-trigrams (d, o), (d′, o′) gives a third,
+    (d, o′): the head raises it, for QK[d]·OV[o′] > 0 follows from the two. It is a bug if
+    tokens (b, i) never have it after the source. Each wrong pair is listed once. W_U is used
+    as it is: what is "raised" changes with one row added to every row of it.
+    """
+    tokens = check_tokens(weights, tokens)
+    check_tokens(weights, [[source]])
+    wanted = qk_circuit(weights, layer, head).columns(source)
+    raised = ov_circuit(weights, layer, head).columns(source)
+    destinations = [int(d) for d in np.argsort(-wanted, kind="stable")[:k] if wanted[d] > 0]
+    outs = [int(o) for o in np.argsort(-raised, kind="stable")[:k] if raised[o] > 0]
+    after = np.logical_or.accumulate(tokens == source, axis=1)[:, :-2]     # seen before i ≥ 1
+    pairs = zip(tokens[:, 1:-1][after].tolist(), tokens[:, 2:][after].tolist())
+    real = set(pairs).intersection((d, o) for d in destinations for o in outs)
+    found = []
+    for d in destinations:
+        for o in outs:
+            own = [pair for pair in real if pair[0] == d]
+            other = [pair for pair in real if pair[1] == o]
+            if (d, o) not in real and own and other:
+                found.append(Bug(source, (min(own), min(other)), (d, o),
+                                 float(wanted[d] * raised[o])))
+    return sorted(found, key=lambda bug: -bug.strength)

@@ -1,0 +1,68 @@
+"""Induction heads in weights alone: what the key side matches, and what is copied.
+
+[a][b] … [a] → [b]. A previous-token head g writes "a came before" into b; the induction
+head h finds it by its key. Paper: "Induction Heads", "How Induction Heads Work", "Checking
+the Mechanistic Theory": every induction head has both eigenvalue scores positive.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minicircuits.circuits.copying import copying_score
+from minicircuits.circuits.heads import W_OV, W_QK, ov_circuit
+from minicircuits.notation import InputError
+
+
+def matching_circuit(weights, earlier, later):
+    """W_Eᵀ W_QK^h W_OV^g W_E (u, u) [destination token, token that g read for the source].
+
+    The K-composition term of `expand_scores`, without its 1/√d_head. A large diagonal means
+    "attend to what came after an earlier copy of me". earlier, later : (layer, head).
+    """
+    if not earlier[0] < later[0]:
+        raise InputError("composition needs an earlier and a later layer; got heads "
+                         f"{earlier[0]}.{earlier[1]} and {later[0]}.{later[1]}")
+    return weights.W_E.mT @ W_QK(weights, *later) @ W_OV(weights, *earlier) @ weights.W_E
+
+
+class InductionScores(NamedTuple):
+    copying: float       # of the later head's OV circuit
+    matching: float      # the same score of the matching circuit
+
+
+def induction_eigenvalues(weights, earlier, later):
+    """Both eigenvalue scores of a pair of heads, each in [−1, 1].
+
+    Induction by K-composition has both near 1; induction by pointers only the first.
+    """
+    return InductionScores(copying_score(ov_circuit(weights, *later)),
+                           copying_score(matching_circuit(weights, earlier, later)))
+
+
+class Matches(NamedTuple):
+    tokens: np.ndarray       # (u, k): the k other tokens that u matches best, best first
+    values: np.ndarray       # (u, k)
+    own: np.ndarray          # (u,): how well u matches itself
+
+
+def nearest_matches(low_rank, k=3):
+    """Which other tokens a token takes for itself: the best entries of a row off the diagonal.
+
+    Approximate induction, [a′][b] … [a] → [b]: with cat matching cats, head and text need not
+    agree to the letter. A block of rows at a time. Raises InputError unless the circuit is
+    square and k < d_vocab.
+    """
+    n = low_rank.shape[0]
+    if low_rank.shape != (n, n):
+        raise InputError(f"matches need a square circuit; got shape {low_rank.shape}")
+    if not 0 < k < n:
+        raise InputError(f"k must be from 1 to {n - 1}; got {k}")
+    tokens, values = np.empty((n, k), np.intp), np.empty((n, k), low_rank.A.dtype)
+    for rows, block in low_rank.blocks():
+        each, best = np.arange(len(block)), np.arange(rows.start, rows.stop)
+        for rank in range(k):                       # the best so far (first: itself) is out
+            block[each, best] = -np.inf
+            best = block.argmax(1)
+            tokens[rows, rank], values[rows, rank] = best, block[each, best]
+    return Matches(tokens, values, low_rank.diagonal())

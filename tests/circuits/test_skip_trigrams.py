@@ -1,0 +1,216 @@
+"""The head dump's ranking and tables, against loops over dense circuits; its symmetries."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minicircuits.circuits import skip_trigrams as module
+from minicircuits.circuits.hand_built import skip_trigram_machine
+from minicircuits.circuits.skip_trigrams import skip_trigrams, source_scores
+from minicircuits.model.transformer import forward
+from minicircuits.notation import InputError, Weights
+from tests.circuits.dense import dense_circuits
+from tests.draws import (assert_close, disguised, draw_case, magnitudes, random_case,
+                         random_weights)
+
+
+def looped_scores(QK, OV, probabilities):
+    scores = np.zeros(len(QK))
+    for u in range(len(QK)):
+        wanted, raised = max(row[u] for row in QK), max(row[u] for row in OV)
+        if wanted > 0 and raised > 0:
+            scores[u] = wanted * raised * probabilities[u] ** 0.1
+    return scores
+
+
+def falling(values, k):
+    """The first k ids by falling value."""
+    return sorted(range(len(values)), key=lambda u: (-values[u], u))[:k]
+
+
+def check_table(weights, layer, head, probabilities, n_sources, k):
+    QK, OV = dense_circuits(weights, layer, head)
+    QK_scale, OV_scale = (W.max() for W in dense_circuits(magnitudes(weights), layer, head))
+    expected, scale = looped_scores(QK, OV, probabilities), QK_scale * OV_scale
+    assert_close(source_scores(weights, layer, head, probabilities), expected, 1e-12, scale)
+    table = skip_trigrams(weights, layer, head, probabilities, n_sources, k)
+    ranked = [u for u in falling(expected, n_sources) if expected[u] > 0]
+    assert [row.source for row in table] == ranked
+    for u, row in zip(ranked, table):
+        assert_close(np.float64(row.score), expected[u], 1e-12, scale)
+        assert row.destinations.tolist() == falling(QK[:, u], k)
+        assert_close(row.destination_scores, QK[row.destinations, u], 1e-12, QK_scale)
+        assert row.outs.tolist() == falling(OV[:, u], k)
+        assert_close(row.out_logits, OV[row.outs, u], 1e-12, OV_scale)
+    return table
+
+
+@st.composite
+def draw_head(draw):
+    weights = draw(draw_case(n_layers=st.sampled_from((1, 2)))).weights
+    return weights, draw(st.integers(0, weights.n_layers - 1)), draw(
+        st.integers(0, weights.n_heads - 1))
+
+
+def zipf(d_vocab):
+    return 1 / np.arange(1, d_vocab + 1) / sum(1 / np.arange(1, d_vocab + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(draw_head(), st.integers(1, 9), st.integers(1, 9))
+def test_tables_equal_the_loops(drawn, n_sources, k):
+    weights, layer, head = drawn
+    check_table(weights, layer, head, zipf(weights.d_vocab), n_sources, k)
+
+
+def test_a_larger_table():
+    """50 tokens: fewer sources and columns than there are, and every head its own table."""
+    weights = random_weights(np.random.default_rng(0), d_vocab=50, d_model=11, d_head=3)
+    tables = [check_table(weights, layer, head, zipf(50), 6, 4)
+              for layer in range(2) for head in range(3)]
+    assert len({tuple(row.source for row in table) for table in tables}) == 6
+    assert {len(table) for table in tables} == {6}
+    assert {row.outs.shape for table in tables for row in table} == {(4,)}
+
+
+def test_no_sources_or_no_columns():
+    weights = random_case(0).weights
+    assert skip_trigrams(weights, 0, 0, zipf(7), n_sources=0) == []
+    assert {row.outs.shape for row in skip_trigrams(weights, 0, 0, zipf(7), k=0)} == {(0,)}
+
+
+def one_token(QK, OV):
+    """One token, one head: every circuit is a number."""
+    number = np.ones((1, 1, 1, 1))
+    return Weights(W_E=number[0, 0], W_pos=None, W_Q=QK * number, W_K=number, W_V=OV * number,
+                   W_O=number, W_U=number[0, 0], positions="none")
+
+
+@pytest.mark.parametrize("QK, OV, score", [(2, 3, 6), (-2, 3, 0), (2, -3, 0), (-2, -3, 0),
+                                           (0, 3, 0), (2, 0, 0)])
+def test_both_maxima_must_be_positive(QK, OV, score):
+    """The product of two negative ones is positive, and means nothing."""
+    weights = one_token(QK, OV)
+    assert source_scores(weights, 0, 0, [1]).tolist() == [score]
+    table = skip_trigrams(weights, 0, 0, [1])
+    assert [row.score for row in table] == [score] * (score > 0)
+
+
+def test_a_token_that_never_occurs_is_no_source():
+    weights = random_weights(np.random.default_rng(1))
+    probabilities = np.array([0.5, 0, 0.1, 0.1, 0.1, 0.1, 0.1])
+    assert source_scores(weights, 0, 0, probabilities)[1] == 0
+    assert source_scores(weights, 0, 0, zipf(7))[1] > 0
+    assert 1 not in [row.source for row in skip_trigrams(weights, 0, 0, probabilities)]
+
+
+def test_the_machine_has_one_row_and_the_bug_is_in_it():
+    """Destinations in, at and outs mind, bay: which goes with which the table cannot say."""
+    keep, in_, at, mind, bay = 1, 2, 3, 4, 5
+    weights = skip_trigram_machine(6, [[(keep, in_, mind), (keep, at, bay)]])
+    row, = skip_trigrams(weights, 0, 0, np.ones(6), k=3)     # START is wanted but says nothing
+    assert row.source == keep
+    assert row.destinations[:2].tolist() == [in_, at] and row.outs[:2].tolist() == [mind, bay]
+    assert row.destination_scores[0] == row.destination_scores[1] == row.score > 0
+    assert row.destination_scores[2] == row.out_logits[2] == 0
+    assert row.out_logits[:2].tolist() == [1, 1]
+
+
+def test_heads_and_layers_that_are_not_there():
+    weights = random_weights(np.random.default_rng(2))
+    for layer, head in (2, 0), (0, 3), (-1, 0):
+        with pytest.raises(InputError, match="layer < 2, head < 3"):
+            source_scores(weights, layer, head, zipf(7))
+
+
+# Symmetries (paper.md, section 12).
+
+def all_scores(weights, probabilities=zipf(7)):
+    return np.array([[source_scores(weights, layer, head, probabilities)
+                      for head in range(weights.n_heads)] for layer in range(weights.n_layers)])
+
+
+def test_kept_rotations_and_bases_of_heads():
+    weights = random_weights(np.random.default_rng(3))
+    same = disguised(weights, np.random.default_rng(0))
+    assert_close(all_scores(same), all_scores(weights), 1e-12)
+    assert [row.outs.tolist() for row in skip_trigrams(same, 1, 2, zipf(7))] == [
+        row.outs.tolist() for row in skip_trigrams(weights, 1, 2, zipf(7))]
+
+
+def test_kept_padding_heads_with_zeros():
+    """The table is unscaled; patterns, with 1/√d_head, would change."""
+    weights = random_weights(np.random.default_rng(4))
+    read = {name: np.pad(getattr(weights, name), ((0, 0), (0, 0), (0, 5), (0, 0)))
+            for name in ("W_Q", "W_K", "W_V")}
+    padded = replace(weights, **read, W_O=np.pad(weights.W_O, ((0, 0), (0, 0), (0, 0), (0, 5))))
+    assert_close(all_scores(padded), all_scores(weights), 1e-12)
+
+
+def test_heads_and_vocabulary_in_another_order():
+    weights, rng = random_weights(np.random.default_rng(5)), np.random.default_rng(0)
+    order, before = np.array([2, 0, 1]), all_scores(weights)
+    heads = replace(weights, **{name: getattr(weights, name)[:, order]
+                                for name in ("W_Q", "W_K", "W_V", "W_O")})
+    assert_close(all_scores(heads), before[:, order], 1e-12)
+    new = rng.permutation(7)
+    renamed = replace(weights, W_E=weights.W_E[:, new], W_U=weights.W_U[new])
+    assert_close(all_scores(renamed, zipf(7)[new]), before[:, :, new], 1e-12)
+    for row, other in zip(skip_trigrams(weights, 1, 1, zipf(7)),
+                          skip_trigrams(renamed, 1, 1, zipf(7)[new])):
+        assert row.source == new[other.source]
+        assert row.destinations.tolist() == new[other.destinations].tolist()
+        assert row.outs.tolist() == new[other.outs].tolist()
+
+
+def test_broken_a_constant_added_to_every_row_of_W_U():
+    """It changes no probability, but the ranking. Of one source the outs keep their order."""
+    weights = random_weights(np.random.default_rng(6))
+    raised = replace(weights, W_U=weights.W_U + np.random.default_rng(0).normal(0, 2, 5))
+    before, after = all_scores(weights), all_scores(raised)
+    assert (before.argsort() != after.argsort()).any()
+    tables = {row.source: row for row in skip_trigrams(weights, 0, 0, zipf(7), 7, 7)}
+    shared = [(tables[row.source], row) for row in skip_trigrams(raised, 0, 0, zipf(7), 7, 7)
+              if row.source in tables]
+    assert shared
+    for row, other in shared:
+        assert row.outs.tolist() == other.outs.tolist()
+        moved = other.out_logits - row.out_logits
+        assert_close(moved, np.full(7, moved[0]), 1e-12)
+        assert abs(moved[0]) > 1e-3
+
+
+def test_broken_a_constant_added_to_a_destinations_row_of_QK():
+    """It moves no pattern (dimension 0 is always one), but the ranking."""
+    weights, tokens = random_case(7, n_layers=1, positions="none")
+    W_E = weights.W_E.copy()
+    W_E[0] = 1
+    weights = replace(weights, W_E=W_E)
+    answers_all = np.random.default_rng(0).normal(size=(1, 3, 4, 1)) * np.eye(5)[0]
+    other = replace(weights, W_K=weights.W_K + answers_all)
+    assert_close(forward(other, tokens).pattern, forward(weights, tokens).pattern, 1e-12)
+    assert (all_scores(weights).argsort() != all_scores(other).argsort()).any()
+
+
+# The checks themselves fail on mistakes.
+
+MISTAKES = {
+    "QK transposed": ("qk_circuit", lambda circuit: lambda *head: circuit(*head).mT),
+    "OV transposed": ("ov_circuit", lambda circuit: lambda *head: circuit(*head).mT),
+    "maxima by row": ("column_maxima", lambda maxima: lambda circuit: maxima(circuit.mT)),
+    "another head": ("ov_circuit", lambda circuit: lambda weights, layer, head: circuit(
+        weights, layer, (head + 1) % weights.n_heads)),
+    "the weakest": ("strongest", lambda strongest: lambda column, k: strongest(-column, k)),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_the_checks_see_a_mistake(monkeypatch, name):
+    weights, (what, mistake) = random_case(8).weights, MISTAKES[name]
+    check_table(weights, 1, 1, zipf(7), 4, 3)
+    monkeypatch.setattr(module, what, mistake(getattr(module, what)))
+    with pytest.raises(AssertionError):
+        check_table(weights, 1, 1, zipf(7), 4, 3)

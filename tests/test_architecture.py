@@ -1,0 +1,214 @@
+"""Who may import whom: the arrows of the house, read from the source with `ast`.
+
+Two rivers, `model` and `circuits`, never meet before `behavior`. If they shared a formula,
+"the expansion equals the forward pass" would compare it with itself.
+"""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import minicircuits
+
+PACKAGE = Path(minicircuits.__file__).parent
+MODULES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("/", "."): path
+           for path in sorted(PACKAGE.rglob("*.py"))}
+ROOMS = {name.split(".")[0] for name in MODULES}
+
+# Besides itself, and (but for the first two) notation and files. Nothing is transitive.
+MAY_IMPORT = {
+    "__init__": "",
+    "notation": "",
+    "files": "notation",
+    "model": "",
+    "circuits": "",
+    "behavior": "model circuits",
+    "training": "model",
+    "interop": "",
+    "report": "model circuits behavior training",
+    "testing": "model circuits behavior training interop report runs",
+    "runs": "model circuits behavior training",
+    "tour": "model circuits behavior training interop report runs",
+    "cli": "model circuits behavior training interop report runs testing tour",
+    "__main__": "model circuits behavior training interop report runs testing tour cli",
+}
+EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
+EXTRAS = {"threadpoolctl": "model training", "safetensors": "interop files"}
+IMPORTS_BY_NAME = ("__init__", "cli")      # so that NumPy is loaded when it is needed
+
+
+def complaints(module, source):
+    """What is wrong with the imports of a module, e.g. "circuits.heads", as lines of text."""
+    room, tree = module.split(".")[0], ast.parse(source)
+    if room not in MAY_IMPORT:
+        return [f"{room} is not drawn"]
+    allowed = {room, *MAY_IMPORT[room].split()}
+    if room not in ("__init__", "notation", "files"):
+        allowed |= {"notation", "files"}
+    at_top = set(tree.body)
+    in_try = {node for block in tree.body if isinstance(block, ast.Try) for node in block.body}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in at_top | in_try:
+            found.append(f"line {node.lineno}: an import inside something else")
+        for target in targets(node, module, tree):
+            outer, inner = target.partition(".")[::2]
+            if outer == "minicircuits":
+                if inner.split(".")[0] not in allowed:
+                    found.append(f"line {node.lineno}: {room} → {inner} is not drawn")
+            elif outer in EXTRAS:
+                if room not in EXTRAS[outer].split() or node not in in_try:
+                    found.append(f"line {node.lineno}: {outer} is an extra, for "
+                                 f"{EXTRAS[outer]} to try at the top")
+            elif outer not in EVERYWHERE:
+                found.append(f"line {node.lineno}: {outer} is no dependency")
+            elif outer == "importlib" and room not in IMPORTS_BY_NAME:
+                found.append(f"line {node.lineno}: an import by name cannot be followed")
+    return found
+
+
+def targets(node, module, tree):
+    """The modules that a node imports, each in full: "minicircuits.model.attention", "numpy"."""
+    if isinstance(node, ast.Import):
+        for name in node.names:
+            if name.name != "minicircuits":
+                yield name.name
+            else:                          # the contents page: what is used of it counts
+                used = name.asname or name.name
+                yield from (from_contents_page(attribute.attr) for attribute in ast.walk(tree)
+                            if isinstance(attribute, ast.Attribute)
+                            and isinstance(attribute.value, ast.Name)
+                            and attribute.value.id == used)
+    elif isinstance(node, ast.ImportFrom):
+        source = node.module or ""
+        if node.level:
+            above = ["minicircuits", *module.split(".")][:-node.level]
+            source = ".".join([*above, source]).rstrip(".")
+        if source == "minicircuits":
+            yield from (from_contents_page(name.name) for name in node.names)
+        else:
+            yield source
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+            "import_module", "__import__"):
+        name = node.args[0]
+        if isinstance(name, ast.Constant):
+            yield name.value
+        elif module != "__init__":
+            yield "a name that is computed"
+
+
+def from_contents_page(name):
+    """Where `minicircuits.name` really is: a room, the home of a public name, or the page."""
+    if name in ROOMS:
+        return f"minicircuits.{name}"
+    if name in minicircuits._HOME:
+        return f"minicircuits.{minicircuits._HOME[name]}"
+    return "sys" if name.startswith("__") else f"minicircuits.{name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_arrows_that_are_drawn(module):
+    assert complaints(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+def test_rooms_are_one_folder_deep_and_none_is_called_utils():
+    assert all(module.count(".") <= 1 for module in MODULES)
+    assert not any("util" in module for module in MODULES)
+
+
+FORBIDDEN = {
+    "the rivers meet": ("circuits.heads", "from minicircuits.model.attention import attention"),
+    "the other way": ("model.attention", "import minicircuits.circuits.low_rank"),
+    "as a module": ("circuits.heads", "import minicircuits.model.attention as a"),
+    "through the contents page": ("circuits.heads", "from minicircuits import forward"),
+    "as its attribute": ("circuits.heads", "import minicircuits as mc\nf = mc.forward"),
+    "a whole room": ("model.attention", "from minicircuits import circuits"),
+    "relative": ("circuits.heads", "from ..model.attention import attention"),
+    "relative room": ("circuits.heads", "from .. import model"),
+    "relative page": ("circuits.heads", "from .. import forward"),
+    "from a room's own page": ("circuits.__init__", "from ..model import attention"),
+    "behind": ("training.trainer", "from minicircuits.circuits.heads import ov_circuit"),
+    "scores for the trainer": ("training.trainer", "from minicircuits.behavior import patterns"),
+    "files know no model": ("files", "from minicircuits.model.transformer import forward"),
+    "notation knows nothing": ("notation", "from minicircuits.files import save"),
+    "the page imports nothing": ("__init__", "from minicircuits.notation import Weights"),
+    "interop is alone": ("interop", "from minicircuits.model.transformer import forward"),
+    "no library runs the tour": ("testing.plain", "from minicircuits.tour import tour"),
+    "nor the command line": ("report.page", "from minicircuits.cli import main"),
+    "the tour is no test": ("tour", "from minicircuits.testing import plain"),
+    "not even the oracle": ("model.attention", "from minicircuits.testing import plain"),
+    "a room nobody drew": ("helpers.arrays", "import numpy"),
+    "nor a name": ("behavior.patterns", "from minicircuits import helpers"),
+    "inside a function": ("behavior.patterns", "def f():\n    import json"),
+    "inside a class": ("behavior.patterns", "class C:\n    import json"),
+    "inside an if": ("behavior.patterns", "if True:\n    import json"),
+    "inside a with": ("behavior.patterns", "with a:\n    import json"),
+    "inside a try of a function": ("model.slices", "def f():\n  try:\n    import threadpoolctl\n"
+                                   "  except ImportError:\n    pass"),
+    "by name": ("behavior.patterns", "import importlib\nimportlib.import_module('json')"),
+    "by the oldest name": ("circuits.heads", "m = __import__('minicircuits.model')"),
+    "by a computed name": ("cli", "from importlib import import_module\nimport_module('a' + b)"),
+    "a stranger": ("model.attention", "import pandas"),
+    "a stranger's part": ("model.attention", "from pandas.core import frame"),
+    "a stranger, tried": ("model.attention", "try:\n    import pandas\nexcept ImportError: pass"),
+    "an extra not tried": ("model.slices", "import threadpoolctl"),
+    "an extra elsewhere": ("circuits.heads", "try:\n    import threadpoolctl\n"
+                           "except ImportError: pass"),
+    "torch": ("interop", "try:\n    import torch\nexcept ImportError: pass"),
+    "one of several": ("model.attention", "import os, pandas, sys"),
+}
+DRAWN = {
+    "itself": ("circuits.heads", "from minicircuits.circuits.low_rank import LowRank"),
+    "itself, relative": ("circuits.heads", "from .low_rank import LowRank\nfrom . import copying"),
+    "both rivers": ("behavior.patterns", "from minicircuits.model.transformer import forward\n"
+                    "from minicircuits.circuits.heads import ov_circuit"),
+    "notation and files": ("circuits.heads", "from minicircuits import files, notation\n"
+                           "from minicircuits import Weights, load"),
+    "the page's version": ("files", "import minicircuits\nprint(minicircuits.__version__)"),
+    "NumPy, SciPy and Python": ("model.attention", "import os, numpy as np\n"
+                                "from scipy.linalg import qr\nfrom collections.abc import Mapping"),
+    "an extra": ("model.slices", "try:\n    import threadpoolctl\nexcept ImportError: pass"),
+    "by name": ("cli", "from importlib import import_module\n"
+                "def main():\n    import_module('minicircuits.tour')"),
+    "in a docstring": ("circuits.heads", '"""\n>>> from minicircuits.model import x\n"""'),
+}
+
+
+@pytest.mark.parametrize("module, source", FORBIDDEN.values(), ids=FORBIDDEN)
+def test_an_arrow_that_is_not_drawn_is_seen(module, source):
+    assert complaints(module, source)
+
+
+@pytest.mark.parametrize("module, source", DRAWN.values(), ids=DRAWN)
+def test_an_arrow_that_is_drawn_is_let_through(module, source):
+    assert complaints(module, source) == []
+
+
+# The contents page.
+
+@pytest.mark.parametrize("statement", ["import minicircuits", "import minicircuits.cli",
+                                       "import minicircuits; dir(minicircuits)",
+                                       "from minicircuits import __version__"])
+def test_numpy_is_not_loaded_before_it_is_used(statement):
+    """So the command line can settle how many threads BLAS takes."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys\nprint(*sys.modules)"],
+        cwd=PACKAGE.parent, capture_output=True, text=True, check=True).stdout.split()
+    assert "minicircuits" in loaded and not {"numpy", "scipy"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", minicircuits.__all__)
+def test_every_name_on_the_contents_page_is_where_it_says(name):
+    home = import_module(f"minicircuits.{minicircuits._HOME[name]}")
+    assert getattr(minicircuits, name) is getattr(home, name)
+    assert getattr(home, name).__module__ == home.__name__, "its home is another module"
+    assert name in dir(minicircuits)
+
+
+def test_a_name_that_is_not_there():
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        minicircuits.nonsense
