@@ -29,7 +29,8 @@ def tour(options):
     text = read(options)
     os.makedirs(folder, exist_ok=True)
     for n_layers, output in enumerate(outputs):
-        print(terminal.heading(f"{n_layers} layers, trained from scratch"), LOG_HEADING, sep="\n")
+        title = f"{NAMES[n_layers].replace('_', ' ').upper()}, from scratch"
+        print(terminal.heading(title), LOG_HEADING, sep="\n")
         model = run(n_layers, text, options.seed, output, options.steps)
         results[NAMES[n_layers]] = take_apart(model, text, options.seed)
     if options.json:
@@ -101,7 +102,7 @@ def before_training():
         if row[START] < 1:
             found = ", ".join(f"{words[tokens[0, j]]} ({row[j]:.2f})" for j in row.nonzero()[0])
             said = " or ".join(words[v] for v in acts.logits[0, i].nonzero()[0])
-            print(f"    word {i:>2}, {words[tokens[0, i]]:<6}looks at {found:<24}→ {said}")
+            print(f"    word {i:>2}, {words[tokens[0, i]]:<6}looks at {found:<26}→ {said}")
     print("  At all other words it rests on <START> and says nothing.")
     return errors
 
@@ -110,7 +111,7 @@ def take_apart(model, text, seed):
     """Print what the algebra finds in a trained model; returns the figures."""
     weights, show = model.weights.astype(np.float64), model.tokenizer.show
     start, contexts = model.tokenizer.start, text.validation
-    results = {"losses": {**text.baselines, f"this model, {weights.n_layers} layers":
+    results = {"losses": {**text.baselines, f"this model, {layers(weights)}":
                           model.metadata["log"][-1]["validation"]},
                "exactness": figures.exactness(weights, contexts[:1])}
     show_section("Held-out loss", terminal.losses(results["losses"]))
@@ -121,11 +122,15 @@ def take_apart(model, text, seed):
     rows = figures.head_table(weights, start, probabilities, contexts[:16], seed)
     results["heads"] = rows
     show_section("What each head looks at, and copies", terminal.heads(rows))
-    show_section("Skip-trigrams: source … destinations → outs it raises",
-                 terminal.skip_trigrams(rows, show))
     if weights.n_layers == 1:
+        show_section("Skip-trigrams: source … destinations → outs it raises",
+                     terminal.skip_trigrams(rows, show))
         return results
     return results | two_layers(weights, rows, contexts, start, show, seed)
+
+
+def layers(weights):
+    return f"{weights.n_layers} layer{'' if weights.n_layers == 1 else 's'}"
 
 
 def show_section(title, lines):

@@ -180,7 +180,8 @@ def prediction(weights, tokens, head, k=8):
     odds = np.take_along_axis(logits, right[..., None], -1)[..., 0] - np.log(
         np.exp(logits).sum(-1))
     effect = head_effects(weights, tokens)[head[0], :, head[1]]
-    context, place = np.unravel_index(np.where(odds > np.log(0.5), effect, -np.inf).argmax(),
+    confident = odds > min(np.log(0.5), odds.max() - 1e-9)     # or as confident as it gets
+    context, place = np.unravel_index(np.where(confident, effect, -np.inf).argmax(),
                                       effect.shape)
     target = int(right[context, place])
     one = slice(context, context + 1)

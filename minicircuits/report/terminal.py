@@ -28,12 +28,13 @@ def cut(text, width):
 
 
 def exactness(errors):
-    lines = [f"  sum of all {errors['paths']} paths = logits{errors['logits']:22.1e}  relative"]
+    """Relative differences between sums over paths and the forward pass."""
+    rows = [(f"the sum of {errors['paths']} path(s) is the logits", errors["logits"])]
     if errors["terms"]:
-        lines += [f"  sum of all {errors['terms']} terms = scores{errors['scores']:20.1e}",
-                  f"  patterns rebuilt from paths alone{errors['patterns']:13.1e}",
-                  f"  logits through those patterns{errors['rebuilt_logits']:17.1e}"]
-    return lines
+        rows += [(f"the sum of {errors['terms']} terms is the scores", errors["scores"]),
+                 ("patterns rebuilt from weights and tokens alone", errors["patterns"]),
+                 ("logits through the rebuilt patterns", errors["rebuilt_logits"])]
+    return [f"  {name:<48}{'to':>3} {error:.1e}" for name, error in rows]
 
 
 def losses(figures):
