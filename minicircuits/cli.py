@@ -53,7 +53,8 @@ def parser():
     train.add_argument("--layers", type=whole, default=2, metavar="N", help="(default 2)")
     train.add_argument("--steps", type=positive, metavar="N", help="of training")
     train.add_argument("--resume", action="store_true",
-                       help="go on from OUTPUT.checkpoint, as if never interrupted")
+                       help="go on from OUTPUT.checkpoint as if never interrupted (with the "
+                       "same --text; layers, steps and seed are the checkpoint's)")
 
     heads = command("heads", "what the heads of a trained model do, in tables",
                     "minicircuits heads tour-1/two_layers.npz")

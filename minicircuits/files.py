@@ -71,6 +71,24 @@ def check_output(path, force=False):
             raise OSError("its folder does not allow it")
 
 
+def check_folder(path, names, force=False):
+    """Raises FileError unless `names` can be written in the folder `path`, there or yet to be made.
+
+    As `check_output` for each name; a folder that is not there needs one above it.
+    """
+    if os.path.isdir(path):
+        for name in names:
+            check_output(os.path.join(path, name), force)
+    else:
+        check_output(path)
+
+
+def make_folder(path):
+    """Make the folder `path` unless it is there, or FileError."""
+    with _explained("write", path):
+        os.makedirs(path, exist_ok=True)
+
+
 def write_bytes(path, data, force=False):
     """Write `data` as the file `path`, whole or not at all; see `check_output`."""
     with _new_file(path, force) as file:

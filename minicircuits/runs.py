@@ -22,7 +22,8 @@ from minicircuits.behavior.patterns import prefix_matching_scores, previous_toke
 from minicircuits.model.transformer import init_weights, loss
 from minicircuits.notation import InputError
 from minicircuits.training import corpus
-from minicircuits.training.bigrams import bigram, count_bigrams, counted_loss, unigram
+from minicircuits.training.bigrams import (bigram, count_bigrams, count_in_contexts,
+                                            counted_loss, unigram)
 from minicircuits.training.model_file import (Model, load_checkpoint, save_checkpoint,
                                               save_model)
 from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
@@ -38,7 +39,7 @@ class Text(NamedTuple):
     tokenizer: Tokenizer
     stream: np.ndarray           # training ids (token,)
     validation: np.ndarray       # held-out contexts (b, i)
-    counts: np.ndarray           # bigrams of the training text (v, u)
+    counts: np.ndarray           # bigrams of the training text in contexts (v, u)
     baselines: dict              # held-out losses of counts, nats per token
     digest: str
     size: int                    # bytes
@@ -56,8 +57,8 @@ def prepare(paths, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
     stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
     validation = corpus.spread(held_out, 64, n_ctx, tokenizer.start)
     corpus.spread(stream, 1, n_ctx, tokenizer.start)        # is long enough, or says so
-    counts = count_bigrams(stream, tokenizer.d_vocab)
-    ahead = count_bigrams(validation[:, 1:], tokenizer.d_vocab)
+    counts = count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab)
+    ahead = count_bigrams(validation, tokenizer.d_vocab)
     return Text(tokenizer, stream, validation, counts,
                 {"unigram counts": counted_loss(unigram(counts), ahead),
                  "bigram counts, interpolated": counted_loss(bigram(counts), ahead)},
@@ -74,19 +75,21 @@ def measure(weights, validation, start, seed):
                                     ("previous_token", previous_token_scores))}}
 
 
-def run(n_layers, text, seed, output, steps=None, resume=False, report=print):
+def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
+        report=print):
     """Train a model of `n_layers` on `text`, write it as `output`, and return it.
 
     seed : of the weights, the batches and the measurements. resume : go on from the
     checkpoint that an interrupted run left beside `output`. report : gets a line for each
-    measurement. A checkpoint is a model file too; it goes when the model is there.
+    measurement. A checkpoint is a model file too; it goes when the model is there. A file
+    that exists is overwritten only by `force`.
     """
     checkpoint = f"{output}.checkpoint"
     if resume:
         model, state = load_checkpoint(checkpoint)
-        if model.metadata["text_sha256"] != text.digest:
+        if model.metadata.get("text_sha256") != text.digest:
             raise InputError(f"{checkpoint!r} is a run on another text: give the same --text")
-        log = model.metadata["log"]
+        log = model.metadata.get("log", [])
     else:
         recipe = Recipe(steps=steps or STEPS[min(n_layers, 2)], seed=seed)
         rng = np.random.default_rng(seed)
@@ -103,18 +106,24 @@ def run(n_layers, text, seed, output, steps=None, resume=False, report=print):
     def keep(state):
         save_checkpoint(checkpoint, Model(state.weights, text.tokenizer, metadata), state)
 
-    with closing(train(state, batch, keep)) as steps_taken:
-        for step, weights, training_loss in steps_taken:
-            progress.show(step, training_loss)
-            if step % EVERY == 0 or step == state.recipe.steps:
-                row = {"step": step, "tokens": step * progress.tokens_per_step,
-                       "seconds": time.perf_counter() - begun, "loss": training_loss,
-                       **measure(weights, text.validation, text.tokenizer.start, seed)}
-                progress.clear()
-                report(log_line(row, log))
-                log.append(row)
+    try:
+        with closing(train(state, batch, keep)) as taken:
+            for step, weights, training_loss in taken:
+                progress.show(step, training_loss)
+                if step == state.recipe.steps or step % EVERY == 0 and step not in (
+                        row["step"] for row in log):
+                    row = {"step": step, "tokens": step * progress.tokens_per_step,
+                           "seconds": time.perf_counter() - begun, "loss": training_loss,
+                           **measure(weights, text.validation, text.tokenizer.start, seed)}
+                    progress.clear()
+                    report(log_line(row, log))
+                    log.append(row)
+    except KeyboardInterrupt:
+        progress.clear()
+        report(f"  interrupted; to go on: minicircuits train -o {output} --resume")
+        raise
     model = Model(weights, text.tokenizer, metadata)
-    save_model(output, *model, force=True)
+    save_model(output, *model, force)
     os.unlink(checkpoint)
     return model
 

@@ -22,19 +22,17 @@ def tour(options):
     """`minicircuits tour`."""
     folder = output_folder(options)
     outputs = [os.path.join(folder, f"{name}.npz") for name in NAMES]
-    for path in filter(None, [*outputs, options.json]):
-        if os.path.isdir(folder) or path == options.json:
-            files.check_output(path, options.force)
+    files.check_folder(folder, [f"{name}.npz" for name in NAMES], options.force)
+    check_json(options)
     results = {"algebra": before_training()}
     text = read(options)
-    os.makedirs(folder, exist_ok=True)
+    files.make_folder(folder)
     for n_layers, output in enumerate(outputs):
         title = f"{NAMES[n_layers].replace('_', ' ').upper()}, from scratch"
         print(terminal.heading(title), LOG_HEADING, sep="\n")
-        model = run(n_layers, text, options.seed, output, options.steps)
+        model = run(n_layers, text, options.seed, output, options.steps, force=options.force)
         results[NAMES[n_layers]] = take_apart(model, text, options.seed)
-    if options.json:
-        files.write_json(options.json, results, options.force)
+    write_json(options, results)
     print(terminal.heading("Where things are"))
     print(f"  weights, tokenizers and training logs: {folder}/")
     print(f"  look at the heads again:               minicircuits heads {outputs[-1]}")
@@ -44,24 +42,31 @@ def tour(options):
 def train(options):
     """`minicircuits train`."""
     if not options.resume:
-        files.check_output(options.output, options.force)
-    files.check_output(f"{options.output}.checkpoint", force=True)
+        files.check_output(f"{options.output}.checkpoint", options.force)
+    files.check_output(options.output, options.force)
+    check_json(options)
     text = read(options)
     print(LOG_HEADING)
     model = run(options.layers, text, options.seed, options.output, options.steps,
-                options.resume)
+                options.resume, options.force)
     print(f"  written: {options.output}")
-    if options.json:
-        files.write_json(options.json, model.metadata, options.force)
+    write_json(options, model.metadata)
 
 
 def heads(options):
     """`minicircuits heads`."""
-    if options.json:
-        files.check_output(options.json, options.force)
+    check_json(options)
     model = load_model(options.model)
     text = read(options, model)
-    results = take_apart(model, text, options.seed)
+    write_json(options, take_apart(model, text, options.seed))
+
+
+def check_json(options):
+    if options.json:
+        files.check_output(options.json, options.force)
+
+
+def write_json(options, results):
     if options.json:
         files.write_json(options.json, results, options.force)
 
