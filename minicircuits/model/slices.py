@@ -21,7 +21,7 @@ try:
 except ImportError:                                  # the extra `fast` is not installed
     ThreadpoolController = None
 
-SLICE_BYTES = 4 << 20                 # of one layer's scores
+SLICE_BYTES = 2 << 20                 # of one layer's scores
 LARGEST_KEPT = (32 << 20) - 8192      # glibc's M_MMAP_THRESHOLD follows freed sizes up to 32 MiB
 
 

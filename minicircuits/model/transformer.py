@@ -45,10 +45,14 @@ def init_weights(n_layers, n_heads, d_model, d_head, d_vocab, n_ctx, positions, 
         positions=positions)
 
 
-def sinusoids(n_ctx, d_model):
-    """sin and cos of p / 10000^{2m/d_model}, half of the dimensions each: (p, d)."""
+def sinusoids(n_ctx, d_model, fastest=1, slowest=1e-4):
+    """sin and cos of p·f, half of the dimensions each: (p, d).
+
+    The angular frequencies f (radians per position) fall geometrically from `fastest`
+    towards `slowest`, as in Vaswani et al. 2017.
+    """
     half = (d_model + 1) // 2
-    angles = np.arange(n_ctx)[:, None] / 10000 ** (np.arange(half) / half)
+    angles = np.arange(n_ctx)[:, None] * fastest * (slowest / fastest) ** (np.arange(half) / half)
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)[:, :d_model]
 
 

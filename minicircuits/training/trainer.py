@@ -38,14 +38,14 @@ class Recipe:
 
     steps: int
     warm_up: int = 50
-    batch: int = 32
+    batch: int = 24
     n_ctx: int = 128
     seed: int = 0
     adamw_rate: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.98
-    muon_rate: float = 0.05
-    momentum: float = 0.95
+    muon_rate: float = 0.1
+    momentum: float = 0.9
     decay: float = 0.1
 
     def __post_init__(self):
@@ -133,10 +133,26 @@ def after(state, gradients):
                                                  rate * recipe.adamw_rate, recipe.beta1,
                                                  recipe.beta2, recipe.decay)
         else:
-            weights[name], moments[name] = muon(W, dW, remembered, rate * recipe.muon_rate,
-                                                recipe.momentum, recipe.decay)
+            W, dW, m = (side_by_side(name, M) for M in (W, dW, *remembered))
+            W, (m,) = muon(W, dW, (m,), rate * recipe.muon_rate, recipe.momentum, recipe.decay)
+            shape = remembered[0].shape
+            weights[name], moments[name] = apart(name, W, shape), (apart(name, m, shape),)
     return replace(state, weights=replace(state.weights, **weights), moments=moments,
                    step=state.step + 1)
+
+
+def side_by_side(name, M):
+    """The heads of a layer as one matrix, (l, h·e, d), for W_O too: what Muon turns as one."""
+    M = M.mT if name == "W_O" else M
+    n_layers, n_heads, d_head, d_model = M.shape
+    return M.reshape(n_layers, n_heads * d_head, d_model)
+
+
+def apart(name, M, shape):
+    """The same matrix as heads again, of the shape it had."""
+    if name == "W_O":
+        return np.ascontiguousarray(M.reshape(shape[:2] + shape[:1:-1]).mT)
+    return M.reshape(shape)
 
 
 def state_to_arrays(state):
