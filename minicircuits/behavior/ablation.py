@@ -35,6 +35,14 @@ def term_importance(weights, tokens):
     Zeroing a head and running again is something else: that also changes later patterns.
     So this isolates V-composition, and cannot see what Q- and K-composition do: a head that
     only steers another's attention counts for nothing.
+
+    >>> import minicircuits as mc
+    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
+    >>> found = term_importance(weights, [[3, 0, 5]])
+    >>> bool(np.isclose(found.losses[-1], mc.loss(weights, [[3, 0, 5]])))
+    True
+    >>> bool(np.isclose(np.log(6) - found.marginal.sum(), found.losses[-1]))
+    True
     """
     pattern = forward(weights, tokens).pattern
     by_order = logits_by_order(weights, tokens, pattern)

@@ -23,6 +23,21 @@ def composition_scores(weights, kind):
 
     Each M and each W_OV is first reduced, without changing any norm, to its thin factor:
     ‖W_1ᵀ W_2‖ = ‖R W_2‖ where W_1ᵀ = Q R. So the pairs cost one product per two layers.
+
+    The erratum: W_QK W_OV = W_Qᵀ W_K W_O W_V may not be turned round into the small matrix
+    W_K W_O W_V W_Qᵀ. That has the same trace and eigenvalues, and another norm:
+
+    >>> import minicircuits as mc
+    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
+    >>> W_Q, W_K = weights.W_Q[1, 2], weights.W_K[1, 2]
+    >>> W_O, W_V = weights.W_O[0, 1], weights.W_V[0, 1]
+    >>> right, turned = W_Q.T @ W_K @ W_O @ W_V, W_K @ W_O @ W_V @ W_Q.T
+    >>> norm = np.linalg.norm
+    >>> bool(np.isclose(right.trace(), turned.trace())), bool(np.isclose(norm(right), norm(turned)))
+    (True, False)
+    >>> score = norm(right) / norm(W_Q.T @ W_K) / norm(W_O @ W_V)
+    >>> bool(np.isclose(composition_scores(weights, "K")[1, 2, 0, 1], score))
+    True
     """
     if kind not in ("Q", "K", "V"):
         raise InputError(f"kind must be Q, K or V; got {kind!r}")
@@ -60,6 +75,17 @@ def composition_baseline(d_model):
     other size, so neither d_head nor the number of heads matters.
     """
     return d_model ** -0.5
+
+
+def composition_excess(weights, kind):
+    """`composition_scores` minus `composition_baseline`, for pairs that can compose; else 0.
+
+    Below 0: the later head reads less of the earlier one than of a random direction.
+    """
+    scores = composition_scores(weights, kind)
+    layer = np.arange(weights.n_layers)
+    pairs = (layer[:, None] > layer)[:, None, :, None]
+    return np.where(pairs, scores - composition_baseline(weights.d_model), 0)
 
 
 def random_composition_scores(weights, kind, rng):

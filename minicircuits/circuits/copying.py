@@ -19,6 +19,11 @@ def copying_score(low_rank):
     row added to every row of W_U does change it. Uses W_U as it is, not centred.
 
     Evidence, not proof: eigenvectors are not orthogonal; see `copying_companions`.
+
+    >>> from minicircuits import LowRank
+    >>> A = np.random.default_rng(0).normal(size=(7, 2))
+    >>> copying_score(LowRank(A, A.T)), copying_score(LowRank(A, -A.T))
+    (1.0, -1.0)
     """
     values = low_rank.eigenvalues()
     size = np.abs(values).sum()
@@ -39,6 +44,10 @@ def copying_companions(low_rank, k=10):
 
     One row added to every row of W_U changes the mean of the diagonal and the mean
     entry alike, and no ranking: all three keep it, unlike `copying_score`.
+
+    >>> from minicircuits import LowRank
+    >>> copying_companions(LowRank(np.eye(4), np.eye(4)), k=1)
+    Companions(diagonal_excess=0.75, top_own=1.0, top_k_own=1.0)
     """
     own, n = low_rank.diagonal(), low_rank.shape[1]
     if low_rank.shape != (n, n):

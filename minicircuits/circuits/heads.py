@@ -35,7 +35,18 @@ def direct_path(weights):
 
 
 def ov_circuit(weights, layer, head):
-    """W_U W_OV W_E (v, u) [out, source]: what attending to the source does to the logits."""
+    """W_U W_OV W_E (v, u) [out, source]: what attending to the source does to the logits.
+
+    In logits, at full attention. Of the embedding alone: what earlier heads have put into the
+    source is the business of `expand_logits`.
+
+    >>> import numpy as np
+    >>> import minicircuits as mc
+    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
+    >>> dense = (weights.W_U @ weights.W_O[0, 1] @ weights.W_V[0, 1] @ weights.W_E)
+    >>> mc.relative_error(ov_circuit(weights, 0, 1).AB, dense) < 1e-12
+    True
+    """
     return weights.W_U @ W_OV(weights, layer, head) @ weights.W_E
 
 
@@ -44,6 +55,14 @@ def qk_circuit(weights, layer, head):
 
     Not symmetric; unscaled. A constant added to a destination's row changes no pattern.
     From layer 1 on it is one term of several: see `expand_scores`.
+
+    >>> import numpy as np
+    >>> import minicircuits as mc
+    >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "none", np.random.default_rng(0))
+    >>> scores = mc.forward(weights, [[3, 0, 5]]).scores[0, 0, 1] * np.sqrt(weights.d_head)
+    >>> table = qk_circuit(weights, 0, 1).AB
+    >>> mc.relative_error(table[np.ix_([3, 0, 5], [3, 0, 5])], scores) < 1e-12
+    True
     """
     return weights.W_E.mT @ W_QK(weights, layer, head) @ weights.W_E
 
@@ -60,7 +79,18 @@ def positional_qk_circuits(weights, layer, head):
 
     The same three in "shortformer" mode (W_pos is read directly, in every layer) and in
     "standard" mode (W_pos arrives by the residual stream). Raises InputError without
-    positions.
+    positions. All four terms, with `qk_circuit`, are the scores of a head of layer 0:
+
+    >>> import numpy as np
+    >>> import minicircuits as mc
+    >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "standard", np.random.default_rng(0))
+    >>> t, p = [3, 0, 5], [0, 1, 2]
+    >>> scores = mc.forward(weights, [t]).scores[0, 0, 1] * np.sqrt(weights.d_head)
+    >>> P = positional_qk_circuits(weights, 0, 1)
+    >>> total = (qk_circuit(weights, 0, 1).AB[np.ix_(t, t)] + P.position_position.AB[:3, :3]
+    ...          + P.position_token.AB[:3, t] + P.token_position.AB[t, :3])
+    >>> mc.relative_error(total, scores) < 1e-12
+    True
     """
     if weights.W_pos is None:
         raise InputError('positional circuits need positions; got positions="none"')

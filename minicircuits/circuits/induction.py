@@ -19,6 +19,12 @@ def matching_circuit(weights, earlier, later):
 
     The K-composition term of `expand_scores`, without its 1/√d_head. A large diagonal means
     "attend to what came after an earlier copy of me". earlier, later : (layer, head).
+
+    >>> from minicircuits.circuits.hand_built import induction_by_k_composition
+    >>> weights = induction_by_k_composition(d_vocab=4, n_ctx=5)
+    >>> table = matching_circuit(weights, (0, 0), (1, 0)).AB
+    >>> bool(np.allclose(table, table[0, 0] * np.eye(4)))       # each token matches itself alone
+    True
     """
     if not earlier[0] < later[0]:
         raise InputError("composition needs an earlier and a later layer; got heads "

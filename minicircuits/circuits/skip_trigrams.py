@@ -52,6 +52,12 @@ def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
     """The table of a head: its strongest sources, best first, as `SkipTrigrams`.
 
     Sources that score 0 are left out, so there may be fewer than n_sources.
+
+    >>> from minicircuits.circuits.hand_built import skip_trigram_machine
+    >>> weights = skip_trigram_machine(d_vocab=6, heads=[[(1, 2, 3)]])     # 1 … 2 → 3
+    >>> found, = skip_trigrams(weights, 0, 0, np.full(6, 1 / 6), k=1)
+    >>> found.source, found.destinations.tolist(), found.outs.tolist()
+    (1, [2], [3])
     """
     scores = source_scores(weights, layer, head, token_probabilities)
     sources = np.argsort(-scores, kind="stable")[:n_sources]

@@ -17,7 +17,14 @@ class Maxima(NamedTuple):
 
 
 def row_maxima(low_rank):
-    """max_u W[v, u] and where, the first if tied, for each row v: (m,) each."""
+    """max_u W[v, u] and where, the first if tied, for each row v: (m,) each.
+
+    >>> from minicircuits import LowRank
+    >>> rng = np.random.default_rng(0)
+    >>> W = LowRank(rng.normal(size=(5, 2)), rng.normal(size=(2, 7)))
+    >>> bool((row_maxima(W).index == W.AB.argmax(1)).all())
+    True
+    """
     value = np.empty(low_rank.shape[0], low_rank.A.dtype)
     index = np.empty(low_rank.shape[0], np.intp)
     for rows, block in low_rank.blocks():
@@ -41,6 +48,12 @@ def top_entries(low_rank, k):
     """The k largest entries W[row, column], by falling value: (min(k, m·n),) each.
 
     Equal ones in the order of rows, then of columns. Raises InputError for k < 0.
+
+    >>> from minicircuits import LowRank
+    >>> rng = np.random.default_rng(0)
+    >>> W = LowRank(rng.normal(size=(5, 2)), rng.normal(size=(2, 7)))
+    >>> bool(np.allclose(top_entries(W, 3).value, np.sort(W.AB, axis=None)[:-4:-1]))
+    True
     """
     if k < 0:
         raise InputError(f"k must be at least 0; got {k}")
