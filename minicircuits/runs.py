@@ -17,9 +17,11 @@ import numpy as np
 import scipy
 
 import minicircuits
-from minicircuits.behavior.in_context import in_context_score, random_blocks
-from minicircuits.behavior.patterns import prefix_matching_scores, previous_token_scores
-from minicircuits.model.transformer import init_weights, loss, sinusoids
+from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
+                                              random_blocks)
+from minicircuits.behavior.patterns import (after_earlier_copies, attention_on,
+                                            previous_token)
+from minicircuits.model.transformer import forward, init_weights, sinusoids
 from minicircuits.notation import InputError
 from minicircuits.training import corpus
 from minicircuits.training.bigrams import (bigram, count_bigrams, count_in_contexts,
@@ -67,12 +69,13 @@ def prepare(paths, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
 
 def measure(weights, validation, start, seed):
     """What a run records of itself: losses on held-out text, and its best heads' scores."""
+    losses = loss_by_position(weights, validation)
     blocks = random_blocks(weights.d_vocab, 29, 2, 16, start, np.random.default_rng(seed))
-    return {"validation": float(loss(weights, validation)),
-            "in_context": float(in_context_score(weights, validation)),
-            **{name: float(scores(weights, blocks).max(initial=0))
-               for name, scores in (("prefix_matching", prefix_matching_scores),
-                                    ("previous_token", previous_token_scores))}}
+    pattern = forward(weights, blocks).pattern
+    return {"validation": float(losses.mean()), "in_context": float(in_context_score(losses)),
+            **{name: float(attention_on(pattern, places(blocks)).max(initial=0))
+               for name, places in (("prefix_matching", after_earlier_copies),
+                                    ("previous_token", previous_token))}}
 
 
 def first_weights(n_layers, d_vocab, seed):

@@ -29,15 +29,14 @@ def loss_by_position(weights, tokens):
                     weights.dtype)
 
 
-def in_context_score(weights, tokens, early=10, late=100):
+def in_context_score(losses, early=10, late=100):
     """loss at position `late` − loss at `early`: a scalar, nats; negative is better.
 
-    Positions are those of the destination i, from 0, in `loss_by_position`. Olsson et al.
-    2022 take the 500th and the 50th token; without any use of context it is about 0. One
-    position of a few contexts is noisy (nats/√b), so give many; any use of context lowers it,
-    bigger n-grams as well as induction.
+    losses : (i−1,), of `loss_by_position`; positions are those of the destination i, from 0.
+    Olsson et al. 2022 take the 500th and the 50th token; without any use of context it is
+    about 0. One position of a few contexts is noisy (nats/√b), so give many; any use of
+    context lowers it, bigger n-grams as well as induction.
     """
-    losses = loss_by_position(weights, tokens)
     if not 0 <= early < late < len(losses):
         raise InputError(f"positions must be 0 <= early < late < {len(losses)}, the predictions "
                          f"of a context; got early={early}, late={late}")

@@ -50,7 +50,7 @@ def orthogonalize(M):
         X = M / ‖M‖;  then five times  X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X     (Newton–Schulz)
 
     Each step maps every singular value σ to aσ + bσ³ + cσ⁵. With these a, b, c the large ones
-    do not settle at 1 but between 0.68 and 1.14, so that small ones can rise fast: from 0.01
+    do not settle at 1 but between 0.68 and 1.21, so that small ones can rise fast: from 0.01
     of ‖M‖ in five steps. Zero stays zero, and this is not an exact polar decomposition (for
     that: `scipy.linalg.polar`).
     """

@@ -45,10 +45,10 @@ def test_loss_by_position_keeps_what_keeps_probabilities_and_is_causal():
 def test_in_context_score_is_late_minus_early():
     weights, tokens = random_case(1, b=5, i=6)
     losses = loss_by_position(weights, tokens)
-    assert in_context_score(weights, tokens, early=1, late=4) == losses[4] - losses[1]
+    assert in_context_score(losses, early=1, late=4) == losses[4] - losses[1]
     for early, late in (4, 1), (2, 2), (-1, 3), (1, 5):
         with pytest.raises(InputError, match=f"< 5, .*got early={early}, late={late}"):
-            in_context_score(weights, tokens, early, late)
+            in_context_score(losses, early, late)
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,173 @@
+"""Forward and backward of one training step: here, and in PyTorch and JAX where installed.
+
+    python tests/benchmarks/training_step.py
+
+Two layers, float32, three sizes. Each side runs in a process of its own, the processes in
+turn, and the table has the medians over rounds, with the least and the largest, as ratios to
+minicircuits. `floor` is the time the products alone would take at the rate at which this
+machine multiplies large matrices, on all cores; `of rate` is floor / median.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+
+from minicircuits.cli import THREADS
+
+SIZES = {"small": dict(n_heads=4, d_head=16, d_model=64, d_vocab=256, n_ctx=64, batch=16),
+         "middle": dict(n_heads=4, d_head=32, d_model=128, d_vocab=1024, n_ctx=128, batch=16),
+         "large": dict(n_heads=8, d_head=32, d_model=256, d_vocab=2048, n_ctx=256, batch=8)}
+LAYERS = 2
+SIDES = {"minicircuits": "numpy", "torch plain": "torch", "torch fused": "torch", "jax": "jax"}
+
+
+def arithmetic(n_heads, d_head, d_model, d_vocab, n_ctx, batch):
+    """Floating-point operations of all matrix products, forward and backward."""
+    tokens = batch * n_ctx
+    heads = 4 * tokens * d_model * n_heads * d_head + 2 * batch * n_heads * n_ctx ** 2 * d_head
+    return 3 * 2 * (LAYERS * heads + tokens * d_model * d_vocab)
+
+
+def case(size):
+    """Weights, and batches enough that none is timed twice in a row."""
+    np, mc = import_module("numpy"), import_module("minicircuits")
+    batch = size["batch"]
+    shape = {name: value for name, value in size.items() if name != "batch"}
+    weights = mc.init_weights(LAYERS, positions="shortformer", rng=np.random.default_rng(0),
+                              dtype=np.float32, **shape)
+    return weights, np.random.default_rng(1).integers(size["d_vocab"],
+                                                      size=(8, batch, size["n_ctx"]))
+
+
+def minicircuits_step(size):
+    mc = import_module("minicircuits")
+    weights, batches = case(size)
+    return lambda n: float(mc.loss_and_gradients(weights, batches[n % 8])[0])
+
+
+def torch_step(size, fused):
+    torch = import_module("torch")
+    F = torch.nn.functional
+    weights, batches = case(size)
+    W = {name: torch.tensor(array.copy(), requires_grad=True) for name, array in weights.items()}
+    batches = torch.tensor(batches)
+    n, rescale = size["n_ctx"], size["d_head"] ** -0.5
+    mask = torch.ones(n, n, dtype=torch.bool).triu(1)
+
+    def heads(x, W):
+        """(b, i, d) and (h, e, d) as one product: (b, h, i, e)."""
+        return F.linear(x, W.flatten(0, 1)).unflatten(-1, W.shape[:2]).transpose(1, 2)
+
+    def step(number):
+        tokens = batches[number % 8]
+        for array in W.values():
+            array.grad = None
+        x, p = W["W_E"].T[tokens], W["W_pos"].T[:n]
+        for W_Q, W_K, W_V, W_O in zip(W["W_Q"], W["W_K"], W["W_V"], W["W_O"]):
+            q, k, v = heads(x + p, W_Q), heads(x + p, W_K), heads(x, W_V)
+            if fused:
+                z = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            else:
+                scores = (q * rescale) @ k.mT
+                z = scores.masked_fill(mask, -torch.inf).softmax(-1) @ v
+            x = x + F.linear(z.transpose(1, 2).flatten(2), W_O.transpose(0, 1).flatten(1))
+        logits = F.linear(x[:, :-1], W["W_U"])
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        return loss.item()
+    return step
+
+
+def jax_step(size):
+    jax, jnp = import_module("jax"), import_module("jax.numpy")
+    weights, batches = case(size)
+    n, rescale = size["n_ctx"], size["d_head"] ** -0.5
+    mask = jnp.tri(n, dtype=bool)
+
+    def loss(W, tokens):
+        x, p = W["W_E"].T[tokens], W["W_pos"].T[:n]
+        for layer in range(LAYERS):
+            q, k = (jnp.einsum("hed,bid->bhie", W[name][layer], x + p)
+                    for name in ("W_Q", "W_K"))
+            v = jnp.einsum("hed,bid->bhie", W["W_V"][layer], x)
+            scores = jnp.einsum("bhie,bhje->bhij", q * rescale, k)
+            pattern = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), -1)
+            z = jnp.einsum("bhij,bhje->bhie", pattern, v)
+            x = x + jnp.einsum("hde,bhie->bid", W["W_O"][layer], z)
+        logits = jax.nn.log_softmax(x[:, :-1] @ W["W_U"].T)
+        return -jnp.take_along_axis(logits, tokens[:, 1:, None], -1).mean()
+
+    step = jax.jit(jax.value_and_grad(loss))
+    W = {name: jnp.asarray(array) for name, array in weights.items()}
+    return lambda number: float(jax.block_until_ready(step(W, batches[number % 8]))[0])
+
+
+STEPS = {"minicircuits": minicircuits_step, "torch plain": partial(torch_step, fused=False),
+         "torch fused": partial(torch_step, fused=True), "jax": jax_step}
+
+
+def product_step():
+    """One product of large float32 matrices; its rate is what this machine can do."""
+    np = import_module("numpy")
+    A = np.random.default_rng(0).standard_normal((3072, 3072), np.float32)
+    return lambda number: A @ A
+
+
+def timed(step, seconds=2.0):
+    """Median seconds of a call, after a warm-up."""
+    for number in range(3):
+        step(number)
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        begun = time.perf_counter()
+        step(len(times))
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def in_own_process(side, size):
+    """The median of one process; minicircuits holds BLAS as its command line does."""
+    held = dict.fromkeys(THREADS, "1") if side == "minicircuits" else {}
+    free = {name: value for name, value in os.environ.items() if name not in THREADS}
+    done = subprocess.run([sys.executable, __file__, "--side", side, "--size", size],
+                          env=free | held, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
+    parser.add_argument("--size", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        step = product_step() if options.side == "product" else STEPS[options.side](
+            SIZES[options.size])
+        print(timed(step))
+        return
+    sides = [side for side, module in SIDES.items() if find_spec(module)]
+    rate = 2 * 3072 ** 3 / min(in_own_process("product", "-") for _ in range(options.rounds))
+    print(f"products of large matrices: {rate / 1e9:.0f} GFLOP/s")
+    for name, size in SIZES.items():
+        times = {side: [] for side in sides}
+        for _ in range(options.rounds):
+            for side in sides:
+                times[side].append(in_own_process(side, name))
+        ours, floor = statistics.median(times["minicircuits"]), arithmetic(**size) / rate
+        print(f"\n{name}: {', '.join(f'{key} {value}' for key, value in size.items())}\n"
+              f"  {'floor':<14}{floor * 1e3:8.2f} ms")
+        for side, seconds in times.items():
+            median = statistics.median(seconds)
+            print(f"  {side:<14}{median * 1e3:8.2f} ms  ({min(seconds) * 1e3:.2f} to "
+                  f"{max(seconds) * 1e3:.2f})  {median / ours:5.2f} ×   of rate "
+                  f"{floor / median:4.0%}")
+
+
+if __name__ == "__main__":
+    main()
