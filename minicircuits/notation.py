@@ -188,7 +188,10 @@ def check_axes(name, array, axes, sizes):
 
 def check_tokens(weights, tokens):
     """`tokens` as an array (b, i) of token ids that `weights` can take, or InputError."""
-    tokens = np.asarray(tokens)
+    try:
+        tokens = np.asarray(tokens)
+    except ValueError:
+        raise InputError("tokens must have axes (b, i); got rows of several lengths") from None
     check_axes("tokens", tokens, ("b", "i"), {})
     if not np.issubdtype(tokens.dtype, np.integer):
         raise InputError(f"tokens must be integers; got {tokens.dtype}")
@@ -233,4 +236,4 @@ def relative_error(actual, desired, scale=None):
         return 0.0
     error = np.abs(actual - desired).max()
     scale = np.abs(desired).max() if scale is None else scale
-    return float(error / scale) if scale else float(np.inf if error else error)
+    return float(error / scale) if scale else float(np.inf if error > 0 else error)

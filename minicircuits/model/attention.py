@@ -90,4 +90,5 @@ def causal_softmax_backward(dA, A, z, dz):
     """
     dscores = dA - (z * dz).sum(-1, keepdims=True)
     dscores *= A
+    dscores[..., 0, 0] = 0      # one source, nothing to choose: exactly, not up to rounding
     return dscores

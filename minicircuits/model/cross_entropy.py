@@ -20,7 +20,7 @@ def cross_entropy(logits, tokens):
     total = probabilities.sum(-1, keepdims=True)
     probabilities /= total
     right = np.take_along_axis(logits, tokens[:, 1:, None], -1)
-    return (shift + np.log(total) - right).mean(), probabilities
+    return (np.log(total) - (right - shift)).mean(), probabilities
 
 
 def cross_entropy_backward(probabilities, tokens):

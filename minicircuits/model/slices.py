@@ -14,7 +14,7 @@ import numpy as np
 
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.transformer import run, run_backward
-from minicircuits.notation import Weights, check_tokens
+from minicircuits.notation import InputError, Weights, check_tokens
 
 try:
     from threadpoolctl import ThreadpoolController
@@ -34,6 +34,8 @@ def loss_and_gradients(weights, tokens, slices=None):
     """
     tokens = check_tokens(weights, tokens)
     b, i = tokens.shape
+    if slices is not None and not (isinstance(slices, int) and slices >= 1):
+        raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
     if slices is None:
         scores = b * weights.n_heads * i * i * weights.dtype.itemsize
         slices = max(2, -(-scores // SLICE_BYTES))

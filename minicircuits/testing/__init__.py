@@ -1,0 +1,1 @@
+"""What others test against: the model in plain loops."""
