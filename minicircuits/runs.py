@@ -32,7 +32,7 @@ from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 from minicircuits.training.trainer import Recipe, begin, train
 
 SHAPE = {"n_heads": 4, "d_model": 128, "d_head": 32, "n_ctx": 128, "positions": "shortformer"}
-STEPS = {0: 600, 1: 600, 2: 800}           # by number of layers; more layers: as two
+STEPS = 650
 EVERY = 50                                 # steps between measurements
 
 
@@ -57,7 +57,7 @@ def prepare(paths, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
     training, held_out = corpus.split(texts)
     tokenizer = tokenizer or train_tokenizer(training)
     stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
-    validation = corpus.spread(held_out, 64, n_ctx, tokenizer.start)
+    validation = corpus.spread(held_out, 32, n_ctx, tokenizer.start)
     corpus.spread(stream, 1, n_ctx, tokenizer.start)        # is long enough, or says so
     counts = count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab)
     ahead = count_bigrams(validation, tokenizer.d_vocab)
@@ -111,7 +111,7 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
             raise InputError(f"{checkpoint!r} is a run on another text: give the same --text")
         log = model.metadata.get("log", [])
     else:
-        recipe = Recipe(steps=steps or STEPS[min(n_layers, 2)], seed=seed)
+        recipe = Recipe(steps=steps or STEPS, seed=seed)
         state, log = begin(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed)), []
     metadata = {"minicircuits": minicircuits.__version__, "python": platform.python_version(),
                 "numpy": np.__version__, "scipy": scipy.__version__, "seed": seed,

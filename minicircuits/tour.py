@@ -146,7 +146,7 @@ def show_section(title, lines):
 def zero_layers(weights, text, show, seed):
     """The bigram table, beside the text's own and beside the best one of this rank."""
     letters = [token for token in np.argsort(-text.counts.sum(0), kind="stable").tolist()
-               if sum(map(str.isalpha, show(token))) >= 3][:8]
+               if sum(map(str.isalpha, show(token))) >= 3 and token != text.tokenizer.start][:8]
     rows = figures.next_tokens(weights, text.counts, letters)
     reached = float(zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0])
     best = fit_zero_layer(text.counts, weights.d_model, np.random.default_rng(seed))
