@@ -8,6 +8,18 @@ Its matrices act on the right, so each is the transpose of ours (names of its 3.
     W_O            (l, h, d, e)    blocks.{l}.attn.W_O        (h, e, d)
     W_U            (v, d)          unembed.W_U                (d, v)
 
+So its OV, W_V @ W_O, is ours transposed, and its QK, W_Q @ W_K.T, is ours as it is:
+
+>>> import minicircuits as mc
+>>> from minicircuits.circuits.heads import W_OV, W_QK
+>>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "standard", np.random.default_rng(0))
+>>> theirs = to_transformer_lens(weights)
+>>> Q, K, V, O = (theirs[f"blocks.0.attn.W_{name}"][1] for name in "QKVO")
+>>> bool(np.allclose(Q @ K.T, W_QK(weights, 0, 1).AB))
+True
+>>> bool(np.allclose(V @ O, W_OV(weights, 0, 1).AB.T))
+True
+
 A state dict does not tell the whole model. Ask its `cfg`: attn_only must be True,
 normalization_type None ("LNPre" has no parameters that would show), attn_scale √d_head, and
 positional_embedding_type is what `positions` says here. Activations are not translated, and

@@ -1,23 +1,30 @@
 """The letters, the names and the shapes that every other file uses.
 
-Weights act on the left, as in the paper: a matrix has axes (out, in), a vector in the
-residual stream is a column, and `W_U @ W_OV @ W_E @ t` reads as the equation does.
+Matrices act on the left, as in the paper: W x, with axes (out, in). Products of matrices,
+`W_U @ W_OV @ W_E`, read as the equation does. Arrays of vectors stack them as rows, with
+axes (…, i, d), so that W x_i for every i is `x @ W.mT`, and (A ⊗ W) x is `A @ x @ W.mT`.
 
-Letters, one meaning everywhere:
+Letters, as axes and as indices:
 
     b  batch                      l  layer                 d  residual dimension (d_model)
     i  destination, query, row    h  head                  e  head dimension (d_head)
     j  source, key, column        g  earlier head          v  out token (a row of W_U)
     k  middle of a two-hop path   p  position in context   u  in token (a column of W_E)
+    T  tokens in a context        L  number of layers      H  heads in a layer
+
+(The arrays q, k, v are queries, keys and values; k in a signature is "how many".) Head 1.2
+is head 2 of layer 1, both counted from 0; the paper's labels do so too, its prose does not.
 
 Names, whose axes never change:
 
     t         one-hot tokens       (b, i, u)    never built: W_E t is a choice of columns
     x         residual stream      (b, i, d)    at any one place in the model
+    y         what W_Q, W_K read   (b, i, d)    x + p in "shortformer" mode, else x
     A         pattern of one head  (b, i, j)    A[i, j]: how much destination i reads source j
     W_QK      W_Q.mT @ W_K         (d, d)       which source a destination attends to
     W_OV      W_O @ W_V            (d, d)       what attending there writes
-    A ⊗ W     x ↦ A x Wᵀ                        A moves between positions, W between subspaces
+    A ⊗ W     x ↦ A x Wᵀ                        A moves between positions, W between subspaces;
+                                                not np.outer: on flattened x it is np.kron
     dname     gradient of a scalar with respect to `name`; it has the shape of `name`
 
 Paper: "Notation" and "Transformer Overview". This file computes nothing.
@@ -48,6 +55,8 @@ ACTIVATION_AXES = {              # in the order in which the model computes them
 }
 POSITIONS = ("shortformer", "standard", "none")
 DTYPES = ("float32", "float64", "complex128")
+# complex128 is for derivatives by complex step, f(W + 1e-100j).imag / 1e-100: hence maxima of
+# .real, and no abs, in `model`.
 
 
 class InputError(ValueError):
@@ -148,13 +157,8 @@ class Weights:
 class Activations:
     """Every intermediate of a forward pass, or (as `dacts`) the gradient of each.
 
-    Axes, with l = n_layers (see `ACTIVATION_AXES`):
-
-    residual : (l+1, b, i, d)   residual[0] enters layer 0, residual[l] is unembedded
-    q, k, v, z : (l, b, h, i, e)
-    scores : (l, b, h, i, j)    q·k / √d_head; finite and not masked
-    pattern : (l, b, h, i, j)   rows sum to 1; 0 where j > i
-    logits : (b, i, v)
+    Arrays with the axes of `ACTIVATION_AXES`; the first is the layer. residual[0] enters
+    layer 0, residual[-1] is unembedded.
 
     As gradients: `residual[l]` sums everything that x reaches; `pattern` is the gradient
     with respect to each entry, also those the mask sets to 0; that of `scores` is 0 there.
@@ -177,7 +181,7 @@ def check_axes(name, array, axes, sizes):
     """
     known = [f"{axis}={sizes[axis]}" for axis in axes if axis in sizes]
     agree = array.ndim == len(axes) and all(
-        size == sizes.get(axis, size) and size >= (axis != "n_layers")
+        size == sizes.get(axis, size) and (size >= 1 or axis == "n_layers")
         for axis, size in zip(axes, array.shape))
     if not agree:
         raise InputError(f"{name} must have axes ({', '.join(axes)})"

@@ -100,9 +100,9 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
     """Train a model of `n_layers` on `text`, write it as `output`, and return it.
 
     seed : of the weights, the batches and the measurements. resume : go on from the
-    checkpoint that an interrupted run left beside `output`. report : gets a line for each
-    measurement. A checkpoint is a model file too; it goes when the model is there. A file
-    that exists is overwritten only by `force`.
+    checkpoint that an interrupted run left beside `output`; layers, steps and seed are its.
+    report : gets a line for each measurement. A checkpoint is a model file too; it goes when
+    the model is there. A file that exists is overwritten only by `force`.
     """
     checkpoint = f"{output}.checkpoint"
     if resume:
@@ -113,6 +113,7 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
     else:
         recipe = Recipe(steps=steps or STEPS, seed=seed)
         state, log = begin(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed)), []
+    seed = state.recipe.seed
     metadata = {"minicircuits": minicircuits.__version__, "python": platform.python_version(),
                 "numpy": np.__version__, "scipy": scipy.__version__, "seed": seed,
                 "text_sha256": text.digest, "recipe": asdict(state.recipe), "log": log}
@@ -138,7 +139,8 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
                     log.append(row)
     except KeyboardInterrupt:
         progress.clear()
-        report(f"  interrupted; to go on: minicircuits train -o {output} --resume")
+        report(f"  interrupted; to go on: minicircuits train -o {output} --resume "
+               "(with the same --text)")
         raise
     model = Model(weights, text.tokenizer, metadata)
     save_model(output, *model, force)
@@ -147,17 +149,17 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
 
 
 def log_line(row, before):
-    """A measurement as a line; where prefix matching first passes 0.1, it says so."""
+    """A measurement as a line, marked where prefix matching (on blocks of 29) passes 0.1."""
     def formed(row):
         return row["prefix_matching"] > 0.1
-    mark = "  ← induction" if formed(row) and not any(map(formed, before)) else ""
+    mark = "  ← over 0.1" if formed(row) and not any(map(formed, before)) else ""
     return (f"  {row['step']:>5} {row['seconds']:>6.0f} s {row['loss']:>8.3f} "
             f"{row['validation']:>10.3f} {row['in_context']:>10.2f} "
             f"{row['previous_token']:>10.2f} {row['prefix_matching']:>10.2f}{mark}")
 
 
 LOG_HEADING = (f"  {'step':>5} {'time':>8} {'loss':>8} {'held-out':>10} {'in context':>10} "
-               f"{'previous':>10} {'induction':>10}")
+               f"{'previous':>10} {'prefix':>10}")
 
 
 class Progress:

@@ -8,13 +8,14 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
-from minicircuits.model.transformer import forward, init_weights
+from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.report import figures, terminal
 from minicircuits.runs import LOG_HEADING, SHAPE, prepare, run
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
 from minicircuits.training.model_file import load_model
 
 NAMES = ("zero_layers", "one_layer", "two_layers")
+EXACT = 1e-12         # relative, in float64
 SENTENCE = "the small cat saw the old dog and the small"
 
 
@@ -35,8 +36,11 @@ def tour(options):
     write_json(options, results)
     print(terminal.heading("Where things are"))
     print(f"  weights, tokenizers and training logs: {folder}/")
-    print(f"  look at the heads again:               minicircuits heads {outputs[-1]}")
-    print("  train on a text of your own:           minicircuits tour --text FILE_OR_FOLDER")
+    print("  to look at the heads again:",
+          f"    minicircuits heads {outputs[-1]}",
+          "  to train on a text of your own:",
+          "    minicircuits tour --text FILE_OR_FOLDER", sep="\n")
+    return status(*results.values())
 
 
 def train(options):
@@ -58,7 +62,19 @@ def heads(options):
     check_json(options)
     model = load_model(options.model)
     text = read(options, model)
-    write_json(options, take_apart(model, text, options.seed))
+    results = take_apart(model, text, options.seed)
+    write_json(options, results)
+    return status(results)
+
+
+def status(*results):
+    """The exit status: 1 if some sum over paths was not what the forward pass gave."""
+    errors = [found.get("exactness", found)[name] for found in results
+              for name in ("logits", "scores", "patterns", "rebuilt_logits")]
+    if all(error <= EXACT for error in errors):
+        return 0
+    print(f"  NOT EXACT: a relative difference of {max(errors):.1e} is more than {EXACT}")
+    return 1
 
 
 def check_json(options):
@@ -101,8 +117,9 @@ def before_training():
     tokens = np.array([[START, *map(words.index, SENTENCE.split())]])
     acts = forward(induction_by_k_composition(len(words), tokens.shape[1]), tokens)
     print(f"  {SENTENCE} …", "",
-          "  Head 0.0 tells each word which one came before it. Head 1.0 looks for words that",
-          "  came after an earlier copy of the present word, and says what it finds:", sep="\n")
+          "  Head 0.0 tells each word which one came before it. Head 1.0 looks for words",
+          "  that came after an earlier copy of the present word, and says what it finds:",
+          sep="\n")
     for i, row in enumerate(acts.pattern[1, 0, 0]):
         if row[START] < 1:
             found = ", ".join(f"{words[tokens[0, j]]} ({row[j]:.2f})" for j in row.nonzero()[0])
@@ -117,7 +134,7 @@ def take_apart(model, text, seed):
     weights, show = model.weights.astype(np.float64), model.tokenizer.show
     start, contexts = model.tokenizer.start, text.validation
     results = {"losses": {**text.baselines, f"this model, {layers(weights)}":
-                          model.metadata["log"][-1]["validation"]},
+                          float(loss(weights, contexts))},
                "exactness": figures.exactness(weights, contexts[:1])}
     show_section("Held-out loss", terminal.losses(results["losses"]))
     show_section("Is the algebra exact on it?", terminal.exactness(results["exactness"]))
@@ -145,9 +162,9 @@ def show_section(title, lines):
 
 def zero_layers(weights, text, show, seed):
     """The bigram table, beside the text's own and beside the best one of this rank."""
-    letters = [token for token in np.argsort(-text.counts.sum(0), kind="stable").tolist()
-               if sum(map(str.isalpha, show(token))) >= 3 and token != text.tokenizer.start][:8]
-    rows = figures.next_tokens(weights, text.counts, letters)
+    words = [token for token in np.argsort(-text.counts.sum(0), kind="stable").tolist()
+             if sum(map(str.isalpha, show(token))) >= 3 and token != text.tokenizer.start][:8]
+    rows = figures.next_tokens(weights, text.counts, words)
     reached = float(zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0])
     best = fit_zero_layer(text.counts, weights.d_model, np.random.default_rng(seed))
     show_section("Its bigram table W_U W_E, and the text's", terminal.next_tokens(rows, show))
@@ -159,6 +176,8 @@ def zero_layers(weights, text, show, seed):
 def two_layers(weights, rows, contexts, start, show, seed):
     """Composition, induction and term importance, and one prediction as a ledger."""
     induction, previous = figures.best_heads(rows)
+    names = terminal.name(induction), terminal.name(previous)
+    induction, previous = ((row["layer"], row["head"]) for row in (induction, previous))
     results = {"induction_head": induction, "previous_token_head": previous,
                "composition": figures.composition(weights),
                "importance": figures.importance(weights, contexts[:16]),
@@ -166,7 +185,6 @@ def two_layers(weights, rows, contexts, start, show, seed):
                "gaps": figures.removals(weights, start, induction, previous, seed),
                "removed": figures.removal_losses(weights, contexts[:16], [induction, previous]),
                "prediction": figures.prediction(weights, contexts[:16], induction)}
-    names = "{}.{}".format(*induction), "{}.{}".format(*previous)
     show_section("Who reads whom: composition scores",
                  terminal.composition(results["composition"]))
     show_section("How much each order of terms matters (patterns frozen)",

@@ -1,6 +1,7 @@
 """The command line as its user meets it: what it prints, what it leaves, how it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import minicircuits as mc
+from minicircuits import tour
 from minicircuits.cli import main
 from minicircuits.training.model_file import load_model, save_model
 from minicircuits.training.tokenizer import train_tokenizer
@@ -22,8 +24,9 @@ def toured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toured")
     done = subprocess.run(
         [sys.executable, "-m", "minicircuits", "tour", "--text", PACKAGE, "--steps", "3",
-         "-o", folder / "tour", "--json", folder / "tour.json"],
-        capture_output=True, text=True, cwd=PACKAGE.parent, encoding="utf-8")
+         "-o", "tour", "--json", "tour.json"],
+        capture_output=True, text=True, cwd=folder, encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "PYTHONIOENCODING": "utf-8"})
     return folder, done
 
 
@@ -62,7 +65,14 @@ def test_model_files_say_nothing_of_this_machine(toured):
 def test_heads_reads_a_model_of_the_tour(toured, capsys):
     folder, _ = toured
     assert main(["heads", str(folder / "tour" / "one_layer.npz"), "--text", str(PACKAGE)]) == 0
-    assert "0.7" in capsys.readouterr().out
+    assert "\n  0.3  " in capsys.readouterr().out
+
+
+def test_a_sum_that_is_not_exact_ends_in_status_1(toured, capsys, monkeypatch):
+    folder, _ = toured
+    monkeypatch.setattr(tour, "EXACT", 1e-20)
+    assert main(["heads", str(folder / "tour" / "one_layer.npz"), "--text", str(PACKAGE)]) == 1
+    assert "NOT EXACT" in capsys.readouterr().out
 
 
 def refused(capsys, *arguments):

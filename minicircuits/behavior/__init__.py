@@ -1,1 +1,4 @@
-"""What heads do on tokens, and what is lost without them: where both rivers meet."""
+"""What heads do on tokens, and what is lost without them.
+
+The first room that uses both `model` and `circuits`.
+"""

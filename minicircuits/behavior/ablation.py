@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.circuits.expansion import count_paths, logits_by_order
+from minicircuits.circuits.expansion import count_paths, expand_logits, logits_by_order
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.notation import check_head
@@ -18,14 +18,15 @@ class TermImportance(NamedTuple):
     """Losses (nats per token) with the paths up to an order only, patterns frozen.
 
     losses[n] has all paths of at most n heads: losses[0] the direct path alone, losses[-1]
-    the whole model. `given_direct` and `given_rest` are two marginal effects of a layer's
-    single heads: added to the direct path alone, and taken last from all single heads.
+    the whole model. `given_direct` and `given_others` are two marginal effects of a layer's
+    single heads (no virtual heads): on top of the direct path alone, and on top of the direct
+    path and the other layers' single heads.
     """
     losses: np.ndarray          # (order,) 0 … n_layers
     marginal: np.ndarray        # (order,): what order n takes off; the first: off ln d_vocab
     counts: list                # how many paths each order has
     given_direct: np.ndarray    # (l,)
-    given_rest: np.ndarray      # (l,)
+    given_others: np.ndarray    # (l,)
 
 
 def term_importance(weights, tokens):
@@ -48,15 +49,14 @@ def term_importance(weights, tokens):
     by_order = logits_by_order(weights, tokens, pattern)
     losses = np.array([loss_of(logits, tokens) for logits in by_order.cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
-    heads = [[(layer, head) for head in range(weights.n_heads)]
-             for layer in range(weights.n_layers)]
-    singles = [logits_by_order(without_heads(weights, sum(heads[:n] + heads[n + 1:], [])),
-                               tokens, pattern)[1] for n in range(weights.n_layers)]
-    direct, rest = by_order[0], sum(singles, by_order[0])
+    paths = expand_logits(weights, tokens, pattern)
+    singles = [sum(path.logits for path in paths if path.order == 1 and path.heads[0][0] == layer)
+               for layer in range(weights.n_layers)]
+    direct, all_singles = by_order[0], sum(singles, by_order[0])
     return TermImportance(
         losses, marginal, count_paths(weights),
         np.array([losses[0] - loss_of(direct + single, tokens) for single in singles]),
-        np.array([loss_of(rest - single, tokens) - losses[1] for single in singles]))
+        np.array([loss_of(all_singles - single, tokens) - losses[1] for single in singles]))
 
 
 def loss_of(logits, tokens):

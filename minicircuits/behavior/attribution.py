@@ -1,6 +1,6 @@
 """Which head and which source moved a logit; and one path patched, exactly.
 
-Paper: "Attention Heads as Independent and Additive": the heads' outputs are added, so each
+Paper: "Attention Heads are Independent and Additive": the heads' outputs are added, so each
 has an effect of its own on every logit. By path: `ledger`.
 """
 
@@ -12,14 +12,15 @@ from minicircuits.notation import InputError, check_head, check_tokens
 
 
 def head_effects(weights, tokens):
-    """What each head adds, by the residual stream alone, to the true next token's logit.
+    """What each head adds directly, not through later heads, to the true next token's logit.
 
     W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits; empty for contexts of one token.
-    Includes what earlier heads put into its values, not what it does through later heads.
-    Keeps every change of basis; one row added to every row of W_U moves it.
+    Includes what earlier heads put into its values.
+    Invariant under every change of basis; one row added to every row of W_U moves it.
     """
     tokens = check_tokens(weights, tokens)
-    written = toward_next_token(weights, tokens, weights.W_O)              # (l, b, h, i−1, e)
+    toward = weights.W_U[tokens[:, 1:]][:, None]                           # (b, 1, i−1, d)
+    written = toward @ weights.W_O[:, None]                                # (l, b, h, i−1, e)
     return (written * forward(weights, tokens).z[..., :-1, :]).sum(-1)
 
 
@@ -38,14 +39,8 @@ def source_effects(weights, tokens, layer, head):
     check_head(weights, layer, head)
     tokens = check_tokens(weights, tokens)
     acts = forward(weights, tokens)
-    written = toward_next_token(weights, tokens, weights.W_O[layer, head])      # (b, i−1, e)
+    written = weights.W_U[tokens[:, 1:]] @ weights.W_O[layer, head]        # (b, i−1, e)
     return acts.pattern[layer, :, head, :-1] * (written @ acts.v[layer, :, head].mT)
-
-
-def toward_next_token(weights, tokens, W_O):
-    """W_Oᵀ W_U[token_{i+1}]: (b, i−1, e) for one head, (l, b, h, i−1, e) for all."""
-    right = weights.W_U[tokens[:, 1:]]                                     # (b, i−1, d)
-    return right @ W_O if W_O.ndim == 2 else right[:, None] @ W_O[:, None]
 
 
 def patch_path(weights, tokens, other_tokens, sender, receiver=None, reads="qkv"):

@@ -6,9 +6,11 @@ Paper: "Skip-Trigrams", "Skip-Trigram "Bugs"".
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 
 from minicircuits.behavior.ablation import without_heads
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
+from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.model.transformer import forward
 from minicircuits.notation import check_head, check_tokens
 
@@ -41,9 +43,7 @@ def occurrences(weights, tokens, layer, head, source, destination, out):
 
 def next_probabilities(weights, tokens, out):
     """p(next token = out) at every place: (b, i)."""
-    logits = forward(weights, tokens).logits
-    logits = logits - logits.max(-1, keepdims=True)
-    return np.exp(logits[..., out]) / np.exp(logits).sum(-1)
+    return softmax(forward(weights, tokens).logits, axis=-1)[..., out]
 
 
 class Bug(NamedTuple):
@@ -67,8 +67,8 @@ def bugs(weights, tokens, layer, head, source, k=20):
     check_tokens(weights, [[source]])
     wanted = qk_circuit(weights, layer, head).columns(source)
     raised = ov_circuit(weights, layer, head).columns(source)
-    destinations = [int(d) for d in np.argsort(-wanted, kind="stable")[:k] if wanted[d] > 0]
-    outs = [int(o) for o in np.argsort(-raised, kind="stable")[:k] if raised[o] > 0]
+    destinations, outs = ([int(token) for token, value in zip(*strongest(column, k)) if value > 0]
+                          for column in (wanted, raised))
     after = np.logical_or.accumulate(tokens == source, axis=1)[:, :-2]     # seen before i ≥ 1
     pairs = zip(tokens[:, 1:-1][after].tolist(), tokens[:, 2:][after].tolist())
     real = set(pairs).intersection((d, o) for d in destinations for o in outs)

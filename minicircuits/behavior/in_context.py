@@ -18,6 +18,9 @@ from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 
 
+BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fits all of them
+
+
 def loss_by_position(weights, tokens):
     """mean_b −log p(token_{i+1} | tokens up to i) for every i < T−1: (i−1,), nats.
 
@@ -70,11 +73,11 @@ def random_blocks(d_vocab, block, repeats, batch, start, rng, shuffled=False):
     return np.concatenate([np.full((batch, 1), start), first, *later], axis=1)
 
 
-def induction_scores(weights, start, rng, blocks=(13, 29, 47), batch=16):
+def induction_scores(weights, start, rng, blocks=BLOCKS, batch=16):
     """The least prefix matching over several lengths of repeated random blocks: (l, h).
 
-    min_n of `prefix_matching_scores` on START and two blocks of n tokens. The stripe of an
-    induction head is n−1 back at every n; a head that looks a fixed distance back meets it
+    min_n of `prefix_matching_scores` on START and two blocks of n tokens. An induction head
+    attends n−1 back, whatever n is; a head that looks a fixed distance back meets it
     for one n at most, and scores about 0 here. Uniform attention: ln 2/n of the longest.
     Where the head looks, not that it copies: see `copying_score`, `ordered_versus_shuffled`.
 

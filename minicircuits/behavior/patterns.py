@@ -5,9 +5,9 @@ where such a head would look. Its score is the attention that falls on those pla
 score runs the model once; for several on the same tokens, run `forward` yourself and give
 `attention_on` its pattern and each mask.
 
-All scores keep changes of a head's basis, rotations of the residual stream and a constant
-added to every row of W_U. None keeps d_head padded with zeros: 1/√d_head changes, and with
-it the patterns. Where a head looks is not what it does there.
+All scores are invariant under changes of a head's basis, rotations of the residual stream
+and one row added to every row of W_U; none under padding d_head with zeros: 1/√d_head
+changes, and with it the patterns. Where a head looks is not what it does there.
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -69,7 +69,7 @@ def prefix_matching_scores(weights, tokens):
 
     Mean over the destinations that have an earlier copy, of A_ij summed over the followers
     of all copies (Olsson et al. 2022). Uniform attention scores about 1/n on repeated
-    blocks of n tokens (the mean of 1/(i+1); ln 2/n on the second block): compare with that.
+    blocks of n tokens (copies/(i+1), averaged; ln 2/n on a second block): compare with that.
     One block length cannot tell an induction head from a head that looks n−1 back: see
     `in_context.induction_scores`. Looking there is not copying from there.
 
@@ -165,8 +165,8 @@ def attended_token_scores(weights, tokens):
     written.
 
     Of these tokens and of the direct effect only; z holds all that reached the sources, where
-    `copying_score` takes their embeddings, for every token alike. Keeps a constant added to
-    every row of W_U, and every change of the head's basis.
+    `copying_score` takes their embeddings, for every token alike. Invariant under one row
+    added to every row of W_U, and under every change of the head's basis.
     """
     acts, tokens = forward(weights, tokens), np.asarray(tokens)
     scores = np.zeros((weights.n_layers, weights.n_heads), weights.dtype)

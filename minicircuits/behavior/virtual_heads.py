@@ -1,7 +1,8 @@
 """Virtual heads: what two or more heads, one after the other through values, do together.
 
 Paper: "Virtual Attention Heads". Their pattern and their circuit are those of a `Path` of
-order ≥ 2. Q- and K-composition are not here: they act inside the patterns.
+order ≥ 2. Q- and K-composition are not here: they act inside the patterns. So induction heads
+are not virtual heads.
 """
 
 from typing import NamedTuple
@@ -23,6 +24,11 @@ def virtual_heads(weights, tokens):
 
     Patterns are frozen, so this is the effect of the path alone. One cross-entropy a path:
     for models of more than two layers there are many.
+
+    >>> from minicircuits.circuits.hand_built import induction_by_k_composition
+    >>> virtual, = virtual_heads(induction_by_k_composition(4, 5), [[0, 1, 2, 3, 1]])
+    >>> virtual.heads, virtual.copying, virtual.importance
+    (((0, 0), (1, 0)), 0.0, 0.0)
     """
     acts = forward(weights, tokens)
     loss = loss_of(acts.logits, tokens)

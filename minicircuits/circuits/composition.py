@@ -1,4 +1,7 @@
-"""How much does a later head read of what an earlier head writes?
+"""How much does a later head h read of what an earlier head g writes?
+
+Q-composition: h's queries read it; K: its keys do. Both change where h attends. V: its values
+do, which makes a virtual head.
 
 Paper: "Three Kinds of Composition", "Path Expansion of Attention Scores QK Circuit".
 The erratum of the paper is about this file: a Frobenius norm, unlike a trace, changes when
@@ -17,12 +20,12 @@ def composition_scores(weights, kind):
 
     kind "Q": M = W_QKᵀ of the later head; "K": M = W_QK; "V": M = W_OV. Frobenius norms,
     scores in [0, 1], raw: random matrices of the same shapes give 1/√d_model in the root
-    mean square (`composition_baseline`). A head that is zero scores 0. Keeps every change
+    mean square (`composition_baseline`). A head that is zero scores 0. Invariant under every change
     of basis of a head (W_Q → M W_Q with W_K → M⁻ᵀ W_K, W_V → M W_V with W_O → W_O M⁻¹)
     and rotations of the residual stream. A large score shows overlap, not what it does.
 
-    Each M and each W_OV is first reduced, without changing any norm, to its thin factor:
-    ‖W_1ᵀ W_2‖ = ‖R W_2‖ where W_1ᵀ = Q R. So the pairs cost one product per two layers.
+    Each M = left · right is first reduced to its thin factor: if left = O R, the columns of O
+    orthonormal, then ‖M X‖ = ‖R right X‖. So the pairs cost one product a later layer.
 
     The erratum: W_QK W_OV = W_Qᵀ W_K W_O W_V may not be turned round into the small matrix
     W_K W_O W_V W_Qᵀ. That has the same trace and eigenvalues, and another norm:
@@ -43,7 +46,7 @@ def composition_scores(weights, kind):
         raise InputError(f"kind must be Q, K or V; got {kind!r}")
     left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
                    "V": (weights.W_O, weights.W_V)}[kind]
-    reader = unit(thin(left) @ right)                    # (l, h, e, d): R W, of M = Q R W
+    reader = unit(thin(left) @ right)                    # (l, h, e, d): M = O (R right)
     writer = unit(weights.W_O @ thin(weights.W_V.mT).mT)     # (l, g, d, e): W_O Rᵀ, of W_OV
     L, H, d = weights.n_layers, weights.n_heads, weights.d_model
     scores = np.zeros((L, H, L, H), weights.W_Q.real.dtype)
@@ -56,7 +59,7 @@ def composition_scores(weights, kind):
 
 
 def thin(W):
-    """R of W = Q R: ‖W X‖ = ‖R X‖ for any X, as the columns of Q are orthonormal."""
+    """R of W = O R: ‖W X‖ = ‖R X‖ for any X, as the columns of O are orthonormal."""
     return np.linalg.qr(W, mode="r")
 
 

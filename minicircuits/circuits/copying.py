@@ -1,6 +1,8 @@
 """Does a circuit raise the token it reads? Eigenvalues, and what they leave open.
 
-Paper: "Copying / primitive in-context learning", "Detecting Copying Behavior".
+Copying heads are not there to keep the present token, which the direct path does: they
+raise a token from elsewhere. Paper: "Copying / primitive in-context learning", "Detecting
+Copying Behavior".
 """
 
 from typing import NamedTuple
@@ -14,7 +16,8 @@ def copying_score(low_rank):
     """Σλ / Σ|λ| over the eigenvalues of a token-to-token circuit: a float in [−1, 1].
 
     +1 copies, −1 anti-copies, about 0 at random (standard deviation ≈ 1.5/d_head). Σλ is
-    the trace, so that nothing decides which λ "are" 0; a zero matrix scores 0. Keeps any
+    the trace, so that nothing decides which λ "are" 0; a matrix whose eigenvalues are all
+    rounding (zero, or nilpotent) scores 0. Invariant under any
     similarity W → M W M⁻¹ and transposition, hence cannot see [out, source] swapped; one
     row added to every row of W_U does change it. Uses W_U as it is, not centred.
 
@@ -43,11 +46,18 @@ def copying_companions(low_rank, k=10):
     """How often a token is really its own top output. Square circuits, streamed by source.
 
     One row added to every row of W_U changes the mean of the diagonal and the mean
-    entry alike, and no ranking: all three keep it, unlike `copying_score`.
+    entry alike, and no ranking: none of the three moves, unlike `copying_score`.
 
     >>> from minicircuits import LowRank
     >>> copying_companions(LowRank(np.eye(4), np.eye(4)), k=1)
     Companions(diagonal_excess=0.75, top_own=1.0, top_k_own=1.0)
+
+    Copying can be shared, so that two heads together copy what neither does alone:
+
+    >>> Id = np.eye(4)
+    >>> first, second = LowRank(Id[:, :2], Id[:2]), LowRank(Id[:, 2:], Id[2:])
+    >>> copying_companions(first).top_own, copying_companions(first + second).top_own
+    (0.5, 1.0)
     """
     own, n = low_rank.diagonal(), low_rank.shape[1]
     if low_rank.shape != (n, n):

@@ -4,10 +4,11 @@ Multiply out the model's product form
 
     logits = (Id ⊗ W_U) Π_l (Id + Σ_h A^{l,h} ⊗ W_OV^{l,h}) (Id ⊗ W_E) t
 
-and each term is a path: from the tokens through one head, or none, in every layer. By the
-mixed product its heads compose on each side of ⊗ alone: (A^h A^g) ⊗ (W_U W_OV^h W_OV^g W_E).
-Exact for frozen patterns, whatever they are, so it cannot see a wrong mask; that the
-patterns follow from the weights too is `rebuild`, in `score_expansion`.
+(later layers to the left) and each term is a path: from the tokens through one head, or none,
+in every layer. By the mixed product its heads compose on each side of ⊗ alone:
+(A^h A^g) ⊗ (W_U W_OV^h W_OV^g W_E). Exact for frozen patterns, whatever they are, so it
+cannot see a wrong mask; that the patterns follow from the weights too is `rebuild`, in
+`score_expansion`.
 
 Paper: "Path Expansion of Logits", "Virtual Attention Heads", "Two-Layer Attention-Only
 Transformers". In "shortformer" mode positions act through the patterns only; in "standard"
@@ -81,11 +82,11 @@ class Path:
 
     @property
     def logits(self):
-        """A t Wᵀ: this path's share of the logits, (b, i, v)."""
-        t_W = self.W.columns(self.tokens)
-        if self.W_of_positions is not None:
-            t_W = t_W + self.W_of_positions.columns(np.arange(self.tokens.shape[1]))
-        return self.A @ t_W
+        """A t Wᵀ (and the positions' part): this path's share of the logits, (b, i, v)."""
+        read, W_p = self.W.columns(self.tokens), self.W_of_positions
+        if W_p is not None:
+            read = read + W_p.columns(np.arange(self.tokens.shape[1]))
+        return self.A @ read
 
 
 def label(heads):
@@ -180,14 +181,17 @@ def logits_by_order(weights, tokens, pattern):
 
 
 class Ledger(NamedTuple):
-    """One logit as a sum over paths (rows) and the positions they read (columns)."""
-    heads: list                  # of each path, as `Path.heads`
+    """One logit as a sum over paths (rows) and the positions they read (columns).
+
+    In "standard" mode an entry has what the token and what its position contributes.
+    """
+    paths: list                  # `Path.heads` of each
     contributions: np.ndarray    # (path, j); Σ is the logit
 
     def strongest(self, k):
-        """The k entries of largest |contribution|: (heads, source position, contribution)."""
+        """The k entries of largest |contribution|: (path, source position, contribution)."""
         flat = np.argsort(-np.abs(self.contributions), axis=None, kind="stable")[:k]
-        return [(self.heads[row], int(j), float(self.contributions[row, j]))
+        return [(self.paths[row], int(j), float(self.contributions[row, j]))
                 for row, j in zip(*np.unravel_index(flat, self.contributions.shape))]
 
 

@@ -14,7 +14,7 @@ from minicircuits.notation import InputError, check_head
 def W_QK(weights, layer, head):
     """W_Qᵀ W_K, a bilinear form [destination, source] on the residual stream: (d, d).
 
-    scores_ij = x_iᵀ W_QK x_j / √d_head: the scale is the score's, never the matrix's.
+    scores_ij = x_iᵀ W_QK x_j / √d_head: the scale is the score's, not the matrix's.
     """
     check_head(weights, layer, head)
     return LowRank(weights.W_Q[layer, head].mT, weights.W_K[layer, head])
@@ -37,8 +37,8 @@ def direct_path(weights):
 def ov_circuit(weights, layer, head):
     """W_U W_OV W_E (v, u) [out, source]: what attending to the source does to the logits.
 
-    In logits, at full attention. Of the embedding alone: what earlier heads have put into the
-    source is the business of `expand_logits`.
+    An entry is what the head adds to a logit if all its attention is on the source. Of the
+    embedding alone: what earlier heads have put there is the business of `expand_logits`.
 
     >>> import numpy as np
     >>> import minicircuits as mc
@@ -63,6 +63,8 @@ def qk_circuit(weights, layer, head):
     >>> table = qk_circuit(weights, 0, 1).AB
     >>> mc.relative_error(table[np.ix_([3, 0, 5], [3, 0, 5])], scores) < 1e-12
     True
+    >>> bool(np.allclose(table, table.T))         # wanting is not mutual
+    False
     """
     return weights.W_E.mT @ W_QK(weights, layer, head) @ weights.W_E
 

@@ -17,7 +17,8 @@ from minicircuits.notation import InputError
 def matching_circuit(weights, earlier, later):
     """W_Eᵀ W_QK^h W_OV^g W_E (u, u) [destination token, token that g read for the source].
 
-    The K-composition term of `expand_scores`, without its 1/√d_head. A large diagonal means
+    The K-composition term of `expand_scores`, without its 1/√d_head. If g attends one back,
+    which the weights alone do not say (`previous_token_scores` does), a large diagonal means
     "attend to what came after an earlier copy of me". earlier, later : (layer, head).
 
     >>> from minicircuits.circuits.hand_built import induction_by_k_composition

@@ -16,9 +16,12 @@ from minicircuits.notation import InputError
 class LowRank:
     """The matrix A @ B, kept as its factors A (m, r) and B (r, n).
 
+    (A and B as in TransformerLens's FactoredMatrix; everywhere else A is a pattern.)
+
     `W_U @ LowRank(W_O, W_V) @ W_E` reads as the equation does: with a matrix or another
     LowRank on either side the result is a LowRank, factored where it is narrowest; with a
-    vector, or with a batch (b, i, d) as in `A @ x @ W.mT`, it is an array. `+` adds, `*`
+    vector, or with a batch (b, i, d) as in `pattern @ x @ W.mT`, it is an array (so give a
+    single context (i, d) its batch axis). `+` adds, `*`
     scales by a number, `W[v, u]` is one element (or many, for index arrays that
     broadcast), and `.AB` is the dense matrix, when you can afford it.
 
@@ -128,7 +131,7 @@ class LowRank:
         return Q_A, R_A @ R_B.conj().mT, Q_B
 
     def svd(self):
-        """U (m, r), S (r,) descending, Vᴴ (r, n) with U·diag(S)·Vᴴ = A B; r ≤ rank bound.
+        """U (m, s), S (s,) descending, Vᴴ (s, n) with U·diag(S)·Vᴴ = A B; s = min(m, r, n).
 
         Singular vectors have no sign of their own: here the largest entry of each column
         of U is real and positive. Of equal singular values only the span is determined.

@@ -26,7 +26,8 @@ from minicircuits.notation import Weights, check_head, check_pattern, check_toke
 class Side:
     """A path into what a head reads, (A ⊗ W) t, from the tokens or from the positions.
 
-    `x` is kept once computed, for the many terms that share a side.
+    (A `Path` of the logits has both in one, in "standard" mode; here each is a side of its
+    own.) `x` is kept once computed, for the many terms that share a side.
     """
 
     source: str                                # "token" or "position"
@@ -62,33 +63,33 @@ class ScoreTerm:
     """One path on the query side, one on the key side: (A_q t) W (A_k t)ᵀ.
 
     Axes of W: [what the query side starts from, what the key side starts from], each a
-    token u or a position p; 1/√d_head is in it.
+    token u or a position p. Unlike W_QK and `qk_circuit` it has 1/√d_head in it.
     """
 
-    q: Side
-    k: Side
+    query: Side
+    key: Side
     layer: int
     head: int
 
     @property
     def label(self):
-        return f"{self.q.label} · {self.k.label}"
+        return f"{self.query.label} · {self.key.label}"
 
     @property
     def kind(self):
         """Heads on which side: "neither", "Q", "K" or "both"."""
-        return (("neither", "K"), ("Q", "both"))[bool(self.q.heads)][bool(self.k.heads)]
+        return (("neither", "K"), ("Q", "both"))[bool(self.query.heads)][bool(self.key.heads)]
 
     @property
     def W(self):
-        QK = W_QK(self.q.weights, self.layer, self.head)
-        return product(self.q.W.mT, QK, self.k.W) * (1 / sqrt(self.q.weights.d_head))
+        QK = W_QK(self.query.weights, self.layer, self.head)
+        return product(self.query.W.mT, QK, self.key.W) * (1 / sqrt(self.query.weights.d_head))
 
     @property
     def scores(self):
         """This term's share of the scores, (b, i, j), not masked."""
-        QK = W_QK(self.q.weights, self.layer, self.head)
-        return bilinear(self.q.x, QK, self.k.x) / sqrt(self.q.weights.d_head)
+        QK = W_QK(self.query.weights, self.layer, self.head)
+        return bilinear(self.query.x, QK, self.key.x) / sqrt(self.query.weights.d_head)
 
 
 def bilinear(x, W, y):
@@ -127,8 +128,8 @@ def expand_scores(weights, tokens, pattern, layer, head):
     check_head(weights, layer, head)
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
-    both = sides(weights, tokens, pattern, layer)
-    return [ScoreTerm(q, k, layer, head) for q in both for k in both]
+    paths = sides(weights, tokens, pattern, layer)
+    return [ScoreTerm(query, key, layer, head) for query in paths for key in paths]
 
 
 class TermShare(NamedTuple):

@@ -35,7 +35,7 @@ def source_scores(weights, layer, head, token_probabilities):
     The ranking of the paper's head dump. 0 where either maximum is not positive (their
     product could be). token_probabilities : (u,), unigram. At any vocabulary: streamed.
 
-    Keeps every change of basis. One row added to every row of W_U, or a constant added to
+    Invariant under every change of basis. One row added to every row of W_U, or a constant added to
     a destination's row of QK (which changes no pattern), does change the ranking.
     """
     check_axes("token_probabilities", np.asarray(token_probabilities), ("d_vocab",),
@@ -58,6 +58,12 @@ def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
     >>> found, = skip_trigrams(weights, 0, 0, np.full(6, 1 / 6), k=1)
     >>> found.source, found.destinations.tolist(), found.outs.tolist()
     (1, [2], [3])
+
+    "…" is any distance, and adjacent counts:
+
+    >>> import minicircuits as mc
+    >>> [int(mc.forward(weights, [t]).logits[0, -1].argmax()) for t in ([0, 1, 2], [0, 1, 4, 5, 2])]
+    [3, 3]
     """
     scores = source_scores(weights, layer, head, token_probabilities)
     sources = np.argsort(-scores, kind="stable")[:n_sources]

@@ -1,6 +1,6 @@
 """One layer of attention heads, forward and backward: x ↦ Σ_h (A^h ⊗ W_O^h W_V^h) x.
 
-Paper: "Attention Heads as Independent Additive Operations". A head moves information from
+Paper: "Attention Heads are Independent and Additive". A head moves information from
 every source j to a destination i ≥ j; the heads of a layer read the same x and their
 outputs are added.
 """
@@ -28,10 +28,10 @@ def attention(x, p, W_Q, W_K, W_V, W_O):
     W_Q, W_K, W_V : (h, e, d); W_O : (h, d, e), the layer's own. Returns (b, i, d), Heads.
     """
     rescale = 1 / sqrt(W_Q.shape[-2])
-    x, y = x[:, None], (x + p)[:, None]              # (b, 1, i, d): the same for every head
-    q = y @ W_Q.mT                                   # 1  q = W_Q (x + p)
-    k = y @ W_K.mT                                   # 2  k = W_K (x + p)
-    v = x @ W_V.mT                                   # 3  v = W_V x
+    y = x + p
+    q = y[:, None] @ W_Q.mT                          # 1  q = W_Q y, for every head
+    k = y[:, None] @ W_K.mT                          # 2  k = W_K y
+    v = x[:, None] @ W_V.mT                          # 3  v = W_V x
     scores = (q * rescale) @ k.mT                    # 4  scores_ij = q_i·k_j / √d_head
     pattern = causal_softmax(scores)                 # 5  A = softmax*(scores)
     z = pattern @ v                                  # 6  z_i = Σ_j A_ij v_j
@@ -40,7 +40,10 @@ def attention(x, p, W_Q, W_K, W_V, W_O):
 
 
 def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads):
-    """From dout (b, i, d) the gradients of x, p (each (b, i, d)), the four weights, Heads."""
+    """From dout (b, i, d): dx, dp, the gradients of the four weights, and `Heads` of gradients.
+
+    dp is (b, i, d): not yet summed over the contexts, which share p.
+    """
     rescale = 1 / sqrt(W_Q.shape[-2])
     q, k, v, _, pattern, z = heads
     y = x + p
@@ -55,7 +58,7 @@ def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads):
     # 4  scores_ij = q_i·k_j / √d_head
     dq = dscores @ (k * rescale)
     dk = dscores.mT @ (q * rescale)
-    # 3  v = W_V x,  2  k = W_K (x + p),  1  q = W_Q (x + p)
+    # 3  v = W_V x,  2  k = W_K y,  1  q = W_Q y
     dW_V = np.tensordot(dv, x, ((0, 2), (0, 1)))                      # bhie,bid->hed
     dW_K = np.tensordot(dk, y, ((0, 2), (0, 1)))
     dW_Q = np.tensordot(dq, y, ((0, 2), (0, 1)))
@@ -67,8 +70,16 @@ def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads):
 def causal_softmax(scores, band=32):
     """softmax*: A_ij = exp(scores_ij) / Σ_{j'≤i} exp(scores_ij') for j ≤ i, else exactly 0.
 
-    Each row is shifted by its largest *allowed* score, so no finite score overflows. Rows
-    go a band at a time, each with the columns it may see: what the mask hides costs nothing.
+    The same as softmax(where(tri, scores, −∞)). Each row is shifted by its largest *allowed*
+    score, so no finite score overflows. Rows go a band at a time, each with the columns it
+    may see: what the mask hides costs nothing.
+
+    A destination never reads what comes after it: in "Potter can fly", *can* may read
+    *Potter*, never the reverse.
+
+    >>> causal_softmax(np.zeros((2, 2)))
+    array([[1. , 0. ],
+           [0.5, 0.5]])
     """
     A = np.zeros_like(scores)
     for start in range(0, scores.shape[-1], band):
@@ -86,7 +97,8 @@ def causal_softmax(scores, band=32):
 def causal_softmax_backward(dA, A, z, dz):
     """dscores_ij = A_ij (dA_ij − Σ_j' A_ij' dA_ij'), where the sum is simply z_i·dz_i.
 
-    (dA_ij = dz_i·v_j, hence Σ_j A_ij dA_ij = dz_i·Σ_j A_ij v_j.) 0 where the mask is.
+    Holds where z = A v: dA_ij = dz_i·v_j, hence Σ_j A_ij dA_ij = dz_i·Σ_j A_ij v_j. 0 where
+    the mask is.
     """
     dscores = dA - (z * dz).sum(-1, keepdims=True)
     dscores *= A

@@ -1,4 +1,4 @@
-"""x = W_E t: tokens into the residual stream. Positions, in their three modes.
+"""x = W_E t: tokens into the residual stream. Columns of W_E and of W_pos, and back.
 
 Paper: "Transformer Overview" (embedding), "Zero-Layer Transformers". No formula here is
 deeper than a choice of columns; what each mode does with W_pos is in `transformer`.

@@ -1,8 +1,8 @@
 """Loss and gradients a batch slice at a time, the slices side by side on the cores.
 
 The loss is a mean over contexts, so it and its gradients are the weighted means of the
-slices'. A slice is small enough for its scores to stay in a core's cache, and two slices
-need two cores only if each matrix product keeps to one thread.
+slices'. A slice is small enough for its scores to stay in a core's cache. Slices run side by
+side without fighting for the cores only if each matrix product keeps to one thread.
 """
 
 import os
@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
-from minicircuits.model.transformer import run, run_backward
+from minicircuits.model.transformer import backward_lists, forward_lists
 from minicircuits.notation import InputError, Weights, check_tokens
 
 try:
@@ -50,17 +50,17 @@ def loss_and_gradients(weights, tokens, slices=None):
 
 def part_loss_and_gradients(weights, tokens):
     """The same for one slice: forward, loss, and back."""
-    acts = run(weights, tokens)
+    acts = forward_lists(weights, tokens)
     loss, probabilities = cross_entropy(acts.logits, tokens)
     dlogits = cross_entropy_backward(probabilities, tokens)
-    return loss, run_backward(weights, tokens, acts, dlogits)[0]
+    return loss, backward_lists(weights, tokens, acts, dlogits)[0]
 
 
 def mean(results, shares):
     """Σ share · (loss, gradients), added in order."""
     loss, total = 0, None
-    for share, (part, gradients) in zip(shares, results):
-        loss += part * share
+    for share, (slice_loss, gradients) in zip(shares, results):
+        loss += slice_loss * share
         if total is None:
             total = {name: dW * share for name, dW in gradients.items()}
         else:

@@ -1,10 +1,10 @@
 """The attention-only transformer: its four steps in order, and in reverse.
 
     x_0 = W_E t            x_{l+1} = x_l + Σ_h (A^{l,h} ⊗ W_OV^{l,h}) x_l
-    logits = W_U x_L       A^{l,h} = softmax*(x_l W_QK^{l,h} x_lᵀ / √d_head)
+    logits = W_U x_L       A^{l,h}_ij = softmax*_j (y_iᵀ W_QK^{l,h} y_j / √d_head)
 
-Positions are added in "standard" mode to x_0, in "shortformer" mode to what W_Q and W_K
-read in every layer. Paper: "Transformer Overview".
+Positions p = W_pos are added in "standard" mode to x_0, and y = x; in "shortformer" mode only
+to what W_Q and W_K read, y = x + p, in every layer. Paper: "Transformer Overview".
 """
 
 import numpy as np
@@ -22,10 +22,9 @@ def init_weights(n_layers, n_heads, d_model, d_head, d_vocab, n_ctx, positions, 
                  dtype=np.float64):
     """Weights to start training from, drawn from `rng`; n_ctx is unused without positions.
 
-    Matrices are N(0, 1/fan-in). Embeddings start small, N(0, 0.05²), and positions as
-    sinusoids of amplitude 2, as positions have to dominate the first patterns for a
-    previous-token head to form early. The same `rng` gives the same weights in every dtype,
-    up to rounding.
+    Matrices are N(0, 1/fan-in), embeddings small, N(0, 0.05²), and positions sinusoids of
+    amplitude 2. The same `rng` gives the same weights in every dtype, up to rounding. (The
+    tour's runs start from these with two changes: `runs.first_weights`.)
     """
     if positions not in POSITIONS:
         raise InputError(f"positions must be one of {', '.join(POSITIONS)}; got {positions!r}")
@@ -63,7 +62,7 @@ def forward(weights, tokens):
     or for a context longer than n_ctx. `loss` gives the loss, `backward` the gradients.
     """
     tokens = check_tokens(weights, tokens)
-    return stacked(run(weights, tokens), weights, tokens)
+    return stacked(forward_lists(weights, tokens), weights, tokens)
 
 
 def backward(weights, tokens, acts, dlogits):
@@ -76,18 +75,21 @@ def backward(weights, tokens, acts, dlogits):
     for name, logits in ("acts.logits", acts.logits), ("dlogits", dlogits):
         check_axes(name, logits, ("b", "i", "v"),
                    dict(zip("bi", tokens.shape), v=weights.d_vocab))
-    gradients, dacts = run_backward(weights, tokens, acts, dlogits)
+    gradients, dacts = backward_lists(weights, tokens, acts, dlogits)
     return gradients, stacked(dacts, weights, tokens)
 
 
 def loss(weights, tokens):
     """Mean next-token cross-entropy over the first T−1 positions: a scalar, in nats."""
     tokens = check_tokens(weights, tokens)
-    return cross_entropy(run(weights, tokens).logits, tokens)[0]
+    return cross_entropy(forward_lists(weights, tokens).logits, tokens)[0]
 
 
-def run(weights, tokens):
-    """The forward pass itself. Layered fields of its `Activations` are lists, by layer."""
+def forward_lists(weights, tokens):
+    """The forward pass itself. Layered fields of its `Activations` are lists, by layer.
+
+    So that `loss` and `slices`, which need no stacked arrays, copy none.
+    """
     x = embed(weights.W_E, tokens)                                          # 1
     p = 0 if weights.W_pos is None else positions(weights.W_pos, tokens.shape[1])
     if weights.positions == "standard":
@@ -102,7 +104,7 @@ def run(weights, tokens):
                        **by_step(heads))
 
 
-def run_backward(weights, tokens, acts, dlogits):
+def backward_lists(weights, tokens, acts, dlogits):
     """The same steps in reverse, from dlogits to every gradient; layered fields are lists."""
     shortformer = weights.positions == "shortformer"
     p = positions(weights.W_pos, tokens.shape[1]) if shortformer else 0

@@ -1,14 +1,14 @@
 """The figures of a report, a function each: plain numbers, lists and dicts, as JSON has them.
 
-Nothing is computed here that another room could: this file chooses and gathers. Trained
-weights come in float64, so that the exactness shown is that of the algebra.
+Trained weights come in float64, so that the exactness shown is that of the algebra.
 """
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
 from minicircuits.behavior.ablation import loss_without_heads, term_importance, without_heads
 from minicircuits.behavior.attribution import head_effects
-from minicircuits.behavior.in_context import (induction_scores, ordered_versus_shuffled,
+from minicircuits.behavior.in_context import (BLOCKS, induction_scores, ordered_versus_shuffled,
                                               random_blocks)
 from minicircuits.behavior.patterns import (duplicate_token_scores, first_token_scores,
                                             offset_profiles, position_share,
@@ -17,13 +17,11 @@ from minicircuits.behavior.virtual_heads import virtual_heads
 from minicircuits.circuits.composition import composition_baseline, composition_scores
 from minicircuits.circuits.copying import copying_companions, copying_score
 from minicircuits.circuits.expansion import expand_logits, label, ledger
-from minicircuits.circuits.heads import ov_circuit
+from minicircuits.circuits.heads import direct_path, ov_circuit
 from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_scores
 from minicircuits.circuits.skip_trigrams import skip_trigrams
 from minicircuits.model.transformer import forward
 from minicircuits.notation import relative_error
-
-BLOCKS = (13, 29, 47)     # block lengths: no single offset passes for induction on all
 
 
 def heads_of(weights):
@@ -58,10 +56,8 @@ def next_tokens(weights, counts, tokens, k=3):
 
     counts : (v, u), how often v came next after u in the training text.
     """
-    logits = forward(weights, np.asarray(tokens)[:, None]).logits[:, 0]
-    model = np.exp(logits - logits.max(-1, keepdims=True))
     rows = []
-    for token, likelihood in zip(tokens, model / model.sum(-1, keepdims=True)):
+    for token, likelihood in zip(tokens, softmax(direct_path(weights).columns(tokens), axis=-1)):
         text = counts[:, token] / counts[:, token].sum()
         rows.append({"token": int(token),
                      "model": [[int(v), float(likelihood[v])] for v in top(likelihood, k)],
@@ -76,19 +72,20 @@ def top(values, k):
 def head_table(weights, start, token_probabilities, tokens, seed):
     """For every head what it looks at on text and on repeated random tokens, and copies."""
     rng = np.random.default_rng(seed)
-    block = max(n for n in BLOCKS if weights.n_ctx is None or 1 + 2 * n <= weights.n_ctx)
-    random = random_blocks(weights.d_vocab, block, 2, 16, start, rng)
-    profiles = offset_profiles(weights, tokens)[..., :tokens.shape[1] // 2]   # see its docstring
+    induction = induction_scores(weights, start, rng)
+    random = random_blocks(weights.d_vocab, max(BLOCKS), 2, 16, start, rng)
+    profiles = offset_profiles(weights, tokens)
+    profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
     scores = {"previous": previous_token_scores(weights, random),
               "duplicate": duplicate_token_scores(weights, random),
-              "induction": induction_scores(weights, start, rng),
+              "induction": induction,
               "first": first_token_scores(weights, tokens),
               "by_position": position_share(weights, tokens)}
     rows = []
     for layer, head in heads_of(weights):
         circuit = ov_circuit(weights, layer, head)
         offset = int(profiles[layer, head].argmax())
-        rows.append({"head": label(((layer, head),)), "offset": offset,
+        rows.append({"layer": layer, "head": head, "offset": offset,
                      "at_offset": float(profiles[layer, head, offset]),
                      "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
@@ -123,33 +120,41 @@ def composition(weights):
 
 
 def best_heads(rows):
-    """The induction head, and the previous-token head of an earlier layer: (layer, head)."""
-    place = {row["head"]: tuple(map(int, row["head"].split("."))) for row in rows}
-    induction = max(rows, key=lambda row: row["induction"])       # in one layer: of a sort
-    earlier = [row for row in rows if place[row["head"]][0] < place[induction["head"]][0]]
-    previous = max(earlier or rows, key=lambda row: row["previous"])
-    return place[induction["head"]], place[previous["head"]]
+    """The rows of the best induction head after layer 0, and of the best previous-token head
+    before it. Whether they deserve their names, their scores say."""
+    induction = max((row for row in rows if row["layer"]), key=lambda row: row["induction"])
+    previous = max((row for row in rows if row["layer"] < induction["layer"]),
+                   key=lambda row: row["previous"])
+    return induction, previous
 
 
 def induction_split(weights, start, layer, head, seed, block=29):
     """One head's scores on repeated random tokens in four parts, on the stripe and off it.
 
-    On the stripe: the source that followed the earlier copy, i − (block − 1). Off it: all
-    other sources the destination may see. The part whose difference is largest carries it.
+    On the stripe: the source that followed the earlier copy, i − (block − 1). Off it: the mean
+    of all other sources the destination may see, so that a constant added to a destination's
+    scores, which changes no pattern, changes no difference. The part whose difference is
+    largest carries the stripe.
     """
     tokens = random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(seed))
     pattern = forward(weights, tokens).pattern
     split = split_scores(weights, tokens, pattern, layer, head)
     n = tokens.shape[1]
     i, j = np.ogrid[:n, :n]
-    later = i > block                       # destinations in the second block
-    stripe, others = later & (j == i - block + 1), later & (j <= i) & (j != i - block + 1)
-    parts = {name: {"stripe": float(part[:, stripe].mean()),
-                    "elsewhere": float(part[:, others].mean())}
+    stripe, others = j == i - block + 1, (j <= i) & (j != i - block + 1)
+
+    def mean_over_destinations(part, sources):
+        """Mean over the sources of each destination in the second block, then over those."""
+        later = slice(block + 1, None)
+        total = np.where(sources, part, 0)[:, later].sum(-1)
+        return float((total / sources[later].sum(-1)).mean())
+
+    parts = {name: {"stripe": mean_over_destinations(part, stripe),
+                    "elsewhere": mean_over_destinations(part, others)}
              for name, part in {**split._asdict(), "total": sum(split)}.items()}
     carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
     return {"parts": parts, "carrier": carrier, "block": block,
-            "on_stripe": float(pattern[layer, :, head][:, stripe].mean())}
+            "attention": mean_over_destinations(pattern[layer, :, head], stripe)}
 
 
 def removals(weights, start, induction, previous, seed):
@@ -175,22 +180,21 @@ def prediction(weights, tokens, head, k=8):
     with at least even odds, the one where the head added most to its logit.
     """
     acts = forward(weights, tokens)
-    logits, right = acts.logits[:, :-1], np.asarray(tokens)[:, 1:]
-    logits = logits - logits.max(-1, keepdims=True)
-    odds = np.take_along_axis(logits, right[..., None], -1)[..., 0] - np.log(
-        np.exp(logits).sum(-1))
+    following = np.asarray(tokens)[:, 1:]
+    log_p = np.take_along_axis(log_softmax(acts.logits[:, :-1], axis=-1), following[..., None],
+                               -1)[..., 0]
     effect = head_effects(weights, tokens)[head[0], :, head[1]]
-    confident = odds > min(np.log(0.5), odds.max() - 1e-9)     # or as confident as it gets
+    confident = log_p >= min(np.log(0.5), log_p.max())         # or as confident as it gets
     context, place = np.unravel_index(np.where(confident, effect, -np.inf).argmax(),
                                       effect.shape)
-    target = int(right[context, place])
+    target = int(following[context, place])
     one = slice(context, context + 1)
     entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
     strongest = entries.strongest(k)
     total = float(entries.contributions.sum())
     return {"context": tokens[context, :place + 1].tolist(), "target": target,
-            "probability": float(np.exp(odds[context, place])),
+            "probability": float(np.exp(log_p[context, place])),
             "logit": float(acts.logits[context, place, target]), "sum": total,
-            "entries": [[label(heads), source, value] for heads, source, value in strongest],
+            "entries": [[label(path), source, value] for path, source, value in strongest],
             "others": total - sum(value for *_, value in strongest),
             "count": entries.contributions[:, :place + 1].size - len(strongest)}

@@ -52,14 +52,24 @@ def next_tokens(rows, show):
 
 
 def heads(rows):
-    """What each head looks at, copies, and rests on."""
+    """What each head looks at, copies, and rests on, with a legend."""
     number = [("previous", "prev"), ("duplicate", "dupl"), ("induction", "induct"),
               ("first", "first"), ("by_position", "by pos"), ("copying", "copying")]
-    columns = [("head", lambda row: row["head"])]
-    columns += [(title, lambda row, name=name: f"{row[name]:.2f}") for name, title in number]
+    columns = [("head", name)]
+    columns += [(title, lambda row, key=key: f"{row[key]:.2f}") for key, title in number]
     columns += [("own top", lambda row: f"{row['top_own']:4.0%}"),
                 ("main offset", lambda row: f"−{row['offset']} ({row['at_offset']:.2f})")]
-    return table(rows, columns)
+    return table(rows, columns) + [
+        "  On repeated random tokens, attention: prev to the previous one, dupl to",
+        "  earlier copies, induct to what followed those. On the text: first to the",
+        "  first token, by pos how much of a pattern position explains, main offset",
+        "  where most goes. In weights: the copying score; own top, tokens that are",
+        "  their own top output."]
+
+
+def name(head):
+    """layer.head"""
+    return f"{head['layer']}.{head['head']}"
 
 
 def skip_trigrams(rows, show):
@@ -69,7 +79,7 @@ def skip_trigrams(rows, show):
     lines = []
     for row in rows:
         for n, entry in enumerate(row["skip_trigrams"]):
-            head = row["head"] if n == 0 else ""
+            head = name(row) if n == 0 else ""
             left = f"{cut(show(entry['source']), 14)} … {names(entry['destinations'])}"
             lines.append(cut(f"  {head:<4} {left:<39} → {names(entry['outs'])}", WIDTH))
     return lines
@@ -83,9 +93,9 @@ def importance(figures):
             figures["losses"], figures["marginal"], figures["counts"])):
         name = names[order] if order < len(names) else f"virtual heads of {order}"
         lines.append(f"  {name:<24}{terms:>6}{loss:>9.3f}{marginal:>11.3f}")
-    lines += [f"  layer {layer}'s single heads take off {direct:.3f} given the direct path, "
-              f"{rest:.3f} given the rest" for layer, (direct, rest) in enumerate(zip(
-                  figures["given_direct"], figures["given_rest"]))]
+    lines += [f"  layer {layer}: {direct:.3f} given the direct path, {others:.3f} given the other "
+              "layers' heads" for layer, (direct, others) in enumerate(zip(
+                  figures["given_direct"], figures["given_others"]))]
     return lines
 
 
@@ -111,23 +121,24 @@ def split(figures):
              "total": "total"}
     for name, title in names.items():
         part = figures["parts"][name]
-        mark = "  ← carries it" if name == figures["carrier"] else ""
+        mark = " ← carries" if name == figures["carrier"] else ""
         lines.append(f"  {title:<26}{part['stripe']:>14.2f}{part['elsewhere']:>12.2f}"
                      f"{part['stripe'] - part['elsewhere']:>13.2f}{mark}")
     return lines
 
 
 def removals(figures, induction, previous):
-    """What is left without the induction head, and without the head it listens to."""
+    """What is left without the induction head, and without the previous-token head."""
     gaps, losses = figures["gaps"], figures["removed"]
-    rows = [("whole model", gaps["whole"], None),
+    whole = dict.fromkeys(("frozen", "recomputed"), figures["importance"]["losses"][-1])
+    rows = [("whole model", gaps["whole"], whole),
             (f"without {induction}", gaps["without_induction"], losses[induction]),
             (f"without {previous}", gaps["without_previous"], losses[previous])]
     lines = [f"  {'':<16}{'ordered block cheaper by':>26}{'loss on text, patterns':>26}",
              f"  {'':<16}{'than a shuffled one':>26}{'frozen':>15}{'recomputed':>12}"]
-    for name, gap, loss in rows:
-        costs = f"{loss['frozen']:>15.3f}{loss['recomputed']:>12.3f}" if loss else ""
-        lines.append(f"  {name:<16}{gap:>20.2f} nats{costs}")
+    for title, gap, loss in rows:
+        lines.append(f"  {title:<16}{gap:>20.2f} nats{loss['frozen']:>16.3f}"
+                     f"{loss['recomputed']:>12.3f}")
     return lines
 
 

@@ -8,7 +8,7 @@ Arrays hold Python numbers (dtype object). Sums go through `math.fsum`, which ro
 Complex weights pass through and every step stays holomorphic (no conjugate, no absolute
 value, maxima on real parts), so that f(x + 1e-100j).imag / 1e-100 is a derivative.
 
-Paper: "Transformer Overview", "Attention Heads as Independent and Additive".
+Paper: "Transformer Overview", "Attention Heads are Independent and Additive".
 """
 
 import cmath

@@ -90,7 +90,7 @@ def check_term_importance(weights, tokens):
         added_first[layer] = losses[0] - looped_loss(weights, start + single, tokens)
         taken_last[layer] = looped_loss(weights, others, tokens) - losses[1]
     assert_close(found.given_direct, added_first, 1e-12, scale=1)
-    assert_close(found.given_rest, taken_last, 1e-12, scale=1)
+    assert_close(found.given_others, taken_last, 1e-12, scale=1)
 
 
 @settings(max_examples=40, deadline=None)
@@ -110,7 +110,7 @@ def test_term_importance_at_every_depth_in_every_mode(n_layers, positions):
     assert len(found.losses) == len(found.marginal) == len(found.counts) == n_layers + 1
     if n_layers == 1:           # nothing else to be given: both are the marginal effect
         assert abs(found.given_direct - found.marginal[1]) < 1e-12
-        assert abs(found.given_rest - found.marginal[1]) < 1e-12
+        assert abs(found.given_others - found.marginal[1]) < 1e-12
     if n_layers > 1:            # on random weights every number is another
         assert len({round(float(effect), 9) for effects in found[1::2] + found[4:]
                     for effect in effects}) == 3 * n_layers + 1
@@ -128,7 +128,7 @@ def test_virtual_heads_are_the_second_order():
     weights = two_back(4, 7)
     found = term_importance(weights, tokens)
     assert_close(found.losses, np.array([log(4), log(4), loss(weights, tokens)]), 1e-15, scale=1)
-    assert not (found.given_direct.any() or found.given_rest.any() or found.marginal[:2].any())
+    assert not (found.given_direct.any() or found.given_others.any() or found.marginal[:2].any())
 
 
 @pytest.mark.parametrize("build", [induction_by_k_composition, induction_by_pointers])
@@ -139,7 +139,7 @@ def test_a_head_that_only_steers_counts_for_nothing(build):
     assert gain > 0.1
     assert_close(found.marginal, np.array([0, gain, 0]), 1e-15, scale=1)
     assert_close(found.given_direct, np.array([0, gain]), 1e-15, scale=1)
-    assert_close(found.given_rest, np.array([0, gain]), 1e-15, scale=1)
+    assert_close(found.given_others, np.array([0, gain]), 1e-15, scale=1)
 
 
 def test_dtypes_follow_the_weights():
@@ -243,12 +243,12 @@ def test_bad_input_gets_an_error():
     assert abs(term_importance(weights, tokens.tolist()).losses[-1] - loss(weights, tokens)) < 1e-12
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def every_number(weights, tokens):
     found = term_importance(weights, tokens)
     alone = [loss_without_heads(weights, tokens, [(layer, 1)]) for layer in range(2)]
-    return np.concatenate([found.losses, found.given_direct, found.given_rest, *alone])
+    return np.concatenate([found.losses, found.given_direct, found.given_others, *alone])
 
 
 def renamed(weights, new):
@@ -300,14 +300,21 @@ def one_head_too_many(without_heads):
 
 
 @pytest.mark.parametrize("what, mistake", [
-    ("logits_by_order", not_frozen), ("logits_by_order", one_order_short),
-    ("cross_entropy", of_the_present_token), ("without_heads", one_head_too_many)])
-def test_the_checks_see_a_mistake(monkeypatch, what, mistake):
+    ("logits_by_order", one_order_short), ("cross_entropy", of_the_present_token)])
+def test_the_check_of_term_importance_sees_a_mistake(monkeypatch, what, mistake):
     case = random_case(8)
     check_term_importance(*case)
-    check_loss_without_heads(*case, [(0, 1)])
     monkeypatch.setattr(ablation, what, mistake(getattr(ablation, what)))
     with pytest.raises(AssertionError):
         check_term_importance(*case)
+
+
+@pytest.mark.parametrize("what, mistake", [
+    ("logits_by_order", not_frozen), ("logits_by_order", one_order_short),
+    ("cross_entropy", of_the_present_token), ("without_heads", one_head_too_many)])
+def test_the_check_without_heads_sees_a_mistake(monkeypatch, what, mistake):
+    case = random_case(8)
+    check_loss_without_heads(*case, [(0, 1)])
+    monkeypatch.setattr(ablation, what, mistake(getattr(ablation, what)))
     with pytest.raises(AssertionError):
         check_loss_without_heads(*case, [(0, 1)])

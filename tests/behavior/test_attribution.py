@@ -84,7 +84,7 @@ def test_an_effect_is_the_sum_of_the_ledgers_paths_that_end_in_the_head(case):
     for b, i in np.ndindex(tokens.shape[0], tokens.shape[1] - 1):
         book = ledger(weights, tokens[b:b + 1], pattern[:, b:b + 1], i, tokens[b, i + 1])
         scale = max(scale, np.abs(book.contributions).sum())
-        for heads, contributions in zip(book.heads, book.contributions):
+        for heads, contributions in zip(book.paths, book.contributions):
             if heads:
                 layer, head = heads[-1]
                 summed[layer, b, head, i] += contributions.sum()
@@ -289,7 +289,7 @@ def test_bad_tokens():
         patch_path(weights, tokens, tokens * 0 + 7, (0, 0))
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def every_effect(weights, tokens):
     return np.concatenate([head_effects(weights, tokens)[..., None], np.stack([
@@ -346,9 +346,7 @@ def on_first(mistake):
 
 
 @pytest.mark.parametrize("what, mistake", [
-    ("toward_next_token", lambda function: lambda weights, tokens, W_O: function(
-        weights, np.roll(tokens, 1, 1), W_O)),
-    ("toward_next_token", lambda function: lambda *args: function(*args)[..., ::-1]),
+    ("check_tokens", lambda function: lambda *args: np.roll(function(*args), 1, 1)),
     ("forward", lambda function: lambda weights, tokens: function(weights, tokens[:, ::-1])),
 ])
 def test_the_checks_of_effects_see_a_mistake(monkeypatch, what, mistake):

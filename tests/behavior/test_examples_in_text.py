@@ -281,7 +281,7 @@ def test_texts_too_short_for_two_skip_trigrams(length):
     assert bugs(weights, BOTH[:, 1:1 + length], 0, 0, KEEP) == []
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def test_examples_and_bugs_keep_bases():
     rng = np.random.default_rng(9)

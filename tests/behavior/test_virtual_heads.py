@@ -108,7 +108,7 @@ def test_bad_input():
         virtual_heads(weights, tokens * 0 + 7)
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def as_dict(found):
     return {virtual.heads: np.array([virtual.copying, virtual.importance]) for virtual in found}

@@ -3,11 +3,11 @@
     python tests/benchmarks/induction_over_seeds.py --seeds 5
 
 Columns: seconds and step at which prefix matching first passed 0.1 on blocks of 29; the
-best previous-token score of layer 0; the best head's prefix matching, the least over blocks
-of 13, 29 and 47 random tokens; its copying score; by how many nats per token an ordered
-second block is cheaper than a shuffled one, with all heads, without the induction head, and
-without the previous-token head (patterns recomputed); training seconds; and for one layer
-its best prefix matching.
+score of the best previous-token head of an earlier layer; the best head's prefix matching,
+the least over blocks of 13, 29 and 47 random tokens; its copying score; by how many nats per
+token an ordered second block is cheaper than a shuffled one, with all heads, without the
+induction head, and without the previous-token head (patterns recomputed); training seconds
+with the measurements along the way; and for one layer its best prefix matching.
 """
 
 import argparse
@@ -30,13 +30,13 @@ def two_layers(text, seed, folder):
     weights, start = model.weights.astype(np.float64), model.tokenizer.start
     rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(),
                               text.validation[:16], seed)
-    induction, previous = figures.best_heads(rows)
-    gaps = figures.removals(weights, start, induction, previous, seed)
-    row = rows[induction[0] * weights.n_heads + induction[1]]
+    row, earlier = figures.best_heads(rows)
+    gaps = figures.removals(weights, start, *((found["layer"], found["head"])
+                                              for found in (row, earlier)), seed)
     formed = [entry for entry in model.metadata["log"] if entry["prefix_matching"] > 0.1]
     first = (f"{formed[0]['seconds']:5.0f} s at {formed[0]['step']:4d}" if formed
              else "never".rjust(15))
-    return (f"{first}  {max(row['previous'] for row in rows):5.2f}  {row['induction']:9.2f}  "
+    return (f"{first}  {earlier['previous']:5.2f}  {row['induction']:9.2f}  "
             f"{row['copying']:7.2f}  {gaps['whole']:5.2f} {gaps['without_induction']:6.2f} "
             f"{gaps['without_previous']:6.2f}  {model.metadata['log'][-1]['seconds']:5.0f} s")
 

@@ -251,7 +251,7 @@ def test_random_scores_come_from_the_shapes_and_the_rng_alone():
     assert rounded.dtype == np.float32
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def agree(weights, other, kind):
     """True if all scores are kept, False if all change; a test expects one or the other."""

@@ -142,7 +142,7 @@ def test_only_square_circuits_have_a_score():
             assert "\n" not in str(caught.value)
 
 
-# Symmetries (paper.md, section 12), kept and broken as the docstring says.
+# Symmetries, kept and broken as the docstring says.
 
 def scores(weights):
     return np.array([[copying_score(ov_circuit(weights, layer, head))

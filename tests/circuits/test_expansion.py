@@ -230,10 +230,10 @@ def check_ledger(weights, tokens, pattern, destination, target):
     logit = dense.looped_logits(weights, tokens[0], pattern[:, 0])[destination, target]
     assert_close(book.contributions.sum(), np.asarray(logit), 1e-12,
                  np.abs(book.contributions).sum(), "the logit")
-    assert sorted(book.heads) == sorted(dense.paths(weights.n_layers, weights.n_heads))
-    assert list(map(len, book.heads)) == sorted(map(len, book.heads))
+    assert sorted(book.paths) == sorted(dense.paths(weights.n_layers, weights.n_heads))
+    assert list(map(len, book.paths)) == sorted(map(len, book.paths))
     x = dense.entering(weights, tokens[0]).reshape(-1, weights.d_model)
-    for heads, row in zip(book.heads, book.contributions):
+    for heads, row in zip(book.paths, book.contributions):
         r = weights.W_U[target]
         for layer, head in reversed(heads):
             r = r @ (weights.W_O[layer, head] @ weights.W_V[layer, head])
@@ -256,7 +256,7 @@ def test_ledger_of_a_logit(case, data):
 def test_ledger_and_paths_tell_the_same(case):
     weights, tokens, pattern = case
     book = ledger(weights, tokens[:1], pattern[:, :1], tokens.shape[1] - 1, 0)
-    by_heads = dict(zip(book.heads, book.contributions.sum(1)))
+    by_heads = dict(zip(book.paths, book.contributions.sum(1)))
     scale = np.abs(book.contributions).sum()
     for path in expand_logits(weights, tokens[:1], pattern[:, :1]):
         assert_close(np.asarray(by_heads[path.heads]), path.logits[0, -1, 0], 1e-12, scale)
@@ -266,14 +266,14 @@ def test_rows_of_a_ledger_come_in_the_order_of_the_paths():
     weights, tokens = random_case(3, b=1, n_layers=3)
     pattern = random_pattern(weights, tokens)
     paths = expand_logits(weights, tokens, pattern)
-    assert ledger(weights, tokens, pattern, 0, 0).heads == [path.heads for path in paths]
+    assert ledger(weights, tokens, pattern, 0, 0).paths == [path.heads for path in paths]
 
 
 def test_strongest_entries_of_a_ledger():
     weights, tokens = random_case(3, b=1)
     book = ledger(weights, tokens, random_pattern(weights, tokens), 2, 5)
     every = [(heads, j, book.contributions[row, j])
-             for row, heads in enumerate(book.heads) for j in range(4)]
+             for row, heads in enumerate(book.paths) for j in range(4)]
     every.sort(key=lambda entry: -abs(entry[2]))
     assert book.strongest(5) == every[:5]
     assert book.strongest(10 ** 6) == every and book.strongest(0) == []
@@ -286,7 +286,7 @@ def test_a_causal_ledger_has_nothing_after_its_destination():
     assert (book.contributions[:, 2:] == 0).all() and (book.contributions[1:, :2] != 0).all()
 
 
-# Symmetries (paper.md, section 12) of every path.
+# Symmetries of every path.
 
 def logits_of_paths(weights, tokens, pattern):
     return {path.heads: path.logits for path in expand_logits(weights, tokens, pattern)}

@@ -114,7 +114,7 @@ def test_positional_circuits_are_the_same_in_both_modes(positions):
         assert (one.AB == other.AB).all()
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def circuits_of(weights):
     positional = positional_qk_circuits(weights, 1, 2)

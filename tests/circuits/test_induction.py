@@ -54,8 +54,8 @@ def check_matching(weights, tokens, pattern, earlier, later):
     scale = dense_matching(magnitudes(weights), earlier, later).max()          # Σ |terms|
     assert_close(circuit.AB, expected, 1e-12, scale)
     term, = [term for term in expand_scores(weights, tokens, pattern, *later)
-             if term.kind == "K" and term.k.heads == (earlier,)
-             and (term.q.source, term.k.source) == ("token", "token")]
+             if term.kind == "K" and term.key.heads == (earlier,)
+             and (term.query.source, term.key.source) == ("token", "token")]
     assert_close(term.W.AB * sqrt(weights.d_head), expected, 1e-12, scale)
 
 
@@ -207,7 +207,7 @@ def test_nearest_matches_in_bounded_memory():
     assert peak < 6 << 20
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def pair_scores(weights):
     return np.array([induction_eigenvalues(weights, (0, g), (1, h))

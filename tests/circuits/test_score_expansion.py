@@ -109,7 +109,7 @@ def check_each_term(weights, tokens, pattern, layer, head):
     for term in expand_scores(weights, tokens, pattern, layer, head):
         for b, (ids, A) in dense.contexts(tokens, pattern):
             n, started, x = len(ids), {}, {}
-            for name, side in ("q", term.q), ("k", term.k):
+            for name, side in ("q", term.query), ("k", term.key):
                 heads = dense.path_operator(weights, A, side.heads)
                 start = dense.sources(weights, ids)[side.source]
                 x[name] = (heads @ start).reshape(n, -1)
@@ -144,12 +144,12 @@ def test_terms_of_the_paper_in_its_own_letters(case):
     E, QK = weights.W_E, weights.W_Q[1, 0].T @ weights.W_K[1, 0] / sqrt(weights.d_head)
     OV = [W_O @ W_V for W_O, W_V in zip(weights.W_O[0], weights.W_V[0])]
     for term in expand_scores(weights, tokens, pattern, 1, 0):
-        if (term.q.source, term.k.source) == ("token", "token"):
+        if (term.query.source, term.key.source) == ("token", "token"):
             W = {"neither": lambda: E.T @ QK @ E,
-                 "Q": lambda: E.T @ OV[term.q.heads[0][1]].T @ QK @ E,
-                 "K": lambda: E.T @ QK @ OV[term.k.heads[0][1]] @ E,
-                 "both": lambda: (E.T @ OV[term.q.heads[0][1]].T @ QK
-                                  @ OV[term.k.heads[0][1]] @ E)}[term.kind]()
+                 "Q": lambda: E.T @ OV[term.query.heads[0][1]].T @ QK @ E,
+                 "K": lambda: E.T @ QK @ OV[term.key.heads[0][1]] @ E,
+                 "both": lambda: (E.T @ OV[term.query.heads[0][1]].T @ QK
+                                  @ OV[term.key.heads[0][1]] @ E)}[term.kind]()
             assert_close(term.W.AB, W, 1e-12)
 
 
@@ -190,9 +190,9 @@ def test_numbers_of_terms(case, data):
     for term in terms:
         assert term.kind == {(False, False): "neither", (True, False): "Q",
                              (False, True): "K", (True, True): "both"}[
-                                 bool(term.q.heads), bool(term.k.heads)]
+                                 bool(term.query.heads), bool(term.key.heads)]
         assert (term.layer, term.head) == (layer, head)
-        assert all(earlier < layer for side in (term.q, term.k) for earlier, _ in side.heads)
+        assert all(earlier < layer for side in (term.query, term.key) for earlier, _ in side.heads)
 
 
 def test_labels():
@@ -222,8 +222,8 @@ def test_sides_are_shared_between_terms():
     """One A, W and x for each side, not one for each pair."""
     weights, tokens = random_case(2, n_layers=2)
     terms = expand_scores(weights, tokens, random_pattern(weights, tokens), 1, 0)
-    assert len({id(term.q) for term in terms}) == len({id(term.k) for term in terms}) == 5
-    assert terms[0].q.x is terms[1].q.x
+    assert len({id(term.query) for term in terms}) == len({id(term.key) for term in terms}) == 5
+    assert terms[0].query.x is terms[1].query.x
 
 
 # Layer 0 has no Q- or K-composition; layer 1 has.
@@ -302,7 +302,7 @@ def test_one_token(positions):
     check_rebuild(weights, tokens)
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def terms_of(weights, tokens, pattern):
     return np.array([term.scores for term in expand_scores(weights, tokens, pattern, 1, 0)])

@@ -126,7 +126,7 @@ def test_heads_and_layers_that_are_not_there():
             source_scores(weights, layer, head, zipf(7))
 
 
-# Symmetries (paper.md, section 12).
+# Symmetries.
 
 def all_scores(weights, probabilities=zipf(7)):
     return np.array([[source_scores(weights, layer, head, probabilities)
