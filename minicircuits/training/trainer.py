@@ -169,9 +169,9 @@ def state_from_arrays(path, arrays, weights):
                                   if name in BY_COLUMN})
     try:
         recipe = Recipe(**files.parse_json(arrays.pop("state/recipe").tobytes(), path))
-        state, step = begin(recipe, weights), int(arrays.pop("state/step"))
-        if not 0 <= step <= recipe.steps:
-            raise InputError(f"a step must be from 0 to {recipe.steps}; got {step}")
+        state, step = begin(recipe, weights), arrays.pop("state/step")
+        if step.shape or step.dtype.kind != "i" or not 0 <= step <= recipe.steps:
+            raise InputError(f"a step must be a whole number from 0 to {recipe.steps}; got {step}")
         moments = {name: tuple(moment_like(zero, arrays.pop(f"state/{name}/{n}"))
                                for n, zero in enumerate(zeros))
                    for name, zeros in state.moments.items()}
@@ -179,7 +179,7 @@ def state_from_arrays(path, arrays, weights):
         raise files.FileError(f"{str(path)!r} must be a checkpoint; got no {error}") from None
     except (TypeError, InputError) as error:
         raise files.FileError(f"{str(path)!r} must be a checkpoint: {error}") from None
-    return replace(state, moments=moments, step=step)
+    return replace(state, moments=moments, step=int(step))
 
 
 def moment_like(zero, moment):

@@ -91,6 +91,15 @@ def test_what_is_no_checkpoint(tmp_path):
         model_file.load_checkpoint(path)
 
 
+@pytest.mark.parametrize("step", [np.nan, np.inf, 0.5, -1, 2, [1], True, 1 + 0j])
+def test_a_checkpoint_whose_step_is_none(tmp_path, step):
+    path = tmp_path / "checkpoint"
+    checkpoint(path)
+    files.write_arrays(path, {**files.read_arrays(path), "state/step": np.array(step)}, force=True)
+    with pytest.raises(FileError, match="step must be a whole number from 0 to 1"):
+        model_file.load_checkpoint(path)
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"d_vocab": 261}, "must agree; got d_vocab=261 and 260"),
     ({"metadata": [1]}, "metadata of .* must be a dict; got list"),
