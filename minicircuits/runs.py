@@ -112,6 +112,8 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
         log = model.metadata.get("log", [])
     else:
         recipe = Recipe(steps=steps or STEPS, seed=seed)
+        if n_layers == 0:                    # a bigram table has large entries, and no heads
+            recipe = replace(recipe, decay=0.0)
         state, log = begin(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed)), []
     seed = state.recipe.seed
     metadata = {"minicircuits": minicircuits.__version__, "python": platform.python_version(),

@@ -77,11 +77,6 @@ def draw_case(draw, n_layers=st.sampled_from((2, 1, 3, 0)), positions=st.sampled
                        n_ctx=sizes["i"] + draw(st.integers(0, 2)), dtype=dtype)
 
 
-def astype(weights, dtype):
-    """The same weights in another dtype."""
-    return replace(weights, **{name: W.astype(dtype) for name, W in weights.items()})
-
-
 def arrays(named):
     """{name: array} of `Weights` or `Activations`."""
     if isinstance(named, Weights):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from minicircuits import files
 from minicircuits.files import FileError
 from minicircuits.notation import InputError
-from tests.draws import astype, draw_case, random_weights
+from tests.draws import draw_case, random_weights
 
 KINDS = ["<f4", "<f8", "<c16", "|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8"]
 
@@ -59,7 +59,7 @@ def is_refused(path, message, read=files.read_arrays):
 @given(draw_case(), st.sampled_from(["float32", "float64", "complex128"]))
 def test_weights_come_back_bit_for_bit(tmp_path_factory, case, dtype):
     path = tmp_path_factory.mktemp("weights") / "weights.npz"
-    weights = astype(case.weights, dtype)
+    weights = case.weights.astype(dtype)
     files.save(path, weights)
     back = files.load(path)
     assert back.positions == weights.positions
@@ -539,3 +539,21 @@ def test_only_file_error_escapes_json():
         except FileError as error:
             assert len(str(error).splitlines()) == 1
     assert 100 < taken < 2500
+
+
+def test_folders_are_checked_before_and_made(tmp_path):
+    new, there = tmp_path / "new", tmp_path / "there"
+    there.mkdir()
+    files.check_folder(new, ["a", "b"])
+    files.check_folder(there, ["a", "b"])
+    (there / "b").write_bytes(b"precious")
+    (tmp_path / "file").write_bytes(b"precious")
+    for path in (there, tmp_path / "file", tmp_path / "no" / "new"):
+        with pytest.raises(FileError, match="cannot write"):
+            files.check_folder(path, ["a", "b"])
+    files.check_folder(there, ["a", "b"], force=True)
+    files.make_folder(new)
+    files.make_folder(new)
+    assert new.is_dir()
+    with pytest.raises(FileError, match="cannot write"):
+        files.make_folder(tmp_path / "file" / "new")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minicircuits.interop import from_transformer_lens, to_transformer_lens
 from minicircuits.notation import InputError
-from tests.draws import astype, draw_case, random_weights
+from tests.draws import draw_case, random_weights
 
 W_Q, b_O = "blocks.0.attn.W_Q", "blocks.0.attn.b_O"
 
@@ -42,7 +42,7 @@ class OnTheGPU:
 
 @given(draw_case(), st.sampled_from(["float32", "float64", "complex128"]))
 def test_ours_theirs_ours(case, dtype):
-    weights = astype(case.weights, dtype)
+    weights = case.weights.astype(dtype)
     back = from_transformer_lens(to_transformer_lens(weights), positions=weights.positions)
     assert back.positions == weights.positions
     if weights.n_layers:

@@ -9,7 +9,7 @@ from minicircuits.model.transformer import forward
 from minicircuits.notation import (ACTIVATION_AXES, DTYPES, POSITIONS, WEIGHT_AXES, Activations,
                                    InputError, Weights, check_axes, check_head, check_pattern,
                                    check_tokens, relative_error)
-from tests.draws import assert_close, astype, random_case, random_weights
+from tests.draws import assert_close, random_case, random_weights
 
 SIZES = dict(n_layers=2, n_heads=3, d_head=4, d_model=5, d_vocab=7, n_ctx=6)
 WEIGHTS = random_weights(np.random.default_rng(0), **SIZES)
@@ -92,7 +92,7 @@ def test_unsound_weights_do_not_exist(change, says):
 @pytest.mark.parametrize("dtype", ["float16", "longdouble", "complex64", "object", "int64"])
 def test_weights_of_other_dtypes(dtype):
     with raises("weights must share one dtype of float32, float64, complex128; got .*"):
-        astype(WEIGHTS, dtype)
+        WEIGHTS.astype(dtype)
 
 
 def test_check_axes_learns_sizes():

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from minicircuits.circuits import composition
-from minicircuits.circuits.composition import (composition_baseline, composition_scores,
+from minicircuits.circuits.composition import (composition_baseline, composition_excess,
+                                               composition_scores,
                                                random_composition_scores)
 from minicircuits.notation import InputError, Weights
 from tests.circuits.dense import draw_frozen, invertible
-from tests.draws import SEEDS, assert_close, astype, random_weights
+from tests.draws import SEEDS, assert_close, random_weights
 
 KINDS = ("Q", "K", "V")
 LAYERED = ("W_Q", "W_K", "W_V", "W_O")
@@ -92,7 +93,7 @@ def test_a_head_that_is_zero_scores_0(name):
 
 def test_float32():
     weights = random_weights(np.random.default_rng(1), n_layers=3, d_model=9)
-    rounded = astype(weights, np.float32)
+    rounded = weights.astype(np.float32)
     for kind in KINDS:
         scores = composition_scores(rounded, kind)
         assert scores.dtype == np.float32
@@ -247,7 +248,7 @@ def test_random_scores_come_from_the_shapes_and_the_rng_alone():
                                for W, seed in ((weights, 3), (other, 3), (weights, 4)))
         assert (one == same).all() and one.shape == (2, 3, 2, 3)
         assert (one[1, :, 0] != next_one[1, :, 0]).all()
-    rounded = random_composition_scores(astype(weights, np.float32), "K", np.random.default_rng(3))
+    rounded = random_composition_scores(weights.astype(np.float32), "K", np.random.default_rng(3))
     assert rounded.dtype == np.float32
 
 
@@ -379,3 +380,13 @@ def test_the_checks_see_a_mistake(monkeypatch):
         monkeypatch.setitem(globals(), "composition_scores", wrong)
         with pytest.raises(AssertionError):
             check_scores(weights)
+
+
+def test_excess_is_over_the_baseline_where_heads_can_compose():
+    weights = random_weights(np.random.default_rng(4), n_layers=3)
+    for kind in "QKV":
+        scores, excess = composition_scores(weights, kind), composition_excess(weights, kind)
+        for later, h, earlier, g in product(range(3), repeat=4):
+            pair = later, h, earlier, g
+            expected = scores[pair] - 1 / np.sqrt(weights.d_model) if earlier < later else 0
+            assert abs(excess[pair] - expected) <= 1e-15

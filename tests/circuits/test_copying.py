@@ -12,7 +12,7 @@ from minicircuits.circuits.heads import ov_circuit
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.notation import InputError
 from tests.circuits.dense import draw_frozen, invertible
-from tests.draws import SEEDS, astype, draw_case, random_case, random_weights
+from tests.draws import SEEDS, draw_case, random_case, random_weights
 
 
 def random_circuit(rng, n=30, r=4):
@@ -129,7 +129,7 @@ def test_float32_circuits():
     weights, _ = random_case(0)
     for head in range(3):
         exact = copying_score(ov_circuit(weights, 1, head))
-        rounded = copying_score(ov_circuit(astype(weights, np.float32), 1, head))
+        rounded = copying_score(ov_circuit(weights.astype(np.float32), 1, head))
         assert type(rounded) is float and abs(rounded - exact) < 1e-4
 
 

@@ -22,7 +22,7 @@ from minicircuits.circuits.heads import W_OV, W_QK, direct_path, ov_circuit, qk_
 from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_scores
 from minicircuits.model.transformer import forward, loss
 from minicircuits.notation import InputError
-from tests.draws import assert_close, astype
+from tests.draws import assert_close
 
 INDUCTIONS = (induction_by_k_composition, induction_by_pointers)
 KEEP, IN, AT, MIND, BAY = 1, 2, 3, 4, 5
@@ -187,7 +187,7 @@ def test_induction_stripe_on_repeated_tokens(build, block):
 @pytest.mark.parametrize("build", INDUCTIONS)
 def test_induction_in_float32(build):
     weights, tokens = build(V, LONGEST), every(V, LONGEST)[-1]
-    single = forward(astype(weights, np.float32), tokens).pattern
+    single = forward(weights.astype(np.float32), tokens).pattern
     assert_close(single, forward(weights, tokens).pattern.astype(np.float32), 1e-7)
 
 

@@ -425,6 +425,12 @@ def test_arithmetic_it_does_not_have_is_refused(call):
     assert "\n" not in str(caught.value)
 
 
+def test_a_sum_of_circuits_is_a_circuit():
+    Ws = [W_5_7(), W_5_7() * 2, W_5_7() * -3]
+    assert np.abs(sum(Ws).AB).max() <= 1e-12 * np.abs(Ws[0].AB).max()
+    assert_close(sum(Ws[:2]).AB, 3 * Ws[0].AB, 1e-12)
+
+
 def test_factors_are_not_written_to():
     A, B = np.random.default_rng(0).normal(size=(2, 4, 4))
     for array in A, B:

@@ -21,8 +21,8 @@ from minicircuits.model.slices import loss_and_gradients
 from minicircuits.model.transformer import backward, forward, loss
 from minicircuits.notation import POSITIONS, InputError, Weights
 from minicircuits.testing import plain
-from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, astype,
-                         draw_case, random_case, roundings)
+from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, draw_case,
+                         random_case, roundings)
 
 H = 1e-100
 UNEQUAL = dict(b=1, i=3, n_heads=2, d_head=4, d_model=5, d_vocab=6, n_ctx=7)
@@ -42,7 +42,7 @@ def complex_step(f, array):
 
 def weights_by_complex_step(f, weights):
     """The derivative of f(weights) with respect to each weight."""
-    lifted = astype(weights, np.complex128)
+    lifted = weights.astype(np.complex128)
     return {name: complex_step(lambda nudge: f(replace(lifted, **{name: W + nudge})), W)
             for name, W in lifted.items()}
 
@@ -182,7 +182,7 @@ def test_loss_and_gradients_equal_the_plain_loops(case):
 @given(draw_case(min_tokens=2, dtype=np.float32))
 def test_gradients_in_float32(case):
     """Float32 in, float32 out; off by at most 16 times what one rounding of everything does."""
-    weights, tokens, rng = astype(case.weights, np.float64), case.tokens, np.random.default_rng(0)
+    weights, tokens, rng = case.weights.astype(np.float64), case.tokens, np.random.default_rng(0)
 
     def gradients(nudges, cotangent_error):
         acts = plain.forward(weights, tokens, nudges)

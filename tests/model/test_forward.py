@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.notation import POSITIONS, InputError
 from minicircuits.testing import plain
-from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, astype,
-                         draw_case, random_case, random_weights, roundings)
+from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, draw_case,
+                         random_case, random_weights, roundings)
 
 
 @settings(max_examples=150, deadline=None)
@@ -44,7 +44,7 @@ def test_contexts_longer_than_a_block(i):
 @given(draw_case(min_tokens=2, dtype=np.float32))
 def test_float32_is_as_good_as_float32_can_be(case):
     """Off by at most 16 times what one rounding after each step can do, all the way down."""
-    weights, tokens, rng = astype(case.weights, np.float64), case.tokens, np.random.default_rng(0)
+    weights, tokens, rng = case.weights.astype(np.float64), case.tokens, np.random.default_rng(0)
 
     def results(nudges=None):
         return {**arrays(plain.forward(weights, tokens, nudges)),
@@ -201,7 +201,7 @@ def test_initial_weights(positions):
     assert weights.dtype == np.float64 and weights.positions == positions
     again = init_weights(**{**sizes, "n_ctx": 6}, positions=positions,
                          rng=np.random.default_rng(0), dtype=np.float32)
-    assert_all_close(again, astype(weights, np.float32), 2.0 ** -22)
+    assert_all_close(again, weights.astype(np.float32), 2.0 ** -22)
     tokens = np.random.default_rng(1).integers(7, size=(8, 6))
     assert abs(loss(weights, tokens) - np.log(7)) < 0.5      # an untrained model is unsure
 

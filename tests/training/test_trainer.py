@@ -124,7 +124,8 @@ def test_a_recipe_has_only_numbers_that_make_sense(numbers):
 @pytest.mark.parametrize("change, message", [
     (lambda arrays: arrays.pop("state/W_E/1"), "got no 'state/W_E/1'"),
     (lambda arrays: arrays.pop("state/recipe"), "got no 'state/recipe'"),
-    (lambda arrays: arrays.update({"state/step": np.array(13)}), "a step must be a whole number from 0 to 12"),
+    (lambda arrays: arrays.update({"state/step": np.array(13)}),
+     "a step must be a whole number from 0 to 12"),
     (lambda arrays: arrays.update({"state/step": np.zeros(2)}), ""),
     (lambda arrays: arrays.update({"state/W_U/0": np.zeros(3)}), "moments must be finite"),
     (lambda arrays: arrays["state/W_U/0"].fill(np.nan), "moments must be finite"),
