@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "interop": "",
     "report": "model circuits behavior training",
     "testing": "model circuits behavior training interop report runs",
-    "runs": "model circuits behavior training",
+    "runs": "model behavior training",
     "tour": "model circuits behavior training interop report runs",
     "cli": "model circuits behavior training interop report runs testing tour",
     "__main__": "model circuits behavior training interop report runs testing tour cli",
