@@ -62,6 +62,13 @@ def bugs(weights, tokens, layer, head, source, k=20):
     (d, o′): the head raises it, for QK[d]·OV[o′] > 0 follows from the two. It is a bug if
     tokens (b, i) never have it after the source. Each wrong pair is listed once. W_U is used
     as it is: what is "raised" changes with one row added to every row of it.
+
+    >>> from minicircuits.circuits.hand_built import skip_trigram_machine
+    >>> keep, in_, at, mind, bay = 1, 2, 3, 4, 5
+    >>> weights = skip_trigram_machine(6, [[(keep, in_, mind), (keep, at, bay)]])
+    >>> found = bugs(weights, [[0, keep, in_, mind], [0, keep, at, bay]], 0, 0, source=keep)
+    >>> [bug.wrong for bug in found] == [(in_, bay), (at, mind)]
+    True
     """
     tokens = check_tokens(weights, tokens)
     check_tokens(weights, [[source]])
