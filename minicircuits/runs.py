@@ -131,8 +131,8 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
         with closing(train(state, batch, keep)) as taken:
             for step, weights, training_loss in taken:
                 progress.show(step, training_loss)
-                if step == state.recipe.steps or step % EVERY == 0 and step not in (
-                        row["step"] for row in log):
+                due = step % EVERY == 0 or step == state.recipe.steps
+                if due and step not in (row["step"] for row in log):
                     row = {"step": step, "tokens": step * progress.tokens_per_step,
                            "seconds": time.perf_counter() - begun, "loss": training_loss,
                            **measure(weights, text.validation, text.tokenizer.start, seed)}

@@ -21,7 +21,7 @@ def adamw(W, dW, moments, step, rate, beta1, beta2, decay):
         s ← β₂ s + (1 − β₂) dW²          ŝ = s / (1 − β₂ˢ)
         W ← W − rate · (m̂ / (√ŝ + 1e-8) + decay · W)
 
-    moments : (m, s), both zero before step 1, as `no_moments` has them
+    moments : (m, s), both zero before step 1, as `trainer.begin` has them
     step : s, counted from 1
     """
     m, s = moments
@@ -37,7 +37,7 @@ def muon(W, dW, moments, rate, momentum, decay):
         m ← momentum · m + dW
         W ← W − rate · (orthogonalize(momentum · m + dW) + decay · W)
 
-    moments : (m,), zero before step 1, as `no_moments` has it
+    moments : (m,), zero before step 1, as `trainer.begin` has it
     """
     m, = moments
     m = momentum * m + dW
