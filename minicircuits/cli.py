@@ -13,12 +13,7 @@ import minicircuits as mc     # a contents page: NumPy is not loaded yet
 # Batch slices share out the cores, so BLAS has to keep to one; it asks when NumPy loads.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
            "VECLIB_MAXIMUM_THREADS")
-EPILOG = """\
-example:
-  {example}
-
-Without --text the text is the source of this Python's standard library.
-"""
+WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's standard library."
 
 
 def parser():
@@ -29,10 +24,17 @@ def parser():
     top.add_argument("--version", action="version", version=f"minicircuits {mc.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name, help, example):
+    def command(name, help, example, module, epilog=""):
+        """A command whose work is the function `name` of `minicircuits.module`."""
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".",
-                                  epilog=EPILOG.format(example=example),
+                                  epilog=f"example:\n  {example}{epilog}",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.set_defaults(module=module)
+        return sub
+
+    def text_command(name, help, example):
+        """One that reads a text: a part of the main job."""
+        sub = command(name, help, example, "tour", WITHOUT_TEXT)
         sub.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
         sub.add_argument("--seed", type=whole, default=0, metavar="N",
                          help="of every random choice (default 0)")
@@ -40,15 +42,15 @@ def parser():
         sub.add_argument("--force", action="store_true", help="overwrite files that exist")
         return sub
 
-    tour = command("tour", "train zero, one and two layers on text, and take each apart",
-                   "minicircuits tour --text my_book.txt")
+    tour = text_command("tour", "train zero, one and two layers on text, and take each apart",
+                        "minicircuits tour --text my_book.txt")
     tour.add_argument("-o", "--output", metavar="FOLDER",
                       help="for the models (default: the first of tour-1, tour-2, … that is new)")
     tour.add_argument("--steps", type=positive, metavar="N",
                       help="of training, for each model: fewer for a quick look")
 
-    train = command("train", "train one model on text",
-                    "minicircuits train --layers 2 -o model.npz")
+    train = text_command("train", "train one model on text",
+                         "minicircuits train --layers 2 -o model.npz")
     train.add_argument("-o", "--output", metavar="FILE", required=True, help="model file, .npz")
     train.add_argument("--layers", type=whole, default=2, metavar="N", help="(default 2)")
     train.add_argument("--steps", type=positive, metavar="N", help="of training")
@@ -56,8 +58,8 @@ def parser():
                        help="go on from OUTPUT.checkpoint as if never interrupted (with the "
                        "same --text; layers, steps and seed are the checkpoint's)")
 
-    heads = command("heads", "what the heads of a trained model do, in tables",
-                    "minicircuits heads tour-1/two_layers.npz")
+    heads = text_command("heads", "what the heads of a trained model do, in tables",
+                         "minicircuits heads tour-1/two_layers.npz")
     heads.add_argument("model", metavar="MODEL", help="a model file")
     return top
 
@@ -81,7 +83,8 @@ def main(arguments=None):
     for name in THREADS:
         os.environ.setdefault(name, "1")
     try:
-        return getattr(import_module("minicircuits.tour"), options.command)(options) or 0
+        module = import_module(f"minicircuits.{options.module}")
+        return getattr(module, options.command)(options) or 0
     except mc.InputError as error:
         print(f"minicircuits: {error}", file=sys.stderr)
         return 2
