@@ -29,13 +29,13 @@ def attention(x, p, W_Q, W_K, W_V, W_O):
     """
     rescale = 1 / sqrt(W_Q.shape[-2])
     y = x + p
-    q = y[:, None] @ W_Q.mT                          # 1  q = W_Q y, for every head
-    k = y[:, None] @ W_K.mT                          # 2  k = W_K y
-    v = x[:, None] @ W_V.mT                          # 3  v = W_V x
+    q = into_heads(y, W_Q)                           # 1  q = W_Q y, for every head
+    k = into_heads(y, W_K)                           # 2  k = W_K y
+    v = into_heads(x, W_V)                           # 3  v = W_V x
     scores = (q * rescale) @ k.mT                    # 4  scores_ij = q_i·k_j / √d_head
     pattern = causal_softmax(scores)                 # 5  A = softmax*(scores)
-    z = pattern @ v                                  # 6  z_i = Σ_j A_ij v_j
-    out = np.tensordot(z, W_O, ((1, 3), (0, 2)))     # 7  out = Σ_h W_O z: bhie,hde->bid
+    z = causal_product(pattern, v)                   # 6  z_i = Σ_j A_ij v_j
+    out = out_of_heads(z, W_O.mT)                    # 7  out = Σ_h W_O z
     return out, Heads(q, k, v, scores, pattern, z)
 
 
@@ -48,31 +48,67 @@ def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads):
     q, k, v, _, pattern, z = heads
     y = x + p
     # 7  out = Σ_h W_O z
-    dz = dout[:, None] @ W_O
-    dW_O = np.tensordot(dout, z, ((0, 1), (0, 2))).swapaxes(0, 1)     # bid,bhie->hde
+    dz = into_heads(dout, W_O.mT)
+    dW_O = outer(z, dout).mT
     # 6  z_i = Σ_j A_ij v_j
     dpattern = dz @ v.mT
-    dv = pattern.mT @ dz
+    dv = causal_product_transposed(pattern, dz)
     # 5  A = softmax*(scores)
     dscores = causal_softmax_backward(dpattern, pattern, z, dz)
     # 4  scores_ij = q_i·k_j / √d_head
-    dq = dscores @ (k * rescale)
-    dk = dscores.mT @ (q * rescale)
+    dq = causal_product(dscores, k * rescale)
+    dk = causal_product_transposed(dscores, q * rescale)
     # 3  v = W_V x,  2  k = W_K y,  1  q = W_Q y
-    dW_V = np.tensordot(dv, x, ((0, 2), (0, 1)))                      # bhie,bid->hed
-    dW_K = np.tensordot(dk, y, ((0, 2), (0, 1)))
-    dW_Q = np.tensordot(dq, y, ((0, 2), (0, 1)))
-    dy = np.tensordot(dq, W_Q, ((1, 3), (0, 1))) + np.tensordot(dk, W_K, ((1, 3), (0, 1)))
-    dx = np.tensordot(dv, W_V, ((1, 3), (0, 1))) + dy                 # bhie,hed->bid
+    dW_V, dW_K, dW_Q = outer(dv, x), outer(dk, y), outer(dq, y)
+    dy = out_of_heads(dq, W_Q) + out_of_heads(dk, W_K)
+    dx = out_of_heads(dv, W_V) + dy
     return dx, dy, (dW_Q, dW_K, dW_V, dW_O), Heads(dq, dk, dv, dscores, dpattern, dz)
 
 
-def causal_softmax(scores, band=32):
+def into_heads(x, W):
+    """W x for every head: bid,hed->bhie. In memory (b, i, h, e): one product for all heads."""
+    b, i, d = x.shape
+    h, e, _ = W.shape
+    return (x.reshape(b * i, d) @ W.reshape(h * e, d).T).reshape(b, i, h, e).swapaxes(1, 2)
+
+
+def out_of_heads(z, W):
+    """Σ_h Wᵀ z: bhie,hed->bid."""
+    b, h, i, e = z.shape
+    return (z.swapaxes(1, 2).reshape(b * i, h * e) @ W.reshape(h * e, -1)).reshape(b, i, -1)
+
+
+def outer(z, x):
+    """Σ_{b,i} z xᵀ for every head, the gradient of a W that made z = W x: bhie,bid->hed."""
+    b, h, i, e = z.shape
+    return (z.swapaxes(1, 2).reshape(b * i, h * e).T @ x.reshape(b * i, -1)).reshape(h, e, -1)
+
+
+def causal_product(A, v, band=64):
+    """A v where A is 0 above its diagonal: bhij,bhje->bhie.
+
+    Rows go a band at a time, each with the columns that are not 0.
+    """
+    z = np.empty_like(v)
+    for start in range(0, A.shape[-1], band):
+        rows, seen = slice(start, start + band), slice(start + band)
+        np.matmul(A[..., rows, seen], v[..., seen, :], out=z[..., rows, :])
+    return z
+
+
+def causal_product_transposed(A, z, band=64):
+    """Aᵀ z, likewise: bhij,bhie->bhje."""
+    v = np.empty_like(z)
+    for start in range(0, A.shape[-1], band):
+        seen, rows = slice(start, start + band), slice(start, None)
+        np.matmul(A[..., rows, seen].mT, z[..., rows, :], out=v[..., seen, :])
+    return v
+
+
+def causal_softmax(scores):
     """softmax*: A_ij = exp(scores_ij) / Σ_{j'≤i} exp(scores_ij') for j ≤ i, else exactly 0.
 
-    The same as softmax(where(tri, scores, −∞)). Each row is shifted by its largest *allowed*
-    score, so no finite score overflows. Rows go a band at a time, each with the columns it
-    may see: what the mask hides costs nothing.
+    Each row is shifted by its largest *allowed* score, so no finite score overflows.
 
     A destination never reads what comes after it: in "Potter can fly", *can* may read
     *Potter*, never the reverse.
@@ -81,16 +117,11 @@ def causal_softmax(scores, band=32):
     array([[1. , 0. ],
            [0.5, 0.5]])
     """
-    A = np.zeros_like(scores)
-    for start in range(0, scores.shape[-1], band):
-        rows, seen = slice(start, start + band), slice(start + band)
-        row = scores[..., rows, seen].copy()
-        corner = row[..., start:]                            # where j > i is possible
-        np.copyto(corner, -np.inf, where=~np.tri(*corner.shape[-2:], dtype=bool))
-        row -= row.real.max(-1, keepdims=True)
-        np.exp(row, out=row)
-        row /= row.sum(-1, keepdims=True)
-        A[..., rows, seen] = row
+    n = scores.shape[-1]
+    A = scores + np.where(np.tri(n, dtype=bool), 0, -np.inf).astype(scores.dtype)
+    A -= A.real.max(-1, keepdims=True)
+    np.exp(A, out=A)
+    A /= A @ np.ones((n, 1), A.dtype)
     return A
 
 
@@ -100,7 +131,7 @@ def causal_softmax_backward(dA, A, z, dz):
     Holds where z = A v: dA_ij = dz_i·v_j, hence Σ_j A_ij dA_ij = dz_i·Σ_j A_ij v_j. 0 where
     the mask is.
     """
-    dscores = dA - (z * dz).sum(-1, keepdims=True)
+    dscores = dA - np.einsum("...e,...e", z, dz)[..., None]
     dscores *= A
     dscores[..., 0, 0] = 0      # one source, nothing to choose: exactly, not up to rounding
     return dscores

@@ -16,20 +16,24 @@ def cross_entropy(logits, tokens):
         raise InputError("a loss needs contexts of at least 2 tokens; got 1")
     logits = logits[:, :-1]
     shift = logits.real.max(-1, keepdims=True)
-    probabilities = np.exp(logits - shift)
+    probabilities = logits - shift
+    np.exp(probabilities, out=probabilities)
     total = probabilities.sum(-1, keepdims=True)
     probabilities /= total
     right = np.take_along_axis(logits, tokens[:, 1:, None], -1)
     return (np.log(total) - (right - shift)).mean(), probabilities
 
 
-def cross_entropy_backward(probabilities, tokens):
+def cross_entropy_backward(probabilities, tokens, share=1):
     """dlogits = (softmax(logits) − one-hot of the next token) / count, (b, i, v).
 
-    0 at the last position, whose next token is not in the context.
+    0 at the last position, whose next token is not in the context. `share` : of the batch
+    that the loss is a mean over, where these contexts are not all of it.
     """
     b, n, v = probabilities.shape
-    dlogits = np.zeros((b, n + 1, v), probabilities.dtype)
-    np.divide(probabilities, b * n, out=dlogits[:, :-1])
-    dlogits[np.arange(b)[:, None], np.arange(n), tokens[:, 1:]] -= 1 / (b * n)
+    count = b * n / share
+    dlogits = np.empty((b, n + 1, v), probabilities.dtype)
+    np.divide(probabilities, count, out=dlogits[:, :-1])
+    dlogits[:, -1] = 0
+    dlogits[np.arange(b)[:, None], np.arange(n), tokens[:, 1:]] -= 1 / count
     return dlogits

@@ -8,7 +8,7 @@ side without fighting for the cores only if each matrix product keeps to one thr
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -21,7 +21,7 @@ try:
 except ImportError:                                  # the extra `fast` is not installed
     ThreadpoolController = None
 
-SLICE_BYTES = 2 << 20                 # of one layer's scores
+SLICE_BYTES = 2 << 20                 # of the logits, or one layer's scores
 LARGEST_KEPT = (32 << 20) - 8192      # glibc's M_MMAP_THRESHOLD follows freed sizes up to 32 MiB
 
 
@@ -37,37 +37,33 @@ def loss_and_gradients(weights, tokens, slices=None):
     if slices is not None and not (isinstance(slices, int) and slices >= 1):
         raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
     if slices is None:
-        scores = b * weights.n_heads * i * i * weights.dtype.itemsize
-        slices = max(2, -(-scores // SLICE_BYTES))
+        largest = b * i * max(weights.n_heads * i, weights.d_vocab) * weights.dtype.itemsize
+        slices = max(2, -(-largest // SLICE_BYTES))
     parts = np.array_split(tokens, min(slices, b))
-    if len(parts) == 1:
-        return part_loss_and_gradients(weights, tokens)
-    hold, each = side_by_side()
+    hold, each = side_by_side() if len(parts) > 1 else (nullcontext, map)
     with hold():
-        results = each(lambda part: part_loss_and_gradients(weights, part), parts)
-        return mean(results, [len(part) / b for part in parts])
+        loss, gradients = added(each(partial(share_of_loss, weights, b), parts))
+    return loss, Weights(positions=weights.positions, **gradients)
 
 
-def part_loss_and_gradients(weights, tokens):
-    """The same for one slice: forward, loss, and back."""
+def share_of_loss(weights, b, tokens):
+    """What some of the `b` contexts of a batch add to its loss, and to a dict of gradients."""
+    share = len(tokens) / b
     acts = forward_lists(weights, tokens)
     loss, probabilities = cross_entropy(acts.logits, tokens)
-    dlogits = cross_entropy_backward(probabilities, tokens)
-    return loss, backward_lists(weights, tokens, acts, dlogits)[0]
+    dlogits = cross_entropy_backward(probabilities, tokens, share)
+    return loss * share, backward_lists(weights, tokens, acts, dlogits)[0]
 
 
-def mean(results, shares):
-    """Σ share · (loss, gradients), added in order."""
-    loss, total = 0, None
-    for share, (slice_loss, gradients) in zip(shares, results):
-        loss += slice_loss * share
-        if total is None:
-            total = {name: dW * share for name, dW in gradients.items()}
-        else:
-            for name, dW in gradients.items():
-                total[name] += dW * share
-    positions = gradients.positions
-    return loss, Weights(**{"W_pos": None, **total}, positions=positions)
+def added(results):
+    """Σ (loss, gradients), in order, in the arrays of the first."""
+    loss, total = next(results)
+    for slice_loss, gradients in results:
+        loss += slice_loss
+        for name in total:
+            if name != "W_pos" or total[name] is not None:
+                total[name] += gradients[name]
+    return loss, total
 
 
 @cache

@@ -76,7 +76,8 @@ def backward(weights, tokens, acts, dlogits):
         check_axes(name, logits, ("b", "i", "v"),
                    dict(zip("bi", tokens.shape), v=weights.d_vocab))
     gradients, dacts = backward_lists(weights, tokens, acts, dlogits)
-    return gradients, stacked(dacts, weights, tokens)
+    return (Weights(positions=weights.positions, **gradients),
+            stacked(dacts, weights, tokens))
 
 
 def loss(weights, tokens):
@@ -105,7 +106,9 @@ def forward_lists(weights, tokens):
 
 
 def backward_lists(weights, tokens, acts, dlogits):
-    """The same steps in reverse, from dlogits to every gradient; layered fields are lists."""
+    """The same steps in reverse, from dlogits to a dict of every weight's gradient, and to
+    `Activations` of gradients whose layered fields are lists.
+    """
     shortformer = weights.positions == "shortformer"
     p = positions(weights.W_pos, tokens.shape[1]) if shortformer else 0
     dx, dW_U = unembed_backward(dlogits, weights.W_U, acts.residual[-1])    # 4
@@ -121,12 +124,12 @@ def backward_lists(weights, tokens, acts, dlogits):
         dlayers.insert(0, dW)
     if weights.positions == "standard":
         dp = dx                                                             # 2
-    gradients = Weights(
-        W_E=embed_backward(dx, tokens, weights.d_vocab),                    # 1
-        W_pos=None if weights.W_pos is None else positions_backward(dp, weights.n_ctx),
-        W_U=dW_U, positions=weights.positions,
+    gradients = {
+        "W_E": embed_backward(dx, tokens, weights.d_vocab),                 # 1
+        "W_pos": None if weights.W_pos is None else positions_backward(dp, weights.n_ctx),
         **{name: np.array([dW[n] for dW in dlayers], weights.dtype).reshape(
-            getattr(weights, name).shape) for n, name in enumerate(LAYERED)})
+            getattr(weights, name).shape) for n, name in enumerate(LAYERED)},
+        "W_U": dW_U}
     return gradients, Activations(residual=dresidual, logits=dlogits, **by_step(dheads))
 
 
