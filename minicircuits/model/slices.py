@@ -50,8 +50,8 @@ def share_of_loss(weights, b, tokens):
     """What some of the `b` contexts of a batch add to its loss, and to a dict of gradients."""
     share = len(tokens) / b
     acts = forward_lists(weights, tokens)
-    loss, probabilities = cross_entropy(acts.logits, tokens)
-    dlogits = cross_entropy_backward(probabilities, tokens, share)
+    loss, probabilities = cross_entropy(acts.logits, tokens, out=acts.logits)
+    dlogits = cross_entropy_backward(probabilities, tokens, share, out=probabilities)
     return loss * share, backward_lists(weights, tokens, acts, dlogits)[0]
 
 
