@@ -9,12 +9,13 @@ scores.
 import json
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from math import inf
 
 import numpy as np
 
 from minicircuits import files
-from minicircuits.model.slices import loss_and_gradients
+from minicircuits.model.slices import loss_and_gradients, side_by_side
 from minicircuits.notation import InputError, Weights
 from minicircuits.training.optimizers import adamw, muon
 
@@ -123,25 +124,30 @@ def without_warnings():
 
 
 def after(state, gradients):
-    """The state one step later: every weight moved by its rule."""
+    """The state one step later: every weight moved by its rule, side by side on the cores."""
+    hold, each = side_by_side()
+    names = [name for name, _ in state.weights.items()]
+    with hold():
+        moved = dict(zip(names, each(partial(after_one, state, gradients), names)))
+    return replace(state, step=state.step + 1,
+                   weights=replace(state.weights, **{name: W for name, (W, _) in moved.items()}),
+                   moments={name: moments for name, (_, moments) in moved.items()})
+
+
+def after_one(state, gradients, name):
+    """One weight moved by its rule, and what the rule remembers of it."""
     recipe, rate = state.recipe, state.recipe.rate(state.step)
-    weights, moments = {}, {}
-    for name, W in state.weights.items():
-        dW, remembered = getattr(gradients, name), state.moments[name]
-        if name in ADAMW:
-            weights[name], moments[name] = adamw(W, dW, remembered, state.step + 1,
-                                                 rate * recipe.adamw_rate, recipe.beta1,
-                                                 recipe.beta2, recipe.decay)
-        else:
-            W, dW, m = (side_by_side(name, M) for M in (W, dW, *remembered))
-            W, (m,) = muon(W, dW, (m,), rate * recipe.muon_rate, recipe.momentum, recipe.decay)
-            shape = remembered[0].shape
-            weights[name], moments[name] = apart(name, W, shape), (apart(name, m, shape),)
-    return replace(state, weights=replace(state.weights, **weights), moments=moments,
-                   step=state.step + 1)
+    W, dW, remembered = getattr(state.weights, name), getattr(gradients, name), state.moments[name]
+    if name in ADAMW:
+        return adamw(W, dW, remembered, state.step + 1, rate * recipe.adamw_rate, recipe.beta1,
+                     recipe.beta2, recipe.decay)
+    shape = W.shape
+    W, dW, m = (as_one(name, M) for M in (W, dW, *remembered))
+    W, (m,) = muon(W, dW, (m,), rate * recipe.muon_rate, recipe.momentum, recipe.decay)
+    return apart(name, W, shape), (apart(name, m, shape),)
 
 
-def side_by_side(name, M):
+def as_one(name, M):
     """The heads of a layer as one matrix, (l, h·e, d), for W_O too: what Muon turns as one."""
     M = M.mT if name == "W_O" else M
     n_layers, n_heads, d_head, d_model = M.shape
