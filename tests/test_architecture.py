@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "__init__": "",
     "notation": "",
     "files": "notation",
+    "cores": "",
     "model": "",
     "circuits": "",
     "behavior": "model circuits",
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "__main__": "model circuits behavior training interop report runs testing tour cli",
 }
 EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
-EXTRAS = {"threadpoolctl": "model training", "safetensors": "interop files"}
+EXTRAS = {"threadpoolctl": "cores model training", "safetensors": "interop files"}
 IMPORTS_BY_NAME = ("__init__", "cli")      # so that NumPy is loaded when it is needed
 
 
@@ -47,8 +48,8 @@ def complaints(module, source):
     if room not in MAY_IMPORT:
         return [f"{room} is not drawn"]
     allowed = {room, *MAY_IMPORT[room].split()}
-    if room not in ("__init__", "notation", "files"):
-        allowed |= {"notation", "files"}
+    if room not in ("__init__", "notation", "files", "cores"):
+        allowed |= {"notation", "files", "cores"}
     at_top = set(tree.body)
     in_try = {node for block in tree.body if isinstance(block, ast.Try) for node in block.body}
     found = []

@@ -15,8 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
-from minicircuits.circuits.streaming import column_maxima
+from minicircuits.circuits.streaming import LongestFirst
+from minicircuits.cores import each
 from minicircuits.notation import InputError, check_axes
+
+
+TOGETHER = 1024        # sources that one core looks at together
 
 
 class SkipTrigrams(NamedTuple):
@@ -29,29 +33,16 @@ class SkipTrigrams(NamedTuple):
     out_logits: np.ndarray            # (k,) logits, at full attention
 
 
-def source_scores(weights, layer, head, token_probabilities):
-    """max_dest QK[dest, u] · max_out OV[out, u] · probability_u^0.1 per source u: (u,).
+def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
+    """The table of a head: its n_sources strongest sources, best first, as `SkipTrigrams`.
 
-    The ranking of the paper's head dump. 0 where either maximum is not positive (their
-    product could be). token_probabilities : (u,), unigram. At any vocabulary: streamed.
+    score_u = max_dest QK[dest, u] · max_out OV[out, u] · probability_u^0.1, the ranking of the
+    paper's head dump. Sources are left out where either maximum is not positive (their product
+    could be), so there may be fewer. token_probabilities : (u,), unigram. At any vocabulary:
+    streamed, and only as far as it can still change the table (`strongest_sources`).
 
     Invariant under every change of basis. One row added to every row of W_U, or a constant added to
     a destination's row of QK (which changes no pattern), does change the ranking.
-    """
-    check_axes("token_probabilities", np.asarray(token_probabilities), ("d_vocab",),
-               {"d_vocab": weights.d_vocab})
-    if not (np.asarray(token_probabilities) >= 0).all():
-        raise InputError("token_probabilities must not be negative or NaN")
-    wanted = column_maxima(qk_circuit(weights, layer, head)).value
-    raised = column_maxima(ov_circuit(weights, layer, head)).value
-    probabilities = np.asarray(token_probabilities, weights.dtype) ** 0.1
-    return np.where((wanted > 0) & (raised > 0), wanted * raised * probabilities, 0)
-
-
-def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
-    """The table of a head: its strongest sources, best first, as `SkipTrigrams`.
-
-    Sources that score 0 are left out, so there may be fewer than n_sources.
 
     >>> from minicircuits.circuits.hand_built import skip_trigram_machine
     >>> weights = skip_trigram_machine(d_vocab=6, heads=[[(1, 2, 3)]])     # 1 … 2 → 3
@@ -65,12 +56,53 @@ def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
     >>> [int(mc.forward(weights, [t]).logits[0, -1].argmax()) for t in ([0, 1, 2], [0, 1, 4, 5, 2])]
     [3, 3]
     """
-    scores = source_scores(weights, layer, head, token_probabilities)
-    sources = np.argsort(-scores, kind="stable")[:n_sources]
+    check_axes("token_probabilities", np.asarray(token_probabilities), ("d_vocab",),
+               {"d_vocab": weights.d_vocab})
+    if not (np.asarray(token_probabilities) >= 0).all():
+        raise InputError("token_probabilities must not be negative or NaN")
+    factor = np.asarray(token_probabilities, weights.dtype) ** 0.1
     QK, OV = qk_circuit(weights, layer, head), ov_circuit(weights, layer, head)
-    return [SkipTrigrams(int(source), float(scores[source]),
+    return [SkipTrigrams(int(source), float(score),
                          *strongest(QK.columns(source), k), *strongest(OV.columns(source), k))
-            for source in sources if scores[source] > 0]
+            for source, score in zip(*strongest_sources(QK, OV, factor, n_sources))]
+
+
+def strongest_sources(QK, OV, factor, n):
+    """The n sources u with the largest max QK[:, u] · max OV[:, u] · factor_u > 0, and these.
+
+    Equal scores go by token. The answer is that of computing everything, but what cannot
+    change it is left out: a source is given up as soon as one of its maxima cannot be as
+    large as the n-th best score asks of it, given a bound on the other. Sources go by falling
+    bound on their score, in rounds that double; what a round may leave out is settled before
+    it begins, so that it does not depend on which core is faster.
+    """
+    QK, OV = LongestFirst(QK), LongestFirst(OV)
+    bound = QK.bound * OV.bound * factor
+    order = np.argsort(-bound, kind="stable")
+    order = order[bound[order] > 0]
+    found, scores, least = np.empty(0, np.intp), np.empty(0, factor.dtype), 0.0
+
+    def scored(sources):
+        """Those of `sources` that may be among the best, and their scores."""
+        among, wanted = QK.maxima_from(least / (OV.bound * factor)[sources], sources)
+        sources = sources[among]
+        among, raised = OV.maxima_from(least / (wanted * factor[sources]), sources)
+        sources = sources[among]
+        return sources, wanted[among] * raised * factor[sources]
+
+    done = 0
+    while done < len(order) and bound[order[done]] >= least:
+        parts = [order[start:start + TOGETHER]
+                 for start in range(done, max(2 * done, 2 * TOGETHER), TOGETHER)]
+        done += sum(map(len, parts))
+        more = list(each(scored, parts))
+        found = np.concatenate([found, *(sources for sources, _ in more)])
+        scores = np.concatenate([scores, *(values for _, values in more)])
+        best = np.lexsort((found, -scores))[:n]
+        found, scores = found[best], scores[best]
+        if 0 < n == len(scores):
+            least = float(scores[-1]) * (1 - 16 * np.finfo(scores.dtype).eps)    # all the ties
+    return found, scores
 
 
 def strongest(column, k):

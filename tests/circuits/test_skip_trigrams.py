@@ -1,5 +1,7 @@
 """The head dump's ranking and tables, against loops over dense circuits; its symmetries."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +11,13 @@ from hypothesis import strategies as st
 
 from minicircuits.circuits import skip_trigrams as module
 from minicircuits.circuits.hand_built import skip_trigram_machine
-from minicircuits.circuits.skip_trigrams import skip_trigrams, source_scores
+from minicircuits.circuits.low_rank import LowRank
+from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest_sources
+from minicircuits.circuits.streaming import LongestFirst
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError, Weights
-from tests.circuits.dense import dense_circuits
-from tests.draws import (assert_close, disguised, draw_case, magnitudes, random_case,
+from tests.circuits.dense import dense_circuits, tiles_of, whole_numbers
+from tests.draws import (SEEDS, assert_close, disguised, draw_case, magnitudes, random_case,
                          random_weights)
 
 
@@ -35,7 +39,6 @@ def check_table(weights, layer, head, probabilities, n_sources, k):
     QK, OV = dense_circuits(weights, layer, head)
     QK_scale, OV_scale = (W.max() for W in dense_circuits(magnitudes(weights), layer, head))
     expected, scale = looped_scores(QK, OV, probabilities), QK_scale * OV_scale
-    assert_close(source_scores(weights, layer, head, probabilities), expected, 1e-12, scale)
     table = skip_trigrams(weights, layer, head, probabilities, n_sources, k)
     ranked = [u for u in falling(expected, n_sources) if expected[u] > 0]
     assert [row.source for row in table] == ranked
@@ -76,6 +79,82 @@ def test_a_larger_table():
     assert {row.outs.shape for table in tables for row in table} == {(4,)}
 
 
+def dense_sources(QK, OV, factor, n):
+    """The n best of all, with everything computed."""
+    wanted, raised = QK.AB.max(0), OV.AB.max(0)
+    scores = np.where((wanted > 0) & (raised > 0), wanted * raised * factor, 0)
+    return [(u, scores[u]) for u in falling(scores, n) if scores[u] > 0]
+
+
+@contextmanager
+def together(sources, height):
+    """Rounds and tiles so small that there is something to leave out."""
+    with pytest.MonkeyPatch.context() as patch, tiles_of(height, height):
+        patch.setattr(module, "TOGETHER", sources)
+        yield
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS, st.integers(0, 4), st.integers(1, 9), st.integers(1, 12), st.integers(0, 30))
+def test_leaving_out_sources_changes_nothing(seed, rank, sources, height, n):
+    """Small whole numbers: many ties, and sums are exact; factors are powers of two, or 0."""
+    rng = np.random.default_rng(seed)
+    QK, OV = whole_numbers(rng, 11, 23, rank), whole_numbers(rng, 13, 23, rank)
+    factor = rng.choice([0, 0.25, 0.5, 1], 23)
+    with together(sources, height):
+        found = list(zip(*strongest_sources(QK, OV, factor, n)))
+    assert found == dense_sources(QK, OV, factor, n)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from([np.float32, np.float64]), st.integers(1, 9))
+def test_equal_scores_of_unequal_factors_are_all_kept(seed, dtype, n):
+    """One number a token: every bound is met, and scores tie or nearly tie by rounding alone."""
+    rng = np.random.default_rng(seed)
+    wanted, raised = rng.uniform(0.1, 1, (2, 1, 40)).astype(dtype)
+    factor = (1 / (wanted * raised))[0]
+    one = np.ones((3, 1), dtype)
+    with together(4, 2):
+        sources, scores = strongest_sources(LowRank(one, wanted), LowRank(one, raised), factor, n)
+    expected = wanted[0] * raised[0] * factor
+    assert sources.tolist() == falling(expected, n)
+    assert scores.tolist() == expected[sources].tolist() and scores.dtype == dtype
+
+
+def test_most_of_an_uneven_vocabulary_is_left_out(monkeypatch):
+    """Lengths of tokens fall as 1/n: 2,000 sources, and a few dozen are looked at in full."""
+    rng, looked_at = np.random.default_rng(0), []
+    QK, OV = (LowRank(rng.normal(size=(300, 8)), rng.normal(size=(8, 2000)) / np.arange(1, 2001))
+              for _ in range(2))
+
+    class Counting(LongestFirst):
+        def maxima_from(self, least, columns):
+            looked_at.append(len(columns))
+            return super().maxima_from(least, columns)
+
+    monkeypatch.setattr(module, "LongestFirst", Counting)
+    with together(20, 30):
+        found = list(zip(*strongest_sources(QK, OV, np.ones(2000), 10)))
+    expected = dense_sources(QK, OV, np.ones(2000), 10)
+    assert [u for u, _ in found] == [u for u, _ in expected]
+    assert_close(np.array([score for _, score in found]), np.array([x for _, x in expected]), 1e-12)
+    assert sum(looked_at) < 400
+
+
+def test_the_same_bits_whatever_the_cores():
+    rng = np.random.default_rng(1)
+    QK, OV = (LowRank(*(rng.normal(size=shape).astype(np.float32) for shape in (
+        (900, 16), (16, 900)))) for _ in range(2))
+    tables = []
+    for count in 1, 2, 7:
+        with ThreadPoolExecutor(count) as pool, together(50, 64), (
+                pytest.MonkeyPatch.context()) as patch:
+            patch.setattr(module, "each", pool.map)
+            tables.append(strongest_sources(QK, OV, np.ones(900, np.float32), 9))
+    for sources, scores in tables[1:]:
+        assert (sources == tables[0][0]).all() and (scores == tables[0][1]).all()
+
+
 def test_no_sources_or_no_columns():
     weights = random_case(0).weights
     assert skip_trigrams(weights, 0, 0, zipf(7), n_sources=0) == []
@@ -94,7 +173,6 @@ def one_token(QK, OV):
 def test_both_maxima_must_be_positive(QK, OV, score):
     """The product of two negative ones is positive, and means nothing."""
     weights = one_token(QK, OV)
-    assert source_scores(weights, 0, 0, [1]).tolist() == [score]
     table = skip_trigrams(weights, 0, 0, [1])
     assert [row.score for row in table] == [score] * (score > 0)
 
@@ -102,8 +180,7 @@ def test_both_maxima_must_be_positive(QK, OV, score):
 def test_a_token_that_never_occurs_is_no_source():
     weights = random_weights(np.random.default_rng(1))
     probabilities = np.array([0.5, 0, 0.1, 0.1, 0.1, 0.1, 0.1])
-    assert source_scores(weights, 0, 0, probabilities)[1] == 0
-    assert source_scores(weights, 0, 0, zipf(7))[1] > 0
+    assert 1 in [row.source for row in skip_trigrams(weights, 0, 0, zipf(7))]
     assert 1 not in [row.source for row in skip_trigrams(weights, 0, 0, probabilities)]
 
 
@@ -123,14 +200,18 @@ def test_heads_and_layers_that_are_not_there():
     weights = random_weights(np.random.default_rng(2))
     for layer, head in (2, 0), (0, 3), (-1, 0):
         with pytest.raises(InputError, match="layer < 2, head < 3"):
-            source_scores(weights, layer, head, zipf(7))
+            skip_trigrams(weights, layer, head, zipf(7))
 
 
 # Symmetries.
 
 def all_scores(weights, probabilities=zipf(7)):
-    return np.array([[source_scores(weights, layer, head, probabilities)
-                      for head in range(weights.n_heads)] for layer in range(weights.n_layers)])
+    """(l, h, u), 0 where a source is not in the table."""
+    scores = np.zeros((weights.n_layers, weights.n_heads, weights.d_vocab))
+    for layer, head in np.ndindex(scores.shape[:2]):
+        for row in skip_trigrams(weights, layer, head, probabilities, weights.d_vocab, k=1):
+            scores[layer, head, row.source] = row.score
+    return scores
 
 
 def test_kept_rotations_and_bases_of_heads():
@@ -200,11 +281,37 @@ def test_broken_a_constant_added_to_a_destinations_row_of_QK():
 MISTAKES = {
     "QK transposed": ("qk_circuit", lambda circuit: lambda *head: circuit(*head).mT),
     "OV transposed": ("ov_circuit", lambda circuit: lambda *head: circuit(*head).mT),
-    "maxima by row": ("column_maxima", lambda maxima: lambda circuit: maxima(circuit.mT)),
+    "maxima by row": ("LongestFirst", lambda longest: lambda circuit: longest(circuit.mT)),
+    "circuits swapped": ("strongest_sources", lambda best: lambda QK, OV, factor, n: best(
+        QK, QK, factor, n)),
     "another head": ("ov_circuit", lambda circuit: lambda weights, layer, head: circuit(
         weights, layer, (head + 1) % weights.n_heads)),
     "the weakest": ("strongest", lambda strongest: lambda column, k: strongest(-column, k)),
 }
+
+
+def chances(change):
+    """`maxima_from` with another idea of what is asked."""
+    class Wrong(LongestFirst):
+        def maxima_from(self, least, columns):
+            return super().maxima_from(change(least), columns)
+    return Wrong
+
+
+@pytest.mark.parametrize("mistake", [
+    lambda longest: chances(lambda least: 1.2 * least),
+    lambda longest: type("Low", (longest,), {"bound": property(
+        lambda self: 0.5 * self.__dict__["bound"],
+        lambda self, bound: self.__dict__.update(bound=bound))})])
+def test_the_checks_see_pruning_that_goes_too_far(monkeypatch, mistake):
+    check = test_leaving_out_sources_changes_nothing.hypothesis.inner_test
+    cases = [(seed, 2, 3, 4, n) for seed in range(40) for n in (2, 6)]
+    for case in cases:
+        check(*case)
+    monkeypatch.setattr(module, "LongestFirst", mistake(LongestFirst))
+    with pytest.raises(AssertionError):
+        for case in cases:
+            check(*case)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
