@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from minicircuits.cores import each
 from minicircuits.notation import InputError
 
 
@@ -46,15 +47,22 @@ def composition_scores(weights, kind):
         raise InputError(f"kind must be Q, K or V; got {kind!r}")
     left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
                    "V": (weights.W_O, weights.W_V)}[kind]
-    reader = unit(thin(left) @ right)                    # (l, h, e, d): M = O (R right)
-    writer = unit(weights.W_O @ thin(weights.W_V.mT).mT)     # (l, g, d, e): W_O Rᵀ, of W_OV
     L, H, d = weights.n_layers, weights.n_heads, weights.d_model
+
+    def writer(layer):
+        """W_O Rᵀ of W_OV = W_O Rᵀ Oᵀ: (g, d, e)."""
+        return unit(weights.W_O[layer] @ thin(weights.W_V[layer].mT).mT)
+
+    def of_layer(layer):
+        M = unit(thin(left[layer]) @ right[layer]).reshape(-1, d)         # O (R right): (h·e, d)
+        W = np.concatenate(writers[:layer]).swapaxes(0, 1).reshape(d, -1)     # (d, l'·g·e)
+        squares = np.abs(M @ W).reshape(H, -1, layer * H, writers[0].shape[-1]) ** 2
+        return np.sqrt(squares.sum((1, 3))).reshape(H, layer, H)
+
     scores = np.zeros((L, H, L, H), weights.W_Q.real.dtype)
-    for layer in range(1, L):
-        M = reader[layer].reshape(-1, d)                                  # (h·e, d)
-        W = writer[:layer].transpose(2, 0, 1, 3).reshape(d, -1)           # (d, l'·g·e)
-        squares = np.abs(M @ W).reshape(H, -1, layer, H, writer.shape[-1]) ** 2
-        scores[layer, :, :layer] = np.sqrt(squares.sum((1, 4)))
+    writers, later = list(each(writer, range(L - 1))), range(L - 1, 0, -1)    # the longest first
+    for layer, part in zip(later, each(of_layer, later)):
+        scores[layer, :, :layer] = part
     return scores
 
 
