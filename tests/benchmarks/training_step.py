@@ -9,16 +9,12 @@ machine multiplies large matrices, on all cores; `of rate` is floor / median.
 """
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
-import time
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 
-from minicircuits.cli import THREADS
+from alternate import in_own_process, in_turn, product_rate, timed
 
 SIZES = {"small": dict(n_heads=4, d_head=16, d_model=64, d_vocab=256, n_ctx=64, batch=16),
          "middle": dict(n_heads=4, d_head=32, d_model=128, d_vocab=1024, n_ctx=128, batch=16),
@@ -112,34 +108,6 @@ STEPS = {"minicircuits": minicircuits_step, "torch plain": partial(torch_step, f
          "torch fused": partial(torch_step, fused=True), "jax": jax_step}
 
 
-def product_step():
-    """One product of large float32 matrices; its rate is what this machine can do."""
-    np = import_module("numpy")
-    A = np.random.default_rng(0).standard_normal((3072, 3072), np.float32)
-    return lambda number: A @ A
-
-
-def timed(step, seconds=2.0):
-    """Median seconds of a call, after a warm-up."""
-    for number in range(3):
-        step(number)
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        begun = time.perf_counter()
-        step(len(times))
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)
-
-
-def in_own_process(side, size):
-    """The median of one process; minicircuits holds BLAS as its command line does."""
-    held = dict.fromkeys(THREADS, "1") if side == "minicircuits" else {}
-    free = {name: value for name, value in os.environ.items() if name not in THREADS}
-    done = subprocess.run([sys.executable, __file__, "--side", side, "--size", size],
-                          env=free | held, capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -147,18 +115,15 @@ def main():
     parser.add_argument("--size", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        step = product_step() if options.side == "product" else STEPS[options.side](
-            SIZES[options.size])
-        print(timed(step))
+        print(timed(STEPS[options.side](SIZES[options.size])))
         return
     sides = [side for side, module in SIDES.items() if find_spec(module)]
-    rate = 2 * 3072 ** 3 / min(in_own_process("product", "-") for _ in range(options.rounds))
+    rate = product_rate(options.rounds)
     print(f"products of large matrices: {rate / 1e9:.0f} GFLOP/s")
     for name, size in SIZES.items():
-        times = {side: [] for side in sides}
-        for _ in range(options.rounds):
-            for side in sides:
-                times[side].append(in_own_process(side, name))
+        times = in_turn({side: partial(in_own_process, __file__, "--side", side, "--size", name,
+                                       held=side == "minicircuits") for side in sides},
+                        options.rounds)
         ours, floor = statistics.median(times["minicircuits"]), arithmetic(**size) / rate
         print(f"\n{name}: {', '.join(f'{key} {value}' for key, value in size.items())}\n"
               f"  {'floor':<14}{floor * 1e3:8.2f} ms")
