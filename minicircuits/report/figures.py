@@ -22,6 +22,7 @@ from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_
 from minicircuits.circuits.skip_trigrams import skip_trigrams
 from minicircuits.model.transformer import forward
 from minicircuits.notation import relative_error
+from minicircuits.report.terminal import watched
 
 
 def heads_of(weights):
@@ -82,7 +83,7 @@ def head_table(weights, start, token_probabilities, tokens, seed):
               "first": first_token_scores(weights, tokens),
               "by_position": position_share(weights, tokens)}
     rows = []
-    for layer, head in heads_of(weights):
+    for layer, head in watched(heads_of(weights), "heads"):
         circuit = ov_circuit(weights, layer, head)
         offset = int(profiles[layer, head].argmax())
         rows.append({"layer": layer, "head": head, "offset": offset,

@@ -3,6 +3,9 @@
 `show` turns a token id into something readable; no formula lives here.
 """
 
+import sys
+import time
+
 WIDTH = 80
 
 
@@ -25,6 +28,23 @@ def table(rows, columns):
 
 def cut(text, width):
     return text if len(text) <= width else text[:width - 1] + "…"
+
+
+def watched(items, name):
+    """Yields `items`, and counts them on standard error with the time left, if somebody looks."""
+    visible, begun = sys.stderr.isatty(), time.perf_counter()
+    shown = begun
+    try:
+        for done, item in enumerate(items):
+            now = time.perf_counter()
+            if visible and done and now - shown >= 0.2:
+                left, shown = (now - begun) / done * (len(items) - done), now
+                print(f"\r  {done} of {len(items)} {name}  {left:.0f} s left \x1b[K", end="",
+                      file=sys.stderr, flush=True)
+            yield item
+    finally:
+        if shown > begun:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def exactness(errors):
