@@ -13,6 +13,7 @@ Paper: "Interpretation of Skip-Trigrams", and the head dump it refers to.
 
 import argparse
 import re
+import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -81,8 +82,11 @@ print("""  A source scores max QK · max OV · probability^0.1. Per head the thr
   stands out; the others are the largest chances among billions.
 """)
 dump, begun = [], time.perf_counter()
-for head in watched(range(options.heads), "heads"):
-    dump.append(mc.skip_trigrams(weights, 0, head, probabilities, n_sources=3, k=2))
+try:
+    for head in watched(range(options.heads), "heads"):
+        dump.append(mc.skip_trigrams(weights, 0, head, probabilities, n_sources=3, k=2))
+except KeyboardInterrupt:
+    sys.exit("interrupted")
 seconds = time.perf_counter() - begun
 rows = [(head, rank, row) for head, found in enumerate(dump) for rank, row in enumerate(found)]
 
@@ -102,8 +106,8 @@ print(*table(rows, [
 print(heading("What it took"))
 peak = tracemalloc.get_traced_memory()[1] / 1e9
 products = 2 * 2 * d_vocab ** 2 * d_head * options.heads
-print(f"""  {seconds / options.heads:.1f} s a head. Multiplied out in full, the circuits take {products:.1e}
-  operations, which would have been {products / seconds / 1e9:.0f} a nanosecond. But a source is
+print(f"""  {seconds / options.heads:.1f} s a head. Multiplying the circuits out takes {products:.1e} operations,
+  which would have been {products / seconds / 1e9:.0f} a nanosecond. But a source is
   given up as soon as a bound, |a·b| ≤ ‖a‖ ‖b‖, says that it cannot be among
   the best. All arrays together, weights included: at most {peak:.2f} GB.""")
 
