@@ -106,9 +106,9 @@ print(*table(rows, [
 print(heading("What it took"))
 peak = tracemalloc.get_traced_memory()[1] / 1e9
 products = 2 * 2 * d_vocab ** 2 * d_head * options.heads
-print(f"""  {seconds / options.heads:.1f} s a head. Multiplying the circuits out takes {products:.1e}
-  operations, which would have been {products / seconds / 1e9:.0f} a nanosecond. But a source is
-  given up as soon as a bound, |a·b| ≤ ‖a‖ ‖b‖, says that it cannot be among
+print(f"""  {seconds / options.heads:.1f} s a head. To multiply the circuits out takes {products:.0e}
+  operations, which would have been {products / seconds / 1e9:.0f} a nanosecond; but a source
+  is given up as soon as a bound, |a·b| ≤ ‖a‖ ‖b‖, says that it cannot be among
   the best. All arrays together, weights included: at most {peak:.2f} GB.""")
 
 # Every head's first is its own skip-trigram, with its destination and its out.
