@@ -106,8 +106,8 @@ print(*table(rows, [
 print(heading("What it took"))
 peak = tracemalloc.get_traced_memory()[1] / 1e9
 products = 2 * 2 * d_vocab ** 2 * d_head * options.heads
-print(f"""  {seconds / options.heads:.1f} s a head. To multiply the circuits out takes {products:.0e}
-  operations, which would have been {products / seconds / 1e9:.0f} a nanosecond; but a source
+print(f"""  {seconds / len(dump):.1f} s a head. To multiply the circuits out takes {products:.0e}
+  operations: {products / seconds / 1e9:.0f} a nanosecond, had it done them all. But a source
   is given up as soon as a bound, |a·b| ≤ ‖a‖ ‖b‖, says that it cannot be among
   the best. All arrays together, weights included: at most {peak:.2f} GB.""")
 

@@ -61,7 +61,7 @@ def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
     if not (np.asarray(token_probabilities) >= 0).all():
         raise InputError("token_probabilities must not be negative or NaN")
     factor = np.asarray(token_probabilities, weights.dtype) ** 0.1
-    QK, OV = qk_circuit(weights, layer, head), ov_circuit(weights, layer, head)
+    QK, OV = each(lambda circuit: circuit(weights, layer, head), (qk_circuit, ov_circuit))
     return [SkipTrigrams(int(source), float(score),
                          *strongest(QK.columns(source), k), *strongest(OV.columns(source), k))
             for source, score in zip(*strongest_sources(QK, OV, factor, n_sources))]
@@ -76,7 +76,7 @@ def strongest_sources(QK, OV, factor, n):
     bound on their score, in rounds that double; what a round may leave out is settled before
     it begins, so that it does not depend on which core is faster.
     """
-    QK, OV = LongestFirst(QK), LongestFirst(OV)
+    QK, OV = each(LongestFirst, (QK, OV))
     bound = QK.bound * OV.bound * factor
     order = np.argsort(-bound, kind="stable")
     order = order[bound[order] > 0]
@@ -106,6 +106,8 @@ def strongest_sources(QK, OV, factor, n):
 
 
 def strongest(column, k):
-    """Indices and values of the k largest entries, largest first."""
-    index = np.argsort(-column, kind="stable")[:k]
+    """Indices and values of the k largest entries, largest first; of equals the first."""
+    k = min(k, len(column))
+    index = np.flatnonzero(column >= np.partition(column, -k)[-k])
+    index = index[np.argsort(-column[index], kind="stable")][:k]
     return index, column[index]

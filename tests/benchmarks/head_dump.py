@@ -4,11 +4,12 @@
 
 Random float32 weights, d_vocab 50,257, d_model 768, d_head 64, token probabilities as 1/rank.
 Per head: the 10 sources u with the largest max QK[:, u] · max OV[:, u] · p_u^0.1, and for each
-its 5 strongest destinations and outs. Both circuits have 2.5 billion entries. `in blocks`
-computes them all, as PyTorch does; PyTorch's block is the best of several, tried first. Each
-side runs in a process of its own, in turn; medians of rounds, the least and the largest.
-`floor` is the time that all the products alone would take. The peak is of the whole process,
-weights included. All sides must name the same sources.
+its 5 strongest destinations and outs. Both circuits have 2.5 billion entries. `in full`
+computes them all, as PyTorch does: in blocks of whole rows or columns, or in tiles that stay in
+cache, either at the best of several sizes, found before the clock starts. Each side runs in a
+process of its own, in turn; medians of rounds, the least and the largest. `floor` is the time
+that all the products alone would take. The peak is of the whole process, weights included. All
+sides must name the same sources.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from importlib.util import find_spec
 from alternate import in_own_process, in_turn, product_rate, ratios, spread
 
 D_VOCAB, D_MODEL, D_HEAD, SOURCES, K = 50_257, 768, 64, 10, 5
-SIDES = {"minicircuits": "numpy", "minicircuits, in blocks": "numpy", "torch in blocks": "torch"}
+SIDES = {"minicircuits": "numpy", "minicircuits, in full": "numpy", "torch, blocks": "torch",
+         "torch, tiles": "torch"}
 
 
 def dump(side, n_heads):
@@ -47,7 +49,7 @@ def minicircuits_tables(weights, probabilities):
                                                                 SOURCES, K)]
 
 
-def minicircuits_blocks(weights, probabilities):
+def minicircuits_in_full(weights, probabilities):
     """The same with nothing left out."""
     np, mc = import_module("numpy"), import_module("minicircuits")
     streaming = import_module("minicircuits.circuits.streaming")
@@ -64,7 +66,7 @@ def minicircuits_blocks(weights, probabilities):
     return strongest_sources
 
 
-def torch_blocks(weights, probabilities):
+def torch_tables(weights, probabilities, tiles):
     torch = import_module("torch")
     W = {name: torch.from_numpy(array) for name, array in weights.items()}
     factor = torch.from_numpy(probabilities).float() ** 0.1
@@ -110,7 +112,7 @@ def torch_blocks(weights, probabilities):
         return min(times)
 
     with torch.inference_mode():
-        way, size = min(((way, size) for way in (by_source, by_row, tiled)
+        way, size = min(((way, size) for way in ((tiled,) if tiles else (by_source, by_row))
                          for size in (128, 512, 1024, 2048)), key=lambda best: seconds(*best))
         space = torch.empty(size, D_VOCAB)
 
@@ -128,8 +130,9 @@ def torch_blocks(weights, probabilities):
     return strongest_sources
 
 
-TABLES = {"minicircuits": minicircuits_tables, "minicircuits, in blocks": minicircuits_blocks,
-          "torch in blocks": torch_blocks}
+TABLES = {"minicircuits": minicircuits_tables, "minicircuits, in full": minicircuits_in_full,
+          "torch, blocks": partial(torch_tables, tiles=False),
+          "torch, tiles": partial(torch_tables, tiles=True)}
 
 
 def main():
