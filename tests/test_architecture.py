@@ -19,7 +19,7 @@ MODULES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("/", "."): pat
            for path in sorted(PACKAGE.rglob("*.py"))}
 ROOMS = {name.split(".")[0] for name in MODULES}
 
-# Besides itself, and (but for the first two) notation and files. Nothing is transitive.
+# Besides itself, and (but for the first four) notation, files and cores. Nothing is transitive.
 MAY_IMPORT = {
     "__init__": "",
     "notation": "",
