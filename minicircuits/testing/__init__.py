@@ -1,1 +1,9 @@
-"""What others test against: the model in plain loops."""
+"""What others test against: golden vectors, a checker that names the wrong step, known bugs.
+
+>>> import minicircuits as mc
+>>> from minicircuits.testing.checking import assert_matches
+>>> def candidate(weights, tokens):
+...     acts = mc.forward(weights, tokens)
+...     return {"pattern": acts.pattern, "logits": acts.logits}
+>>> assert_matches(candidate)
+"""

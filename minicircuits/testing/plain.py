@@ -127,9 +127,9 @@ def softmax(scores):
     for b, h, i in loops(B, H, T):
         sources = range(i + 1)
         largest = max(scores[b, h, i, j].real for j in sources)    # a shift changes nothing
-        shares = [exp(scores[b, h, i, j] - largest) for j in sources]
+        shares = {j: exp(scores[b, h, i, j] - largest) for j in sources}
         for j in sources:
-            pattern[b, h, i, j] = shares[j] / total(shares)
+            pattern[b, h, i, j] = shares[j] / total(shares.values())
     return pattern
 
 
