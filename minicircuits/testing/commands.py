@@ -62,6 +62,7 @@ def export(options):
     for path in paths:                       # ask before the first is written
         if not options.force and os.path.exists(path):
             raise FileError(f"cannot write {path!r}: it exists already")
+    files.make_folder(options.folder)
     for vector, path in zip(chosen, paths):
         exchange.write_case(path, vector, options.convention, dtype(options.precision),
                             force=options.force)
