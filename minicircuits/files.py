@@ -241,7 +241,7 @@ def read_npy(path, largest=MAX_BYTES):
 
 
 def write_npy(path, array, force=False):
-    """Write one array as `.npy`, little-endian in C order; returns the bytes. See `check_output`."""
+    """Write one array as `.npy`, little-endian, in C order; returns its bytes."""
     array = np.asarray(array)
     array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
     if not re.fullmatch(DTYPE, array.dtype.str):

@@ -5,9 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import tempfile
-import textwrap
 
 import numpy as np
 
@@ -22,7 +20,8 @@ from minicircuits.testing.mutants import MUTANTS
 
 def vectors(options):
     """`minicircuits vectors list|show|export|verify`."""
-    return {"list": list_, "show": show, "export": export, "verify": verify}[options.action](options)
+    actions = {"list": list_, "show": show, "export": export, "verify": verify}
+    return actions[options.action](options)
 
 
 def list_(options):
@@ -32,8 +31,7 @@ def list_(options):
         return put_json(options.json, found)
     for vector in found:
         print(vector["id"])
-        print(textwrap.fill(vector["comment"], 78, initial_indent="    ",
-                            subsequent_indent="    "))
+        print("\n".join(wrapped("    ", vector["comment"].split(), " ")))
         print("\n".join(wrapped("    hunts ", vector["hunts"] or ["nothing: a control"])))
     print("drawn-1, drawn-2, …\n    the larger set, each made from its number")
 
@@ -177,10 +175,10 @@ def print_reports(reports, quiet):
     if not quiet:
         wrong = sum(not report for report in found)
         print(f"{len(found)} {'case' if len(found) == 1 else 'cases'}, {wrong} wrong")
-        never = [name for name in found[0].not_checked
-                 if all(name in report.not_checked for report in found)]
+        never = [name for name in found[0].not_supplied
+                 if all(name in report.not_supplied for report in found)]
         if never and all(found):
-            print("\n".join(wrapped("not checked, as not supplied: ", never)))
+            print("\n".join(wrapped("not supplied, so not checked: ", checking.short(never))))
     return found
 
 

@@ -55,6 +55,8 @@ def places(name, n_layers, convention):
 
 
 def turned(array, axes, new_axes):
+    if axes == new_axes:                 # W_QK has an axis d twice
+        return array
     axes = axes.split()
     return np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
 

@@ -9,6 +9,8 @@ import inspect
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
+
 from minicircuits.testing import plain, plain_circuits
 from minicircuits.testing.steps import CIRCUITS
 
@@ -228,10 +230,32 @@ def _code(name):
 
 
 def candidate(name):
-    """The mutant as a candidate: a fresh function of (weights, tokens)."""
+    """The mutant as a candidate: a fresh function of (weights, tokens).
+
+    Where Python's floats stop (exp(1000), 0/0) it goes on with Inf and NaN, as arrays do.
+    """
     mutant, module = MUTANTS[name], {"__name__": name}
     exec(_code(name), module)
-    if mutant.module is plain:
-        return module["tensors"]
-    return lambda weights, tokens: module["tensors"](
-        weights, tokens, plain.forward(weights, tokens).pattern)
+    if mutant.module is plain_circuits:
+        return lambda weights, tokens: module["tensors"](
+            weights, tokens, plain.forward(weights, tokens).pattern)
+    module |= {"exp": lambda x: np.exp(np.float64(x)), "log": lambda x: np.log(np.float64(x)),
+               "total": _total, "Weights": _gradients}
+
+    def tensors(weights, tokens):
+        with np.errstate(all="ignore"):
+            return module["tensors"](weights, tokens)
+    return tensors
+
+
+def _gradients(positions, **arrays):
+    """`Weights` that need not be finite."""
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _total(terms):
+    terms = list(terms)
+    try:
+        return plain.total(terms)
+    except (ValueError, OverflowError):
+        return np.sum(terms)

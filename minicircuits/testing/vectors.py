@@ -101,9 +101,9 @@ def recipes():
     yield vector("first-and-last-token", "token ids 0 and d_vocab − 1",
                  "token_0_is_padding token_0_never_predicted",
                  with_tokens(dyadic(7, v=6), [[3, 0, 5], [1, 2, 4]]))
-    yield vector("masked-scores-far-above", "what the mask hides is 1e5 above what it leaves",
+    yield vector("masked-scores-far-above", "what the mask hides is 1e4 and 3e5 above what it leaves",
                  "mask_minus_1e4", masked_far_above())
-    yield vector("rows-far-apart", "each row's largest score is 1000 or more from the next's",
+    yield vector("rows-far-apart", "the largest scores of rows are 1000 and more apart",
                  "softmax_without_shift softmax_one_shift", rows_far_apart())
     yield vector("huge-logits", "targets whose probability underflows",
                  "loss_without_shift loss_of_probability",
@@ -136,7 +136,7 @@ def exact_case():
 
 
 def masked_far_above():
-    """Positions 0 to 2 want position 3, head 0 by 2.8e5 and head 1 by 10008; they may not see it."""
+    """Head 0 wants position 3, which it may not see, by 2.8e5; head 1 by 10008."""
     (weights, tokens), W = far_apart(11, h=2)
     W["W_pos"][3:] = [[1, 1, 1, 0], [0, 0, 0, 139]]
     W["W_Q"][0, :, 0, 3], W["W_K"][0, :, 0, 4] = [128, 144], [32, 1]
