@@ -9,6 +9,7 @@ what a corpus or a tokenizer is.
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -232,6 +233,23 @@ def write_arrays(path, arrays, force=False):
             info.create_system = 3                    # the same bytes on every system
             with archive.open(info, "w") as member:
                 np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+
+
+def read_npy(path, largest=MAX_BYTES):
+    """The array in a `.npy` file of at most `largest` bytes; see `read_arrays`."""
+    return _array(repr(str(path)), memoryview(read_bytes(path, largest)))
+
+
+def write_npy(path, array, force=False):
+    """Write one array as `.npy`, little-endian, in C order; returns its bytes."""
+    array = np.asarray(array)
+    array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+    if not re.fullmatch(DTYPE, array.dtype.str):
+        raise FileError(f"{str(path)!r} can hold numbers; got {array.dtype}")
+    data = io.BytesIO()
+    np.lib.format.write_array(data, array, version=(1, 0), allow_pickle=False)
+    write_bytes(path, data.getvalue(), force)
+    return data.getvalue()
 
 
 def read_json(path):

@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "__main__": "model circuits behavior training interop report runs testing tour cli",
 }
 EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
-EXTRAS = {"threadpoolctl": "model training", "safetensors": "interop files"}
+EXTRAS = {"threadpoolctl": "model training", "safetensors": "interop files",
+          "hypothesis": "testing"}
 IMPORTS_BY_NAME = ("__init__", "cli")      # so that NumPy is loaded when it is needed
 
 
