@@ -75,11 +75,15 @@ class Report:
                                                           "allowed")}}}
 
     @property
+    def problem(self):
+        """A few words, or ""."""
+        return self.note or (self.difference.tensor if self.difference else "")
+
+    @property
     def line(self):
         """The report in one line."""
-        tensor = self.difference and self.difference.tensor
         return (f"{'ok   ' if self else 'WRONG'} {self.id}: "
-                f"{self.note or tensor or f'{len(self.checked)} tensors right'}")
+                f"{self.problem or f'{len(self.checked)} tensors right'}")
 
     def __str__(self):
         lines = [self.line]
@@ -97,8 +101,8 @@ class Report:
             else:
                 lines.append("  what it is computed from is right: the mistake is in this step")
             lines += [f"  it would pass as --precision {name}" for name in self.precisions()[:1]]
-            lines += wrapped("  not supplied, so not checked: ", short(self.not_supplied))
-            lines += wrapped("  not judged, as they come after it: ", short(self.not_judged))
+        lines += wrapped("  not supplied, so not checked: ", short(self.not_supplied))
+        lines += wrapped("  not judged, as they come after it: ", short(self.not_judged))
         return "\n".join(lines)
 
 
@@ -272,7 +276,7 @@ def looks_like(case, step, actual, precision):
     To half the digits: a wrong number may be worse conditioned than the right one.
     """
     key, found = step[:2], []
-    allowed = 4 * case.reference.allowed(precision)[key]
+    allowed = 4 * case.reference.allowed(precision).get(key, 0)
 
     def same(a, b):
         with np.errstate(all="ignore"):
