@@ -310,7 +310,7 @@ class Reference:
         self._allowed = {}
 
     def run(self, chain=None, disturb=lambda key, value: value):
-        """{(name, layer): array} of all steps, or of some; `disturb` changes each before its use."""
+        """{(name, layer): array} of all steps, or some; `disturb` changes each before its use."""
         values = {}
         with np.errstate(all="ignore"):
             for step in self.steps if chain is None else chain:
