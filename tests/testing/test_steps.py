@@ -23,11 +23,15 @@ ONE = dict(b=1, i=3, n_heads=2, d_head=2, d_model=3, d_vocab=4, n_ctx=3)
 
 
 def assert_equal(actual, desired, tolerance=1e-11):
-    """Every tensor in both, to `tolerance` of the largest number (or of rounding around 1)."""
+    """Every tensor in both, to `tolerance` of the largest number, or of 1/1000.
+
+    Eigenvalues near 0 keep fewer digits, by as much as the matrix is larger than they are.
+    """
     for name in desired.keys() & actual.keys():
         a, b = np.asarray(actual[name]), np.asarray(desired[name])
         scale = max(abs(b).max(initial=0), 1e-3)
-        assert a.shape == b.shape and relative_error(a, b, scale) <= tolerance, name
+        assert a.shape == b.shape and relative_error(a, b, scale) <= (
+            1e-8 if name == "copying_score" else tolerance), name
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,7 +62,7 @@ def test_circuits_equal_the_loops(case):
                  "W_OV": mc.W_OV(weights, layer, head).AB,
                  "W_QK": mc.W_QK(weights, layer, head).AB,
                  "copying_score": mc.copying_score(ov)}
-        assert_equal(found, {name: loops[name][layer, head] for name in found}, 1e-9)
+        assert_equal(found, {name: loops[name][layer, head] for name in found})
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -94,7 +98,7 @@ def test_fifty_digits(positions):
             assert relative_error(np.array(patterns[0][h][i], float),
                                   table["pattern"][0, 0, h, i, :i + 1]) <= 4e-15
         value = exact.loss(weights, tokens[0])
-        assert abs(float(value) - table["loss"]) <= 4e-15 * abs(logits[0][0] - logits[0][1] + 9)
+        assert abs(float(value) - table["loss"]) <= 4e-15 * abs(table["logits"]).max()
         step = decimal.Decimal("1e-20")
         for name, index in ("W_K", (0, 1, 0, 2)), ("W_E", (1, tokens[0, 0])):
             def moved(by):
