@@ -90,6 +90,8 @@ def crosswalk(*names):
 
 def turned(array, axes, new_axes):
     """A view of `array` with its axes, named by letters, in another order."""
+    if axes == new_axes:                          # a letter may be there twice: d d
+        return array
     axes = axes.split()
     return np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
 

@@ -16,23 +16,14 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.files import FileError
+from minicircuits.interop import ACTIVATIONS, WEIGHTS, turned
 from minicircuits.notation import InputError
 from minicircuits.testing.steps import AXES, WEIGHT_LETTERS
 
 FORMAT = "minicircuits vector 1"
 CONVENTIONS = ("paper", "transformer_lens")
 MAX_TENSOR = 2 ** 28       # bytes of one that a stranger wrote
-ATTENTION = "blocks.{l}.attn."
-THEIRS = {
-    "W_E": ("embed.W_E", "u d"), "W_pos": ("pos_embed.W_pos", "p d"),
-    "W_Q": (ATTENTION + "W_Q", "h d e"), "W_K": (ATTENTION + "W_K", "h d e"),
-    "W_V": (ATTENTION + "W_V", "h d e"), "W_O": (ATTENTION + "W_O", "h e d"),
-    "W_U": ("unembed.W_U", "d v"), "residual": ("blocks.{l}.hook_resid_pre", "b i d"),
-    "q": (ATTENTION + "hook_q", "b i h e"), "k": (ATTENTION + "hook_k", "b j h e"),
-    "v": (ATTENTION + "hook_v", "b j h e"), "z": (ATTENTION + "hook_z", "b i h e"),
-    "scores": (ATTENTION + "hook_attn_scores", "b h i j"),
-    "pattern": (ATTENTION + "hook_pattern", "b h i j"), "logits": ("unembed.hook_out", "b i v"),
-}
+THEIRS = {row.ours: (row.theirs, row.their_axes) for row in reversed(WEIGHTS + ACTIVATIONS)}
 
 
 def places(name, n_layers, convention):
@@ -52,13 +43,6 @@ def places(name, n_layers, convention):
     if first == "l+1":
         found.append((d + "unembed.hook_in", n_layers, " ".join(rest), theirs))
     return found
-
-
-def turned(array, axes, new_axes):
-    if axes == new_axes:                 # W_QK has an axis d twice
-        return array
-    axes = axes.split()
-    return np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
 
 
 def write_case(folder, vector, convention="paper", dtype="float64", expected=True, force=False):
