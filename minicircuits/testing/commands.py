@@ -16,6 +16,7 @@ from minicircuits.testing import checking, exchange
 from minicircuits.testing import vectors as vectors_
 from minicircuits.testing.checking import Report, kills, wrapped
 from minicircuits.testing.mutants import MUTANTS
+from minicircuits.testing.steps import AXES
 
 
 def vectors(options):
@@ -64,7 +65,7 @@ def export(options):
     for vector, path in zip(chosen, paths):
         exchange.write_case(path, vector, options.convention, dtype(options.precision),
                             force=options.force)
-    print(f"{len(chosen)} cases in {options.folder}")
+    print(f"{count(len(chosen))} in {options.folder}")
 
 
 def verify(options):
@@ -86,16 +87,21 @@ def check(options):
     if (options.folder is None) == (options.program is None):
         raise InputError("check needs a FOLDER of answers or --program COMMAND; got "
                          f"{'neither' if options.folder is None else 'both'}")
-    ids = [*(options.case or []), *(f"drawn-{n + 1}" for n in range(options.drawn))]
+    ids = [f"drawn-{n + 1}" for n in range(options.drawn)]
     if options.program:
-        words = shlex.split(options.program)
+        try:
+            words = shlex.split(options.program)
+        except ValueError as error:
+            raise InputError(f"cannot split {options.program!r} into words: "
+                             f"{str(error).lower()}") from None
         for place in "{case}", "{out}":
             if not any(place in word for word in words):
                 raise InputError(f"--program needs {place} where its folder goes; got "
                                  f"{options.program!r}")
-        reports = (run(words, vectors_.find(id), options) for id in ids or vectors_.core())
+        reports = (run(words, vectors_.find(id), options)
+                   for id in [*(options.case or vectors_.core()), *ids])
     else:
-        reports = folder_reports(options, ids)
+        reports = folder_reports(options, [*(options.case or []), *ids])
     reports = print_reports(reports, quiet=bool(options.json))
     if options.json:
         put_json(options.json, {"passed": all(reports), "cases": [r.as_json() for r in reports]})
@@ -177,9 +183,10 @@ def print_reports(reports, quiet):
             print(report if first else report.line, flush=True)
     if not quiet:
         wrong = sum(not report for report in found)
-        print(f"{len(found)} {'case' if len(found) == 1 else 'cases'}, {wrong} wrong")
-        never = [name for name in found[0].not_supplied
-                 if all(name in report.not_supplied for report in found)]
+        print(f"{count(len(found))}, {wrong} wrong")
+        supplied = {label.partition("[")[0] for report in found for label in report.checked}
+        never = [name for name in AXES if name not in supplied
+                 and any(name in report.not_supplied for report in found)]
         if never and all(found):
             print("\n".join(wrapped("not supplied, so not checked: ", checking.short(never))))
     return found
@@ -203,6 +210,10 @@ def mutants(options):
         print(f"{len(matrix)} known bugs, {len(missed)} not caught"
               f"{': ' if missed else ''}{', '.join(missed)}")
     return int(bool(missed))
+
+
+def count(cases):
+    return f"{cases} case{'' if cases == 1 else 's'}"
 
 
 def put_json(path, value):
