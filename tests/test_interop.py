@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicircuits.interop import (activations_from_transformer_lens,
@@ -204,6 +204,7 @@ def test_unknown_positions():
 # Activations
 
 @given(draw_case(), st.sampled_from(["float32", "float64"]))
+@settings(deadline=None)
 def test_activations_ours_theirs_ours(case, dtype):
     weights, tokens = case.weights.astype(dtype), case.tokens
     acts = forward(weights, tokens)
