@@ -61,6 +61,50 @@ def parser():
     heads = text_command("heads", "what the heads of a trained model do, in tables",
                          "minicircuits heads tour-1/two_layers.npz")
     heads.add_argument("model", metavar="MODEL", help="a model file")
+
+    def json_output(sub):
+        sub.add_argument("--json", nargs="?", const="-", metavar="FILE",
+                         help="print JSON instead, or write it to FILE")
+
+    def oracle_options(sub, drawn):
+        sub.add_argument("--drawn", type=whole, default=0, metavar="N",
+                         help=f"{drawn} N cases of the larger set")
+        sub.add_argument("--convention", choices=("paper", "transformer_lens"), default="paper",
+                         help="names and axes of the tensors (default paper)")
+        sub.add_argument("--precision", choices=("float64", "float32", "tf32", "bfloat16"),
+                         default="float64", help="what is claimed (default float64)")
+
+    vectors = command("vectors", "golden vectors to test an implementation against",
+                      "minicircuits vectors export cases", "testing.commands")
+    actions = vectors.add_subparsers(dest="action", required=True, metavar="ACTION")
+    json_output(actions.add_parser("list", help="each vector and the bugs it hunts"))
+    show = actions.add_parser("show", help="a vector's tensors, or the numbers of one")
+    show.add_argument("id", metavar="ID")
+    show.add_argument("tensor", metavar="TENSOR", nargs="?")
+    export = actions.add_parser("export", help="write vectors as folders of .npy files")
+    export.add_argument("folder", metavar="FOLDER")
+    export.add_argument("id", metavar="ID", nargs="*", help="(default: the core set)")
+    oracle_options(export, "and the first")
+    export.add_argument("--force", action="store_true", help="overwrite files that exist")
+    verify = actions.add_parser("verify", help="compare checksums and recompute the core set")
+    verify.add_argument("folder", metavar="FOLDER", nargs="*", help="exported cases instead")
+
+    check = command("check", "is an implementation right, and if not, which step is wrong?",
+                    "minicircuits check --program './mine {case} {out}'", "testing.commands",
+                    "\n\nAnswers are .npy files named as the expected tensors are, any of them.")
+    check.add_argument("folder", metavar="FOLDER", nargs="?",
+                       help="of answers: FOLDER/ID/logits.npy and so on")
+    check.add_argument("--program", metavar="COMMAND",
+                       help="run on every case; {case} and {out} become folders")
+    check.add_argument("--timeout", type=positive, default=60, metavar="SECONDS",
+                       help="for a program, each case (default 60)")
+    check.add_argument("--case", nargs="+", metavar="ID", help="only these vectors")
+    oracle_options(check, "also the first")
+    json_output(check)
+
+    mutants = command("mutants", "known bugs, and the vectors that catch each",
+                      "minicircuits mutants", "testing.commands")
+    json_output(mutants)
     return top
 
 

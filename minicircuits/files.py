@@ -4,11 +4,13 @@ Files come from strangers. Readers measure before they allocate, never unpickle,
 `FileError` and nothing else on any bytes whatever. Writers are atomic: after a failure or an
 interruption the output is as it was before, and nothing else is left.
 
-Arrays travel as uncompressed `.npz`; equal arrays give equal bytes. This file does not know
-what a corpus or a tokenizer is.
+Arrays travel as uncompressed `.npz`, or (by that ending of the path, with the extra `interop`)
+as `.safetensors`; equal arrays give equal bytes. This file does not know what a corpus or a
+tokenizer is.
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -21,6 +23,11 @@ import zlib
 
 import numpy as np
 
+try:
+    import safetensors.numpy
+except ImportError:                # the extra `interop`
+    safetensors = None
+
 from minicircuits.notation import WEIGHT_AXES, InputError, Weights
 
 MAX_BYTES = 2**31          # of one file: below that, no zip needs the 64-bit form
@@ -32,6 +39,8 @@ DTYPE = r"[<>](?:f[48]|c16|[iu][248])|\|[biu]1"
 HEADER = re.compile(       # of a .npy, with the spaces taken out
     rf"{{'descr':'({DTYPE})','fortran_order':(True|False),"
     r"'shape':\(((?:\d{1,10},){0,31}(?:\d{1,10})?)\),?}\n?", re.ASCII)
+SAFETENSORS = {"BOOL": "|b1", "I8": "|i1", "U8": "|u1", "I16": "<i2", "U16": "<u2", "I32": "<i4",
+               "U32": "<u4", "I64": "<i8", "U64": "<u8", "F32": "<f4", "F64": "<f8"}
 ZIP_END = struct.Struct("<4s4H2LH")
 ZIP_ENTRY = struct.Struct("<4s6H3L5H2L")
 ZIP_LOCAL = struct.Struct("<4s22xHH")
@@ -145,8 +154,11 @@ def read_arrays(path):
     Takes what `write_arrays` and `np.savez` write: numbers and booleans. Raises FileError on
     compressed, encrypted, repeated or overlapping members, on bytes that belong to none, on
     sizes or checksums that do not agree, on any other dtype. Values are not judged (NaN).
-    Memory: at most twice the file's size and 1 MiB.
+    Memory: at most twice the file's size and 1 MiB. A path that ends in .safetensors is read as
+    such, under the same rules; float16 and bfloat16 are refused there too.
     """
+    if str(path).endswith(".safetensors"):
+        return _read_safetensors(path)
     data = memoryview(read_bytes(path))
     try:
         members = _members(path, data)
@@ -207,31 +219,97 @@ def _array(place, data):
            and math.prod(filter(None, shape)) * dtype.itemsize <= MAX_BYTES,
            f"{len(data) - stop} bytes for {dtype} of shape {shape}")
     array = np.ndarray(shape, dtype, data, stop, order="F" if header[2] == "True" else "C")
-    expect(dtype != bool or not (array.view(np.uint8) > 1).any(), "booleans other than 0 and 1")
+    expect(not _odd_booleans(array), "booleans other than 0 and 1")
     return array.astype(dtype.newbyteorder("="), order="C")
+
+
+def _odd_booleans(array):
+    return array.dtype == bool and array.view(np.uint8).max(initial=0) > 1
+
+
+def _read_safetensors(path):
+    """The tensors of a file of that format; its package sees that they fill the file exactly."""
+    def expect(fine, came):
+        if not fine:
+            raise FileError(f"{str(path)!r} must be a .safetensors of numbers; got {came}")
+
+    _need_safetensors("read", path)
+    data = read_bytes(path)
+    length = int.from_bytes(data[:8], "little")
+    expect(length <= 200 * MAX_MEMBERS, f"a header of {length} bytes")       # it is parsed whole
+    count = data.count(b'"dtype"', 8, 8 + length)
+    expect(count <= MAX_MEMBERS, f"{count} tensors")
+    try:
+        found = safetensors.deserialize(data)
+    except safetensors.SafetensorError as error:
+        expect(False, repr(str(error))[:100])
+    expect(len(found) == count, "a name twice, or more than tensors")
+    arrays = {}
+    found.reverse()
+    while found:
+        name, tensor = found.pop()
+        shape, dtype = tensor["shape"], np.dtype(SAFETENSORS.get(tensor["dtype"], "V"))
+        expect(MEMBER.fullmatch(f"{name}.npy"), f"a tensor named {name[:40]!r}")
+        expect(dtype != "V", f"{name} of {tensor['dtype']}")
+        expect(len(shape) <= 32 and math.prod(filter(None, shape)) * dtype.itemsize <= MAX_BYTES,
+               f"{name} of shape {str(shape)[:80]}")
+        array = np.frombuffer(tensor["data"], dtype).reshape(shape)
+        expect(not _odd_booleans(array), f"{name} with booleans other than 0 and 1")
+        arrays[name] = array.astype(dtype.newbyteorder("="), copy=False)
+    return arrays
+
+
+def _need_safetensors(what, path):
+    if safetensors is None:
+        raise FileError(f"cannot {what} {str(path)!r}: that needs the package safetensors, "
+                        "minicircuits[interop]")
 
 
 def write_arrays(path, arrays, force=False):
     """Write a dict of name -> array as an uncompressed `.npz`, whole or not at all.
 
-    Raises FileError on a name, dtype or size that `read_arrays` refuses; see `check_output`.
+    Or as `.safetensors`, if `path` ends so (which has no complex128). Raises FileError on a
+    name, dtype or size that `read_arrays` refuses; see `check_output`.
     """
+    as_safetensors = str(path).endswith(".safetensors")
+    kinds = "|".join(map(re.escape, SAFETENSORS.values())) if as_safetensors else DTYPE
+    if as_safetensors:
+        _need_safetensors("write", path)
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     for name, array in arrays.items():
         arrays[name] = array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-        if not (MEMBER.fullmatch(f"{name}.npy") and re.fullmatch(DTYPE, array.dtype.str)):
+        if not (MEMBER.fullmatch(f"{name}.npy") and re.fullmatch(kinds, array.dtype.str)):
             raise FileError(f"{str(path)!r} can hold numbers under plain names; got {name!r}, "
                             f"{array.dtype}")
     size = sum(array.nbytes + 1024 for array in arrays.values())
     if size > MAX_BYTES or len(arrays) > MAX_MEMBERS:
         raise FileError(f"{str(path)!r} can hold {MAX_MEMBERS} arrays and {MAX_BYTES} bytes; got "
                         f"{len(arrays)} and {size}")
+    if as_safetensors:
+        return write_bytes(path, safetensors.numpy.save(arrays), force)
     with _new_file(path, force) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             info.create_system = 3                    # the same bytes on every system
             with archive.open(info, "w") as member:
                 np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+
+
+def read_npy(path, largest=MAX_BYTES):
+    """The array in a `.npy` file of at most `largest` bytes; see `read_arrays`."""
+    return _array(repr(str(path)), memoryview(read_bytes(path, largest)))
+
+
+def write_npy(path, array, force=False):
+    """Write one array as `.npy`, little-endian, in C order; returns its bytes."""
+    array = np.asarray(array)
+    array = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+    if not re.fullmatch(DTYPE, array.dtype.str):
+        raise FileError(f"{str(path)!r} can hold numbers; got {array.dtype}")
+    data = io.BytesIO()
+    np.lib.format.write_array(data, array, version=(1, 0), allow_pickle=False)
+    write_bytes(path, data.getvalue(), force)
+    return data.getvalue()
 
 
 def read_json(path):

@@ -1,41 +1,99 @@
-"""TransformerLens's names and orientation: our weights as its state dict, and the reverse.
+"""TransformerLens's names and orientation (those of its 3.x): ours as its, and the reverse.
 
-Its matrices act on the right, so each is the transpose of ours (names of its 3.x):
+Its matrices act on the right, on rows; ours on the left, as in the paper. So each of its
+matrices is ours transposed, its OV = W_V @ W_O too, but its QK = W_Q @ W_K.T is ours as it is:
+both have the destination first. `WEIGHTS`, `ACTIVATIONS` and `CIRCUITS` are the whole
+crosswalk, with the axes of either side: whatever is transposed shows there, and the functions
+below, and the tests against TransformerLens itself, do nothing but follow these axes.
 
-    W_E            (d, u)          embed.W_E                  (u, d)
-    W_pos          (d, p)          pos_embed.W_pos            (p, d)
-    W_Q W_K W_V    (l, h, e, d)    blocks.{l}.attn.W_Q …      (h, d, e)
-    W_O            (l, h, d, e)    blocks.{l}.attn.W_O        (h, e, d)
-    W_U            (v, d)          unembed.W_U                (d, v)
-
-So its OV, W_V @ W_O, is ours transposed, and its QK, W_Q @ W_K.T, is ours as it is:
-
+>>> print(crosswalk("W_Q", "q", "W_OV", "W_QK"))
+ours  axes                TransformerLens         axes                transposed
+W_Q   h e d               blocks.{l}.attn.W_Q     h d e               yes
+q     b h i e             blocks.{l}.attn.hook_q  b i h e             yes
+W_OV  out in              OV[l, h]                in out              yes
+W_QK  destination source  QK[l, h]                destination source  no
 >>> import minicircuits as mc
->>> from minicircuits.circuits.heads import W_OV, W_QK
 >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "standard", np.random.default_rng(0))
 >>> theirs = to_transformer_lens(weights)
 >>> Q, K, V, O = (theirs[f"blocks.0.attn.W_{name}"][1] for name in "QKVO")
->>> bool(np.allclose(Q @ K.T, W_QK(weights, 0, 1).AB))
+>>> bool(np.allclose(Q @ K.T, mc.W_QK(weights, 0, 1).AB))
 True
->>> bool(np.allclose(V @ O, W_OV(weights, 0, 1).AB.T))
+>>> bool(np.allclose(V @ O, mc.W_OV(weights, 0, 1).AB.T))
 True
 
 A state dict does not tell the whole model. Ask its `cfg`: attn_only must be True,
 normalization_type None ("LNPre" has no parameters that would show), attn_scale √d_head, and
-positional_embedding_type is what `positions` says here. Activations are not translated, and
-torch is not imported.
+positional_embedding_type is what `positions` says here. torch is not imported.
 """
 
 import re
+from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.notation import WEIGHT_AXES, InputError, Weights, check_axes
+from minicircuits.notation import (Activations, InputError, Weights, check_axes,
+                                   check_tokens)
 
-OUTSIDE_BLOCKS = {"W_E": "embed.W_E", "W_pos": "pos_embed.W_pos", "W_U": "unembed.W_U"}
+
+class Row(NamedTuple):
+    """One object on both sides: `theirs` is `ours` with its axes in the order `their_axes`."""
+    ours: str          # a field of Weights or Activations, of one layer l; a function
+    axes: str
+    theirs: str        # a key of a state dict, of a cache; a property of a HookedTransformer
+    their_axes: str
+
+
+WEIGHTS = [
+    Row("W_E", "d u", "embed.W_E", "u d"),
+    Row("W_pos", "d p", "pos_embed.W_pos", "p d"),
+    Row("W_Q", "h e d", "blocks.{l}.attn.W_Q", "h d e"),
+    Row("W_K", "h e d", "blocks.{l}.attn.W_K", "h d e"),
+    Row("W_V", "h e d", "blocks.{l}.attn.W_V", "h d e"),
+    Row("W_O", "h d e", "blocks.{l}.attn.W_O", "h e d"),
+    Row("W_U", "v d", "unembed.W_U", "d v"),
+]
+ACTIVATIONS = [
+    Row("residual", "b i d", "blocks.{l}.hook_resid_pre", "b i d"),
+    Row("q", "b h i e", "blocks.{l}.attn.hook_q", "b i h e"),
+    Row("k", "b h j e", "blocks.{l}.attn.hook_k", "b j h e"),
+    Row("v", "b h j e", "blocks.{l}.attn.hook_v", "b j h e"),
+    Row("scores", "b h i j", "blocks.{l}.attn.hook_attn_scores", "b h i j"),     # masked: −∞
+    Row("pattern", "b h i j", "blocks.{l}.attn.hook_pattern", "b h i j"),
+    Row("z", "b h i e", "blocks.{l}.attn.hook_z", "b i h e"),
+    Row("residual", "b i d", "unembed.hook_in", "b i d"),                        # the last
+    Row("logits", "b i v", "unembed.hook_out", "b i v"),
+]
+CIRCUITS = [
+    Row("W_OV", "out in", "OV[l, h]", "in out"),
+    Row("W_QK", "destination source", "QK[l, h]", "destination source"),
+    Row("ov_circuit", "v u", "W_E @ OV[l, h] @ W_U", "u v"),
+    Row("qk_circuit", "destination source", "W_E @ QK[l, h] @ W_E.T", "destination source"),
+    Row("composition_scores", "l h m g", "all_composition_scores(kind)", "m g l h"),
+]
+SIZES = {"d": "d_model", "e": "d_head", "h": "n_heads", "p": "n_ctx", "u": "d_vocab",
+         "v": "d_vocab", "j": "i"}                  # letters of one size
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 BIAS = re.compile(r"blocks\.\d+\.attn\.b_[QKVO]|unembed\.b_U")
 BUFFER = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE)")
+DERIVED = re.compile(r"hook_(pos_)?embed|blocks\.\d+\.(hook_(attn_in|[qkv]_input|attn_out"
+                     r"|resid_post)|attn\.hook_result)")
+
+
+def crosswalk(*names):
+    """The rows of these objects, or all, as the lines of a table."""
+    rows = [(*row, "no" if row.axes == row.their_axes else "yes")
+            for row in WEIGHTS + ACTIVATIONS + CIRCUITS if not names or row.ours in names]
+    lines = [("ours", "axes", "TransformerLens", "axes", "transposed"), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def turned(array, axes, new_axes):
+    """A view of `array` with its axes, named by letters, in another order."""
+    if axes == new_axes:                          # a letter may be there twice: d d
+        return array
+    axes = axes.split()
+    return np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
 
 
 def from_transformer_lens(state_dict, positions):
@@ -56,32 +114,14 @@ def from_transformer_lens(state_dict, positions):
     arrays = {key: _array(key, value) for key, value in state_dict.items()
               if not BUFFER.fullmatch(key)}
     for key in list(arrays):
-        if BIAS.fullmatch(key) or (positions, key) == ("none", OUTSIDE_BLOCKS["W_pos"]):
+        if BIAS.fullmatch(key) or (positions, key) == ("none", "pos_embed.W_pos"):
             if np.any(array := arrays.pop(key)):
                 raise InputError(f"{key} must be zero, there is no place for it; got "
                                  f"{np.count_nonzero(array)} other numbers of {array.size}")
-    n_layers = len({match[1] for match in map(BLOCK.match, state_dict) if match})
-    places = list(_places(n_layers, positions))
-    for _, _, key in places:
-        if key not in arrays:
-            raise InputError(f"{key} must be in a state dict of {n_layers} layers with "
-                             f"positions={positions!r}; it is missing")
-    if unknown := arrays.keys() - {key for _, _, key in places}:
-        raise InputError(f"a state dict must hold attention, embeddings and unembedding alone; "
-                         f"got {min(unknown)}")
-    sizes, dtype = {"n_layers": n_layers}, arrays["embed.W_E"].dtype
-    if n_layers == 0:
-        sizes |= {"n_heads": 1, "d_head": 1}
-    for name, _, key in places:
-        *outer, rows, columns = WEIGHT_AXES[name]
-        check_axes(key, arrays[key], (*outer[1:], columns, rows), sizes)
-        if arrays[key].dtype != dtype:
-            raise InputError(f"weights must share one dtype; got embed.W_E {dtype}, {key} "
-                             f"{arrays[key].dtype}")
-    weights = {name: np.empty([sizes[axis] for axis in axes], dtype)
-               for name, axes in WEIGHT_AXES.items() if sizes.keys() >= set(axes)}
-    for name, index, key in places:
-        weights[name][index] = arrays[key].mT
+    rows = [row for row in WEIGHTS if (row.ours, positions) != ("W_pos", "none")]
+    n_layers = _count_layers(state_dict)
+    weights = _gathered(arrays, rows, n_layers, f"a state dict of {n_layers} layers with "
+                        f"positions={positions!r}")
     return Weights(**{"W_pos": None, **weights}, positions=positions)
 
 
@@ -92,8 +132,9 @@ def to_transformer_lens(weights):
     so load it with `strict=False`. With positions="none" there is no W_pos: set the model's
     to zero yourself.
     """
-    state_dict = {key: np.array(getattr(weights, name)[index].mT, order="C")
-                  for name, index, key in _places(weights.n_layers, weights.positions)}
+    state_dict = {key: _copied(getattr(weights, row.ours)[index], row)
+                  for row, index, key in _places(WEIGHTS, weights.n_layers)
+                  if getattr(weights, row.ours) is not None}
     shapes = {"b_Q": weights.W_Q.shape[1:3], "b_K": weights.W_K.shape[1:3],
               "b_V": weights.W_V.shape[1:3], "b_O": weights.d_model}
     for layer in range(weights.n_layers):
@@ -103,14 +144,103 @@ def to_transformer_lens(weights):
     return state_dict
 
 
-def _places(n_layers, positions):
-    """For each array of a state dict: our name, the index in our array, its key."""
-    for name in WEIGHT_AXES:
-        if name not in OUTSIDE_BLOCKS:
+def activations_to_transformer_lens(weights, tokens, acts):
+    """What `run_with_cache(tokens)` of that model caches: hook name -> copied array.
+
+    acts : `forward(weights, tokens)`. These are all hooks that its attention-only models have
+    by default; the logits are unembed.hook_out. Scores are −∞ where j > i. Without positions
+    there is no hook_pos_embed. Not for gradients, whose scores are 0 there.
+    """
+    tokens = check_tokens(weights, tokens)
+    cache = {"hook_embed": weights.W_E.T[tokens]}
+    if weights.W_pos is not None:
+        cache["hook_pos_embed"] = np.tile(weights.W_pos.T[:tokens.shape[1]], (len(tokens), 1, 1))
+    for row, index, key in _places(ACTIVATIONS, weights.n_layers):
+        cache[key] = _copied(getattr(acts, row.ours)[index], row)
+        if row.ours == "scores":
+            np.copyto(cache[key], -np.inf, where=_hidden(cache[key]))
+    for layer in range(weights.n_layers):
+        out = np.tensordot(acts.z[layer], weights.W_O[layer], ((1, 3), (0, 2)))   # Σ_h W_O z
+        cache[f"blocks.{layer}.hook_attn_out"] = out
+        cache[f"blocks.{layer}.hook_resid_post"] = acts.residual[layer + 1].copy()
+    return cache
+
+
+def activations_from_transformer_lens(cache):
+    """The `Activations` in a TransformerLens cache, as copies, in its dtype.
+
+    cache : hook name -> array, or a detached torch tensor on the CPU, with its batch axis.
+    What follows from the others (embeddings, resid_post, attn_out, result, the heads' inputs)
+    is dropped. Its scores are −∞ where j > i, ours are not: those are q·k / √d_head, computed
+    here. With no layers n_heads and d_head become 1.
+
+    Raises InputError with the name of the hook: norms, rotary positions, MLPs or any unknown
+    hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal.
+    """
+    arrays = {key: _array(key, value) for key, value in cache.items()
+              if not DERIVED.fullmatch(key)}
+    n_layers = _count_layers(cache)
+    acts = _gathered(arrays, ACTIVATIONS, n_layers, f"a cache of {n_layers} layers")
+    hidden = _hidden(acts["scores"])
+    for layer, masked in enumerate(np.isneginf(acts["scores"]) != hidden):
+        if masked.any():
+            raise InputError(f"blocks.{layer}.attn.hook_attn_scores must be -inf exactly where "
+                             f"the source comes after the destination; got {masked.sum()} "
+                             f"other scores of {masked.size}")
+    scores = acts["q"] @ acts["k"].mT / np.sqrt(acts["q"].shape[-1], dtype=acts["q"].dtype)
+    np.copyto(acts["scores"], scores, where=hidden)
+    return Activations(**acts)
+
+
+def _hidden(scores):
+    """Where a causal mask hides scores (…, i, j): j > i, in their shape."""
+    return np.broadcast_to(~np.tri(scores.shape[-1], dtype=bool), scores.shape)
+
+
+def _places(rows, n_layers):
+    """For each array of theirs: its row, the index in our array, its key."""
+    for row in rows:
+        if "{l}" in row.theirs:
             for layer in range(n_layers):
-                yield name, layer, f"blocks.{layer}.attn.{name}"
-        elif (name, positions) != ("W_pos", "none"):
-            yield name, ..., OUTSIDE_BLOCKS[name]
+                yield row, layer, row.theirs.format(l=layer)
+        else:
+            yield row, n_layers if row.ours == "residual" else ..., row.theirs
+
+
+def _copied(array, row):
+    return np.array(turned(array, row.axes, row.their_axes), order="C")
+
+
+def _count_layers(keys):
+    return len({match[1] for match in map(BLOCK.match, keys) if match})
+
+
+def _gathered(arrays, rows, n_layers, what):
+    """{our name: our array}, copied from their arrays, each of which must have its place."""
+    places = list(_places(rows, n_layers))
+    for _, _, key in places:
+        if key not in arrays:
+            raise InputError(f"{key} must be in {what}; it is missing")
+    if unknown := arrays.keys() - {key for _, _, key in places}:
+        raise InputError(f"{what} must hold attention, embeddings and unembedding alone; "
+                         f"got {min(unknown)}")
+    first = places[0][2]
+    sizes = {} if n_layers else {"n_heads": 1, "d_head": 1}
+    for row, _, key in places:
+        check_axes(key, arrays[key], [SIZES.get(axis, axis) for axis in row.their_axes.split()],
+                   sizes)
+        if arrays[key].dtype != arrays[first].dtype:
+            raise InputError(f"{what} must have one dtype; got {first} {arrays[first].dtype}, "
+                             f"{key} {arrays[key].dtype}")
+    gathered = {}
+    for row in rows:
+        shape = [sizes[SIZES.get(axis, axis)] for axis in row.axes.split()]
+        if "{l}" in row.theirs:
+            shape = [n_layers + (row.ours == "residual"), *shape]
+        gathered.setdefault(row.ours, np.empty(shape, arrays[first].dtype))
+    for row, index, key in places:
+        gathered[row.ours][index] = turned(arrays[key], row.their_axes, row.axes)
+    return gathered
 
 
 def _array(key, value):

@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "__main__": "model circuits behavior training interop report runs testing tour cli",
 }
 EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
-EXTRAS = {"threadpoolctl": "cores model training", "safetensors": "interop files"}
+EXTRAS = {"threadpoolctl": "cores", "safetensors": "interop files",
+          "hypothesis": "testing"}
 IMPORTS_BY_NAME = ("__init__", "cli")      # so that NumPy is loaded when it is needed
 
 
@@ -98,7 +99,7 @@ def targets(node, module, tree):
         name = node.args[0]
         if isinstance(name, ast.Constant):
             yield name.value
-        elif module != "__init__":
+        elif module not in IMPORTS_BY_NAME:
             yield "a name that is computed"
 
 
@@ -152,11 +153,11 @@ FORBIDDEN = {
                                    "  except ImportError:\n    pass"),
     "by name": ("behavior.patterns", "import importlib\nimportlib.import_module('json')"),
     "by the oldest name": ("circuits.heads", "m = __import__('minicircuits.model')"),
-    "by a computed name": ("cli", "from importlib import import_module\nimport_module('a' + b)"),
+    "by a computed name": ("tour", "from importlib import import_module\nimport_module('a' + b)"),
     "a stranger": ("model.attention", "import pandas"),
     "a stranger's part": ("model.attention", "from pandas.core import frame"),
     "a stranger, tried": ("model.attention", "try:\n    import pandas\nexcept ImportError: pass"),
-    "an extra not tried": ("model.slices", "import threadpoolctl"),
+    "an extra not tried": ("cores", "import threadpoolctl"),
     "an extra elsewhere": ("circuits.heads", "try:\n    import threadpoolctl\n"
                            "except ImportError: pass"),
     "torch": ("interop", "try:\n    import torch\nexcept ImportError: pass"),
@@ -172,7 +173,7 @@ DRAWN = {
     "the page's version": ("files", "import minicircuits\nprint(minicircuits.__version__)"),
     "NumPy, SciPy and Python": ("model.attention", "import os, numpy as np\n"
                                 "from scipy.linalg import qr\nfrom collections.abc import Mapping"),
-    "an extra": ("model.slices", "try:\n    import threadpoolctl\nexcept ImportError: pass"),
+    "an extra": ("cores", "try:\n    import threadpoolctl\nexcept ImportError: pass"),
     "by name": ("cli", "from importlib import import_module\n"
                 "def main():\n    import_module('minicircuits.tour')"),
     "in a docstring": ("circuits.heads", '"""\n>>> from minicircuits.model import x\n"""'),

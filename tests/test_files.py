@@ -14,7 +14,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicircuits import files
@@ -56,6 +56,7 @@ def is_refused(path, message, read=files.read_arrays):
 
 # What is written comes back
 
+@settings(deadline=None)
 @given(draw_case(), st.sampled_from(["float32", "float64", "complex128"]))
 def test_weights_come_back_bit_for_bit(tmp_path_factory, case, dtype):
     path = tmp_path_factory.mktemp("weights") / "weights.npz"
@@ -486,6 +487,7 @@ def test_paths_are_named_as_they_were_given(tmp_path, monkeypatch):
 
 # JSON
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text()
                     | st.floats(allow_nan=False, allow_infinity=False),
                     lambda values: st.lists(values) | st.dictionaries(st.text(), values),

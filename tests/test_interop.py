@@ -4,14 +4,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicircuits.interop import from_transformer_lens, to_transformer_lens
+from minicircuits.interop import (activations_from_transformer_lens,
+                                  activations_to_transformer_lens, crosswalk,
+                                  from_transformer_lens, to_transformer_lens)
+from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
-from tests.draws import draw_case, random_weights
+from tests.draws import arrays, assert_close, draw_case, random_case, random_weights
 
 W_Q, b_O = "blocks.0.attn.W_Q", "blocks.0.attn.b_O"
+HOOKS = ["hook_embed", "hook_pos_embed", "unembed.hook_in", "unembed.hook_out"]
+BLOCK_HOOKS = ["hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v",
+               "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "hook_attn_out",
+               "hook_resid_post"]
+
+
+def cache_of(seed=0, **sizes):
+    weights, tokens = random_case(seed, **sizes)
+    return activations_to_transformer_lens(weights, tokens, forward(weights, tokens))
 
 
 def state_dict_of(seed=0, **sizes):
@@ -187,3 +199,103 @@ def test_a_wrong_array_is_named(key, value, message):
 def test_unknown_positions():
     with pytest.raises(InputError, match="positions must be one of"):
         from_transformer_lens(state_dict_of(), positions="rotary")
+
+
+# Activations
+
+@given(draw_case(), st.sampled_from(["float32", "float64"]))
+@settings(deadline=None)
+def test_activations_ours_theirs_ours(case, dtype):
+    weights, tokens = case.weights.astype(dtype), case.tokens
+    acts = forward(weights, tokens)
+    cache = activations_to_transformer_lens(weights, tokens, acts)
+    back = arrays(activations_from_transformer_lens(cache))
+    if weights.n_layers == 0:                   # no cache tells how many heads there are not
+        back = {name: back[name] for name in ("residual", "logits")}
+    seen = np.tri(tokens.shape[1], dtype=bool)
+    for name, array in back.items():
+        ours = getattr(acts, name)
+        if name == "scores":                    # hidden ones are computed again
+            assert_close(array, ours, 1e-5 if dtype == "float32" else 1e-12, np.abs(
+                acts.q).max() * np.abs(acts.k).max() * weights.d_head ** 0.5, name)
+            array, ours = array[..., seen], ours[..., seen]
+        np.testing.assert_array_equal(array, ours, name, strict=True)
+    again = activations_to_transformer_lens(weights, tokens,
+                                            activations_from_transformer_lens(cache))
+    assert_same_arrays(again, cache)
+
+
+def test_every_hook_shape_and_number_of_a_two_layer_model():
+    weights, tokens = random_case(0, b=2, i=4, n_heads=3, d_head=4, d_model=5, d_vocab=7)
+    acts, cache = forward(weights, tokens), cache_of()
+    assert cache.keys() == {*HOOKS, *(f"blocks.{layer}.{hook}" for layer in range(2)
+                                      for hook in BLOCK_HOOKS)}
+    assert cache["hook_embed"][1, 2, 3] == weights.W_E[3, tokens[1, 2]]
+    assert cache["hook_pos_embed"][1, 2, 3] == weights.W_pos[3, 2]
+    assert cache["unembed.hook_in"][1, 2, 3] == acts.residual[2, 1, 2, 3]
+    assert cache["unembed.hook_out"][1, 2, 6] == acts.logits[1, 2, 6]
+    for layer in range(2):
+        block = {hook: cache[f"blocks.{layer}.{hook}"] for hook in BLOCK_HOOKS}
+        assert block["hook_resid_pre"][1, 2, 3] == acts.residual[layer, 1, 2, 3]
+        assert block["hook_resid_post"][1, 2, 3] == acts.residual[layer + 1, 1, 2, 3]
+        np.testing.assert_allclose(block["hook_resid_pre"] + block["hook_attn_out"],
+                                   block["hook_resid_post"], rtol=1e-12)
+        for name in "qkvz":                     # (b, i, h, e), ours is (b, h, i, e)
+            assert block[f"attn.hook_{name}"].shape == (2, 4, 3, 4)
+            assert block[f"attn.hook_{name}"][1, 3, 2, 0] == getattr(acts, name)[layer, 1, 2, 3, 0]
+        scores, pattern = block["attn.hook_attn_scores"], block["attn.hook_pattern"]
+        assert scores.shape == pattern.shape == (2, 3, 4, 4)
+        assert scores[1, 2, 3, 0] == acts.scores[layer, 1, 2, 3, 0]
+        assert scores[1, 2, 0, 3] == -np.inf and np.isneginf(scores).sum() == 2 * 3 * 6
+        assert pattern[1, 2, 3, 0] == acts.pattern[layer, 1, 2, 3, 0] and pattern[1, 2, 0, 3] == 0
+    for array in cache.values():
+        assert not any(np.shares_memory(array, ours) for ours in arrays(acts).values())
+
+
+@pytest.mark.parametrize("positions, hooks", [("none", [HOOKS[0], *HOOKS[2:]]),
+                                              ("standard", HOOKS)])
+def test_hooks_of_no_layers(positions, hooks):
+    cache = cache_of(n_layers=0, positions=positions)
+    assert sorted(cache) == sorted(hooks)
+    embedded = cache["hook_embed"] + cache.get("hook_pos_embed", 0)
+    np.testing.assert_array_equal(embedded, cache["unembed.hook_in"])
+
+
+@pytest.mark.parametrize("key, value, message", [
+    ("blocks.0.ln1.hook_scale", np.ones((2, 4, 1)), "got blocks.0.ln1.hook_scale$"),
+    ("ln_final.hook_normalized", np.ones((2, 4, 5)), "got ln_final.hook_normalized$"),
+    ("blocks.1.attn.hook_rot_q", np.ones((2, 4, 3, 4)), "got blocks.1.attn.hook_rot_q$"),
+    ("blocks.1.hook_mlp_out", np.ones((2, 4, 5)), "got blocks.1.hook_mlp_out$"),
+    ("blocks.1.attn.hook_q", None, "^blocks.1.attn.hook_q must be in a cache of 2 layers"),
+    ("unembed.hook_out", None, "^unembed.hook_out must be in a cache of 2 layers"),
+    ("blocks.1.attn.hook_k", np.ones((2, 3, 4, 4)), r"^blocks.1.attn.hook_k must have axes \(b, i, "
+     r"n_heads, d_head\) with b=2, i=4, n_heads=3, d_head=4; got shape \(2, 3, 4, 4\)"),
+    ("blocks.1.attn.hook_k", np.ones((2, 4, 3, 4), np.float32), "blocks.1.attn.hook_k float32"),
+    ("blocks.1.attn.hook_k", OnTheGPU(), "blocks.1.attn.hook_k must be an array; got can't"),
+    ("blocks.1.attn.hook_attn_scores", np.ones((2, 3, 4, 4)), "^blocks.1.attn.hook_attn_scores "
+     "must be -inf exactly where .*; got 36 other scores of 96"),
+    ("blocks.0.attn.hook_attn_scores", np.full((2, 3, 4, 4), -np.inf), "got 60 other scores")])
+def test_a_wrong_cache_is_named(key, value, message):
+    cache = {**cache_of(), key: value}
+    with pytest.raises(InputError, match=message):
+        activations_from_transformer_lens({key: value for key, value in cache.items()
+                                           if value is not None})
+
+
+def test_hooks_that_follow_from_others_are_dropped():
+    cache = cache_of()
+    more = {"blocks.0.attn.hook_result": OnTheGPU(), "blocks.1.hook_q_input": OnTheGPU()}
+    without = {key: array for key, array in cache.items() if "embed" not in key.split(".")[-1]}
+    for other in ({**cache, **more}, without):
+        assert_same_arrays(arrays(activations_from_transformer_lens(other)),
+                           arrays(activations_from_transformer_lens(cache)))
+
+
+def test_the_table_says_what_is_transposed():
+    transposed = {line.split()[0]: line.endswith("yes") for line in crosswalk().splitlines()[1:]}
+    assert transposed == {
+        "W_E": True, "W_pos": True, "W_U": True,
+        "W_Q": True, "W_K": True, "W_V": True, "W_O": True,
+        "residual": False, "q": True, "k": True, "v": True, "z": True, "scores": False,
+        "pattern": False, "logits": False, "W_OV": True, "W_QK": False, "ov_circuit": True,
+        "qk_circuit": False, "composition_scores": True}

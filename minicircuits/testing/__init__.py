@@ -1,1 +1,15 @@
-"""What others test against: the model in plain loops."""
+"""What others test against: golden vectors, a checker that names the wrong step, known bugs.
+
+`steps` has the names of the tensors, `vectors` the cases, `strategies` (needs Hypothesis) draws
+more of them.
+
+>>> import minicircuits as mc
+>>> from minicircuits.testing import assert_matches
+>>> def candidate(weights, tokens):                  # yours: any of the tensors
+...     acts = mc.forward(weights, tokens)
+...     return {"pattern": acts.pattern, "logits": acts.logits}
+>>> assert_matches(candidate)
+"""
+
+from minicircuits.testing.checking import assert_matches, check    # noqa: F401
+from minicircuits.testing.invariants import broken_invariants     # noqa: F401

@@ -127,9 +127,9 @@ def softmax(scores):
     for b, h, i in loops(B, H, T):
         sources = range(i + 1)
         largest = max(scores[b, h, i, j].real for j in sources)    # a shift changes nothing
-        shares = [exp(scores[b, h, i, j] - largest) for j in sources]
+        shares = {j: exp(scores[b, h, i, j] - largest) for j in sources}
         for j in sources:
-            pattern[b, h, i, j] = shares[j] / total(shares)
+            pattern[b, h, i, j] = shares[j] / total(shares.values())
     return pattern
 
 
@@ -309,3 +309,16 @@ def loss_and_gradients(weights, tokens):
     logits = acts.logits.astype(object)
     dlogits = cross_entropy_backward(logits, tokens).astype(acts.logits.dtype)
     return cross_entropy(logits, tokens), backward(weights, tokens, acts, dlogits)[0]
+
+
+def tensors(weights, tokens):
+    """Everything above under its name, as a dict; without a loss for contexts of one token."""
+    acts, tokens = forward(weights, tokens), np.asarray(tokens)
+    found = dict(vars(acts))
+    if tokens.shape[1] > 1:
+        logits = acts.logits.astype(object)
+        found["loss"] = cross_entropy(logits, tokens)
+        dlogits = cross_entropy_backward(logits, tokens).astype(acts.logits.dtype)
+        gradients, dacts = backward(weights, tokens, acts, dlogits)
+        found |= {f"d{name}": array for name, array in [*vars(dacts).items(), *gradients.items()]}
+    return found

@@ -15,7 +15,8 @@ from math import inf
 import numpy as np
 
 from minicircuits import files
-from minicircuits.model.slices import loss_and_gradients, side_by_side
+from minicircuits.cores import each
+from minicircuits.model.slices import loss_and_gradients
 from minicircuits.notation import InputError, Weights
 from minicircuits.training.optimizers import adamw, muon
 
@@ -125,10 +126,8 @@ def without_warnings():
 
 def after(state, gradients):
     """The state one step later: every weight moved by its rule, side by side on the cores."""
-    hold, each = side_by_side()
     names = [name for name, _ in state.weights.items()]
-    with hold():
-        moved = dict(zip(names, each(partial(after_one, state, gradients), names)))
+    moved = dict(zip(names, each(partial(after_one, state, gradients), names)))
     return replace(state, step=state.step + 1,
                    weights=replace(state.weights, **{name: W for name, (W, _) in moved.items()}),
                    moments={name: moments for name, (_, moments) in moved.items()})

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from minicircuits.model import slices as slices_module
+from minicircuits import cores
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.slices import loss_and_gradients
 from minicircuits.model.transformer import backward, forward, loss
@@ -476,10 +476,10 @@ def test_slices_give_the_same_bits_every_time_and_on_any_number_of_threads(monke
     value, gradients = loss_and_gradients(*SLICED, slices=4)
     for threads in 1, 1, 2, 5:
         with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(slices_module, "pool", lambda: pool)
-            slices_module.side_by_side.cache_clear()
+            monkeypatch.setattr(cores, "pool", lambda: pool)
+            cores.side_by_side.cache_clear()
             again, again_gradients = loss_and_gradients(*SLICED, slices=4)
-        slices_module.side_by_side.cache_clear()
+        cores.side_by_side.cache_clear()
         assert again == value
         for name, dW in arrays(gradients).items():
             assert (arrays(again_gradients)[name] == dW).all(), name

@@ -1,0 +1,241 @@
+"""The commands `vectors`, `check` and `mutants`."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+
+import numpy as np
+
+from minicircuits import files
+from minicircuits.files import FileError
+from minicircuits.notation import InputError
+from minicircuits.testing import checking, exchange
+from minicircuits.testing import vectors as vectors_
+from minicircuits.testing.checking import Report, kills, wrapped
+from minicircuits.testing.mutants import MUTANTS
+from minicircuits.testing.steps import AXES
+
+
+def vectors(options):
+    """`minicircuits vectors list|show|export|verify`."""
+    actions = {"list": list_, "show": show, "export": export, "verify": verify}
+    return actions[options.action](options)
+
+
+def list_(options):
+    found = [{"id": v.id, "comment": v.comment, "hunts": list(v.hunts), "exact": v.exact,
+              "positions": v.weights.positions} for v in vectors_.core().values()]
+    if options.json:
+        return put_json(options.json, found)
+    for vector in found:
+        print(vector["id"])
+        print("\n".join(wrapped("    ", vector["comment"].split(), " ")))
+        print("\n".join(wrapped("    hunts ", vector["hunts"] or ["nothing: a control"])))
+    print("drawn-1, drawn-2, …\n    the larger set, each made from its number")
+
+
+def show(options):
+    vector, name = vectors_.find(options.id), options.tensor
+    arrays = {**dict(vector.weights.items()), "tokens": vector.tokens,
+              **vector.reference.arrays()}
+    if name is not None:
+        if name not in arrays:
+            raise InputError(f"a tensor of {vector.id} must be one of {', '.join(arrays)}; got "
+                             f"{name[:80]!r}")
+        with np.printoptions(linewidth=80, precision=8, threshold=10 ** 6):
+            print(arrays[name])
+        return
+    print(f"{vector.id}: {vector.comment}; positions {vector.weights.positions}")
+    for name, array in arrays.items():
+        axes = exchange.places(name, 1, "paper")[0][2]
+        print(f"  {name:<16} ({', '.join(axes.split())}) {array.shape}")
+
+
+def export(options):
+    chosen = [vectors_.find(id) for id in options.id or vectors_.core()]
+    chosen += [vectors_.drawn(n + 1) for n in range(options.drawn)]
+    paths = [os.path.join(options.folder, vector.id) for vector in chosen]
+    for path in paths:                       # ask before the first is written
+        if not options.force and os.path.exists(path):
+            raise FileError(f"cannot write {path!r}: it exists already")
+    files.make_folder(options.folder)
+    for vector, path in zip(chosen, paths):
+        exchange.write_case(path, vector, options.convention, dtype(options.precision),
+                            force=options.force)
+    print(f"{count(len(chosen))} in {options.folder}")
+
+
+def verify(options):
+    found = {}
+    for vector in [] if options.folder else vectors_.core().values():
+        found[vector.id] = ("" if vectors_.recorded(vector) else "not the numbers on record")
+        found[vector.id] += checking.check(vector, vectors_.by_loops(vector)).problem
+    for folder in options.folder:
+        here = os.path.exists(os.path.join(folder, "manifest.json"))
+        for case in [folder] if here else subfolders(folder):
+            found[case] = ", ".join(exchange.verify_case(case))
+    for name, wrong in found.items():
+        print(f"{'WRONG' if wrong else 'ok   '} {name}{': ' if wrong else ''}{wrong}")
+    return int(any(found.values()))
+
+
+def check(options):
+    """`minicircuits check FOLDER` and `minicircuits check --program COMMAND`."""
+    if (options.folder is None) == (options.program is None):
+        raise InputError("check needs a FOLDER of answers or --program COMMAND; got "
+                         f"{'neither' if options.folder is None else 'both'}")
+    ids = [f"drawn-{n + 1}" for n in range(options.drawn)]
+    if options.program:
+        try:
+            words = shlex.split(options.program)
+        except ValueError as error:
+            raise InputError(f"cannot split {options.program!r} into words: "
+                             f"{str(error).lower()}") from None
+        for place in "{case}", "{out}":
+            if not any(place in word for word in words):
+                raise InputError(f"--program needs {place} where its folder goes; got "
+                                 f"{options.program!r}")
+        reports = (run(words, vectors_.find(id), options)
+                   for id in [*(options.case or vectors_.core()), *ids])
+    else:
+        reports = folder_reports(options, [*(options.case or []), *ids])
+    reports = print_reports(reports, quiet=bool(options.json))
+    if options.json:
+        put_json(options.json, {"passed": all(reports), "cases": [r.as_json() for r in reports]})
+    return int(not all(reports))
+
+
+def folder_reports(options, ids):
+    """Reports of the answers in FOLDER/ID, or of those in FOLDER itself for one --case."""
+    folder = options.folder
+    direct = any(name.endswith(".npy") for name in names_in(folder))
+    if direct and len(ids) != 1:
+        raise InputError(f"{folder!r} holds one answer: say to which vector with --case ID; got "
+                         f"{len(ids)}")
+    if not ids:
+        ids = [os.path.basename(case) for case in subfolders(folder)]
+        if not ids:
+            raise InputError(f"{folder!r} must hold a folder of .npy files for each vector, named "
+                             "by its id; got none")
+    for id in ids:
+        vector = vectors_.find(id)
+        answer = exchange.read_answer(folder if direct else os.path.join(folder, id), vector,
+                                      options.convention)
+        if not answer:
+            raise InputError(f"{folder!r} must hold .npy files for {id}; got none")
+        yield checking.check(vector, answer, options.precision)
+
+
+def run(words, vector, options):
+    """The report of a program on a case: it gets two folders, and a time to answer in."""
+    with tempfile.TemporaryDirectory() as work:
+        case, out, log = (os.path.join(work, name) for name in ("case", "out", "log"))
+        exchange.write_case(case, vector, options.convention, dtype(options.precision),
+                            expected=False)
+        os.mkdir(out)
+        words = [word.replace("{case}", case).replace("{out}", out) for word in words]
+        with open(log, "wb") as errors:
+            try:
+                process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True,
+                                           stdout=subprocess.DEVNULL, stderr=errors)
+            except OSError as error:
+                raise InputError(f"cannot run {words[0]!r}: {error.strerror.lower()}") from None
+            try:
+                status = process.wait(options.timeout)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                stop(process)
+        if status is None:
+            return Report(vector.id, options.precision,
+                          note=f"no answer within {options.timeout:g} s")
+        if status:
+            with open(log, "rb") as errors:
+                lines = errors.read(10 ** 6).decode("utf-8", "replace").strip().splitlines()
+            said = "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else ""
+            return Report(vector.id, options.precision,
+                          note=f"the program ended with status {status}{said and ': '}{said}")
+        answer = exchange.read_answer(out, vector, options.convention)
+        if not answer:
+            return Report(vector.id, options.precision, note="the program wrote no .npy file")
+        return checking.check(vector, answer, options.precision)
+
+
+def stop(process):
+    """End a program and whatever it started, which shares its session."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    process.wait()
+
+
+def print_reports(reports, quiet):
+    """Print each as it comes, the first difference in full; returns them as a list."""
+    found = []
+    for report in reports:
+        first = not report and all(found)
+        found.append(report)
+        if not quiet:
+            print(report if first else report.line, flush=True)
+    if not quiet:
+        wrong = sum(not report for report in found)
+        print(f"{count(len(found))}, {wrong} wrong")
+        supplied = {label.partition("[")[0] for report in found for label in report.checked}
+        never = [name for name in AXES if name not in supplied
+                 and any(name in report.not_supplied for report in found)]
+        if never and all(found):
+            print("\n".join(wrapped("not supplied, so not checked: ", checking.short(never))))
+    return found
+
+
+def mutants(options):
+    """`minicircuits mutants`: which vectors catch which known bug."""
+    ids, matrix = list(vectors_.core()), {}
+    if not options.json:
+        for n, id in enumerate(ids):
+            print(f"  {'|' * n}+ {id}")
+    for name in MUTANTS:
+        matrix[name] = [id for id in ids if kills(vectors_.core()[id], name)]
+        if not options.json:
+            marks = "".join("x" if id in matrix[name] else "." for id in ids)
+            print(f"  {marks}  {name}", flush=True)
+    missed = [name for name in matrix if not matrix[name]]
+    if options.json:
+        put_json(options.json, matrix)
+    else:
+        print(f"{len(matrix)} known bugs, {len(missed)} not caught"
+              f"{': ' if missed else ''}{', '.join(missed)}")
+    return int(bool(missed))
+
+
+def count(cases):
+    return f"{cases} case{'' if cases == 1 else 's'}"
+
+
+def put_json(path, value):
+    if path == "-":
+        print(json.dumps(value, indent=1))
+    else:
+        files.write_json(path, value)
+
+
+def dtype(precision):
+    """The numbers that an implementation of this precision is given."""
+    return "float64" if precision == "float64" else "float32"
+
+
+def names_in(folder):
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise FileError(f"cannot read the folder {str(folder)!r}: {error.strerror.lower()}"
+                        ) from None
+
+
+def subfolders(folder):
+    found = [os.path.join(folder, name) for name in names_in(folder)]
+    return [path for path in found if os.path.isdir(path)]

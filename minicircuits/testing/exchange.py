@@ -1,0 +1,116 @@
+"""Vectors and answers as folders that C, Rust or JavaScript read in a few lines.
+
+A case is a folder: a C-order little-endian `.npy` for each tensor, and `manifest.json`, which
+says for each its file, its role ("given" or "expected"), its axes, dtype and shape, the byte
+at which its data begin, its place in the order of computation and its sha256. An answer is a
+folder of `.npy` files named as the expected ones are: any of them, float32 or float64.
+
+In the convention "transformer_lens" names and axes are that library's, a file per layer, and a
+gradient is `d` and the name: `dblocks.0.attn.W_Q.npy`. Loss and circuits have no name there.
+"""
+
+import hashlib
+import os
+
+import numpy as np
+
+from minicircuits import files
+from minicircuits.files import FileError
+from minicircuits.interop import ACTIVATIONS, WEIGHTS, turned
+from minicircuits.notation import InputError
+from minicircuits.testing.steps import AXES, WEIGHT_LETTERS
+
+FORMAT = "minicircuits vector 1"
+CONVENTIONS = ("paper", "transformer_lens")
+MAX_TENSOR = 2 ** 28       # bytes of one that a stranger wrote
+THEIRS = {row.ours: (row.theirs, row.their_axes) for row in reversed(WEIGHTS + ACTIVATIONS)}
+
+
+def places(name, n_layers, convention):
+    """Where a tensor's numbers are: a list of (file, index into ours, our axes, their axes)."""
+    if convention not in CONVENTIONS:
+        raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}; got "
+                         f"{convention!r}")
+    axes = {**AXES, **WEIGHT_LETTERS, "tokens": "b i"}[name]
+    base = name[1:] if name[1:] in THEIRS and name[0] == "d" else name
+    if convention == "paper" or base not in THEIRS:
+        return [(name, ..., axes, axes)]
+    (key, theirs), first, *rest = THEIRS[base], *axes.split()
+    d = name.removesuffix(base)
+    if "{l}" not in key:
+        return [(d + key, ..., axes, theirs)]
+    found = [(d + key.format(l=layer), layer, " ".join(rest), theirs) for layer in range(n_layers)]
+    if first == "l+1":
+        found.append((d + "unembed.hook_in", n_layers, " ".join(rest), theirs))
+    return found
+
+
+def write_case(folder, vector, convention="paper", dtype="float64", expected=True, force=False):
+    """Write a case as a folder; each file whole or not at all, the manifest last."""
+    arrays = {name: ("given", W) for name, W in vector.weights.items()}
+    arrays["tokens"] = ("given", vector.tokens)
+    if expected:
+        arrays |= {name: ("expected", array)
+                   for name, array in vector.reference.arrays().items()}
+    found = [(role, *place, array) for name, (role, array) in arrays.items()
+             for place in places(name, vector.weights.n_layers, convention)]
+    files.check_folder(folder, [*(f"{name}.npy" for _, name, *_ in found), "manifest.json"], force)
+    files.make_folder(folder)
+    tensors = []
+    for order, (role, name, index, axes, theirs, array) in enumerate(found):
+        array = np.asarray(turned(array[index], axes, theirs),
+                           np.int32 if name == "tokens" else dtype)
+        data = files.write_npy(os.path.join(folder, f"{name}.npy"), array, force)
+        tensors.append({"name": name, "file": f"{name}.npy", "role": role,
+                        "axes": theirs.split(), "dtype": array.dtype.str,
+                        "shape": list(array.shape), "offset": len(data) - array.nbytes,
+                        "order": order, "sha256": hashlib.sha256(data).hexdigest()})
+    files.write_json(os.path.join(folder, "manifest.json"), {
+        "format": FORMAT, "id": vector.id, "comment": vector.comment,
+        "hunts": list(vector.hunts), "exact": vector.exact, "convention": convention,
+        "positions": vector.weights.positions, "tensors": tensors}, force)
+
+
+def verify_case(folder):
+    """Names of the files of a case that are not what its manifest says; FileError if it is none."""
+    manifest = files.read_json(os.path.join(folder, "manifest.json"))
+    try:
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {str(manifest['format'])[:40]!r}")
+        wanted = {tensor["file"]: tensor["sha256"] for tensor in manifest["tensors"]}
+        for name in wanted:                  # a name from a stranger does not become a path
+            if not files.MEMBER.fullmatch(name) or "/" in name:
+                raise ValueError(f"a file named {name[:40]!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileError(f"{str(folder)!r} must hold the manifest of a case ({FORMAT}); got "
+                        f"{str(error)[:80]}") from None
+    return [name for name, sha256 in wanted.items() if sha256 != hashlib.sha256(
+        files.read_bytes(os.path.join(folder, name), MAX_TENSOR)).hexdigest()]
+
+
+def read_answer(folder, vector, convention="paper"):
+    """{name: array} of a candidate's `.npy` files, or FileError: a name nobody expects too."""
+    n_layers, found = vector.weights.n_layers, {}
+    ours = {name: places(name, n_layers, convention) for name in AXES}
+    given = {place[0] for name in (*WEIGHT_LETTERS, "tokens")
+             for place in places(name, n_layers, convention)}
+    known = {place[0]: name for name in ours for place in ours[name]}
+    try:
+        stems = {name[:-4] for name in os.listdir(folder) if name.endswith(".npy")} - given
+    except OSError as error:
+        raise FileError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from None
+    if unknown := stems - known.keys():
+        raise FileError(f"{str(folder)!r} must hold tensors named {', '.join(known)}; got "
+                        f"{min(unknown)[:80]!r}")
+    for name in dict.fromkeys(known[stem] for stem in sorted(stems)):
+        parts = []
+        for stem, _, axes, theirs in ours[name]:
+            array = files.read_npy(os.path.join(folder, f"{stem}.npy"), MAX_TENSOR)
+            if array.ndim != len(theirs.split()):
+                raise FileError(f"{stem} must have axes ({theirs}); got shape {array.shape}")
+            parts.append(turned(array, theirs, axes))
+        if len({part.shape for part in parts}) > 1:
+            raise FileError(f"{name} must have one shape in all layers; got "
+                            f"{', '.join(sorted({str(part.shape) for part in parts}))}")
+        found[name] = parts[0] if ours[name][0][1] is ... else np.stack(parts)
+    return found

@@ -1,0 +1,228 @@
+"""Golden vectors: small cases with every tensor that a right implementation computes on them.
+
+Inputs are recipes: raw 64-bit draws, cut to integers of 7 bits and scaled by powers of two, so
+they are the same numbers on every machine and in every precision down to bfloat16. What is
+expected was computed by the plain loops, is stored in `core.npz`, and is authoritative.
+Ids are never reused: a vector that changes gets a new one.
+
+`exchange` writes and reads them as folders.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+
+from minicircuits import files
+from minicircuits.notation import POSITIONS, InputError, Weights
+from minicircuits.testing import plain, plain_circuits
+from minicircuits.testing.steps import CIRCUITS, WEIGHT_LETTERS, Reference
+
+STORE, CHECKSUMS = (Path(__file__).with_name(name) for name in ("core.npz", "core.json"))
+DRAWN = re.compile(r"drawn-(\d{1,9})")
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """A case: its inputs, what it is for, and (once asked) its `Reference`."""
+
+    id: str
+    weights: Weights = field(repr=False)
+    tokens: np.ndarray = field(repr=False)       # (b, i)
+    comment: str = ""
+    hunts: tuple = ()          # the mutants it is kept for; none: a control
+    exact: bool = False        # its forward pass has no rounding: nothing but equality will do
+    with_circuits: bool = False
+    stored: dict = field(default=None, repr=False)      # name -> what is expected
+
+    @cached_property
+    def reference(self):
+        return Reference(self.weights, self.tokens, self.stored)
+
+
+def integers(seed, shape):
+    """Integers from −64 to 63, from raw draws: PCG64's stream does not change."""
+    raw = np.random.PCG64(seed).random_raw(int(np.prod(shape)))
+    return (raw >> np.uint64(57)).astype(np.int64).reshape(shape) - 64
+
+
+def dyadic(seed, L=1, b=2, i=3, h=2, e=3, d=4, v=8, p=5, positions="shortformer", scale=None):
+    """Weights and tokens of a recipe; `scale` multiplies weights by powers of two.
+
+    Tokens are never 0, and differ as long as there are enough. Sizes differ by default.
+    """
+    sizes = dict(l=L, h=h, e=e, d=d, u=v, v=v, p=p)
+    spread = {"W_E": 1, "W_pos": 1, "W_Q": (2 / d) ** 0.5, "W_K": (2 / d) ** 0.5,
+              "W_V": d ** -0.5, "W_O": 0.7 * (h * e) ** -0.5, "W_U": 1.5 * d ** -0.5}
+    arrays = {}
+    for n, (name, letters) in enumerate(WEIGHT_LETTERS.items()):
+        unit = 2.0 ** np.round(np.log2(spread[name] / 37)) * (scale or {}).get(name, 1)
+        arrays[name] = integers(1000 * seed + n, [sizes[c] for c in letters.split()]) * unit
+    if positions == "none":
+        arrays["W_pos"] = None
+    ids = 1 + np.argsort(integers(1000 * seed + 99, v - 1), kind="stable")
+    return Weights(**arrays, positions=positions), np.resize(ids, (b, i))
+
+
+def drawn(number):
+    """One of the larger set: ordinary weights, sizes from 1 up, most of them different."""
+    raw = integers(10 ** 6 + number, 12) + 64
+    sizes = dict(zip(("b", "i", "h", "e", "d", "v"), (1 + raw[:6] % 6).tolist()))
+    sizes |= dict(L=int(raw[6] % 4), i=1 + sizes["i"], v=1 + sizes["v"], p=sizes["i"] + 2)
+    weights, tokens = dyadic(10 ** 4 + number, **sizes, positions=POSITIONS[raw[7] % 3])
+    tokens = integers(10 ** 7 + number, tokens.shape) % weights.d_vocab
+    return Vector(f"drawn-{number}", weights, tokens, "one of the larger set, from its number")
+
+
+def recipes():
+    """The core set, the known-good one first."""
+    def vector(id, comment, hunts, recipe, exact=False, with_circuits=False):
+        return Vector(id, *recipe, comment, tuple(hunts.split()), exact, with_circuits)
+
+    def with_tokens(recipe, tokens):
+        return recipe[0], np.array(tokens)
+
+    yield vector("exact", "whole numbers and patterns of 0, 1/2 and 1: if this fails, suspect "
+                 "how the weights are read", "", exact_case(), exact=True)
+    yield vector("no-layers", "W_U W_E alone", "", dyadic(1, L=0))
+    yield vector("one-token", "a context of one: forward only", "", dyadic(2, i=1))
+    yield vector("ordinary-shortformer", "two layers, every size different, no token twice",
+                 "positions_in_layer_0_only", dyadic(3, L=2))
+    yield vector("ordinary-standard", "positions in the residual stream",
+                 "path_positions_dropped standard_positions_missing",
+                 dyadic(4, positions="standard"), with_circuits=True)
+    yield vector("square-heads", "d_head = d_model: a transposed matrix fits",
+                 "W_O_transposed", dyadic(5, b=1, e=4, v=6, i=4, positions="none"))
+    yield vector("repeated-tokens", "the same token in many places", "scatter_overwritten",
+                 with_tokens(dyadic(6, i=4, v=5), [[2, 2, 3, 2], [3, 2, 2, 3]]))
+    yield vector("first-and-last-token", "token ids 0 and d_vocab − 1",
+                 "token_0_is_padding token_0_never_predicted",
+                 with_tokens(dyadic(7, v=6), [[3, 0, 5], [1, 2, 4]]))
+    yield vector("masked-scores-far-above",
+                 "what the mask hides is 1e4 and 3e5 above what it leaves",
+                 "mask_minus_1e4", masked_far_above())
+    yield vector("rows-far-apart", "largest scores of rows 1000 and more apart",
+                 "softmax_without_shift softmax_one_shift", rows_far_apart())
+    yield vector("huge-logits", "targets whose probability underflows",
+                 "loss_without_shift loss_of_probability",
+                 dyadic(8, positions="none", scale={"W_U": 2.0 ** 12}))
+    weights, tokens = dyadic(9, L=2, b=1, v=5, positions="none")
+    weights.W_O[0, 0] = 0
+    yield vector("circuits", "composition, complex eigenvalues, and a head that writes nothing",
+                 "virtual_heads_reversed q_and_k_composition_swapped spectral_norm "
+                 "factors_permuted zero_norm_divides", (weights, tokens), with_circuits=True)
+
+
+def exact_case():
+    """Layer 0 reads the token before (others score 1024 less), layer 1 positions 0 and 1 alike."""
+    D, V = 8, 4
+    W_E, W_pos = np.zeros((D, V)), np.zeros((D, 4))
+    W_E[:4], W_pos[4:] = np.eye(4), np.eye(4)
+    W_Q, W_K, W_V = (np.zeros((2, 1, 4, D)) for _ in range(3))
+    W_O = np.zeros((2, 1, D, 4))
+    before = np.eye(4, k=1)
+    before[0, 0] = 1                                     # the first has only itself
+    W_Q[0, 0, :, 4:] = 2048 * (before - 1)               # position i wants none but …
+    W_K[0, 0, :, 4:] = np.eye(4)                         # … position i − 1
+    W_V[:, 0, :, :4] = [[1, 2, 0, 0], [0, 1, 0, 3], [0, 0, 1, 0], [1, 0, 0, 1]]
+    W_O[:, 0, :4] = np.diag([1, 2, 3, 4])
+    W_Q[1, 0, 0, :4], W_K[1, 0, 0, 6:] = -2048, 1        # all want positions 2 and 3 less
+    W_U = np.arange(-16, 16).reshape(V, D) / 8
+    weights = Weights(W_E=W_E, W_pos=W_pos, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, W_U=W_U,
+                      positions="shortformer")
+    return weights, np.array([[0, 3, 1, 2], [2, 2, 0, 3]])
+
+
+def masked_far_above():
+    """Head 0 wants position 3, which it may not see, by 2.8e5; head 1 by 10008."""
+    (weights, tokens), W = far_apart(11, h=2)
+    W["W_pos"][3:] = [[1, 1, 1, 0], [0, 0, 0, 139]]
+    W["W_Q"][0, :, 0, 3], W["W_K"][0, :, 0, 4] = [128, 144], [32, 1]
+    return replace(weights, **W), tokens
+
+
+def rows_far_apart():
+    """All scores of a row are moved alike, by −2048, −1024, 1024 or 2048: no pattern changes."""
+    (weights, tokens), W = far_apart(12)
+    W["W_pos"][3:] = [[-2, -1, 1, 2], [1, 1, 1, 1]]
+    W["W_Q"][0, 0, 0, 3], W["W_K"][0, 0, 0, 4] = 2048, 1
+    return replace(weights, **W), tokens
+
+
+def far_apart(seed, h=1):
+    """Ordinary heads, and copies of their arrays with two dimensions that they do not read."""
+    weights, tokens = dyadic(seed, b=1, i=4, d=5, h=h, e=4, p=4)
+    W = {name: getattr(weights, name).copy() for name in ("W_Q", "W_K", "W_pos", "W_E")}
+    W["W_E"][3:] = W["W_Q"][..., 3:] = W["W_K"][..., 3:] = 0
+    return (weights, tokens), W
+
+
+@cache
+def core():
+    """{id: Vector} of the core set, with what is stored for each."""
+    stored = files.read_arrays(STORE)
+    return {vector.id: replace(vector, stored=unpacked(vector, stored[vector.id]))
+            for vector in recipes()}
+
+
+def unpacked(vector, flat):
+    """{name: array} of the numbers stored for a vector."""
+    arrays, at = {}, 0
+    for name, array in names_of(vector.reference.arrays(), vector).items():
+        arrays[name] = flat[at:at + array.size].reshape(array.shape)
+        at += array.size
+    return arrays
+
+
+def names_of(arrays, vector):
+    """Those of the arrays that are stored for a vector: circuits for some alone."""
+    return {name: array for name, array in arrays.items()
+            if vector.with_circuits or name not in CIRCUITS}
+
+
+def by_loops(vector):
+    """{name: array} of what is stored, computed anew by the plain loops."""
+    found = plain.tensors(vector.weights, vector.tokens)
+    found |= plain_circuits.tensors(vector.weights, vector.tokens, found["pattern"])
+    names = names_of(vector.reference.arrays(), vector)
+    return {name: np.asarray(found[name], np.float64) for name in names}
+
+
+def write_core(store=STORE, checksums=CHECKSUMS):
+    """Compute the core set and write it, with its checksums."""
+    flat = {vector.id: np.concatenate([array.ravel() for array in by_loops(vector).values()])
+            for vector in recipes()}
+    files.write_arrays(store, flat, force=True)
+    files.write_json(checksums, {vector.id: [inputs_sha256(vector), sha256(flat[vector.id])]
+                                 for vector in recipes()}, force=True)
+
+
+def recorded(vector):
+    """Whether a core vector's inputs and stored numbers have the checksums on record."""
+    flat = files.read_arrays(STORE)[vector.id]
+    return files.read_json(CHECKSUMS)[vector.id] == [inputs_sha256(vector), sha256(flat)]
+
+
+def find(id):
+    """A vector of the core set, or of the larger one ("drawn-17"), or InputError."""
+    if match := DRAWN.fullmatch(id):
+        return drawn(int(match[1]))
+    if id not in core():
+        raise InputError(f"a vector must be one of {', '.join(core())}, or drawn-1, drawn-2, …; "
+                         f"got {id[:80]!r}")
+    return core()[id]
+
+
+def sha256(*arrays):
+    """Of the arrays' bytes, little-endian in C order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.asarray(array, array.dtype.newbyteorder("<"), order="C").tobytes())
+    return digest.hexdigest()
+
+
+def inputs_sha256(vector):
+    return sha256(*(W for _, W in vector.weights.items()), vector.tokens.astype(np.int64))

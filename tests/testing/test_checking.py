@@ -1,0 +1,218 @@
+"""The checker: it passes what is right, in every precision, and says what is wrong."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minicircuits as mc
+from minicircuits.notation import InputError
+from minicircuits.testing import assert_matches, check, plain
+from minicircuits.testing.steps import AXES, CIRCUITS, UNIT
+from minicircuits.testing.strategies import draw_case, draw_special_case, random_case
+from minicircuits.testing.vectors import core, find
+from tests.testing.candidates import bfloat16, circuits, in_low_precision, model, outputs, tf32
+
+ORDINARY = core()["ordinary-shortformer"]
+
+
+def in_order(permute):
+    """The model with its sums in another order: its residual, head and head-size axes permuted."""
+    def candidate(weights, tokens):
+        d, e, h = (permute(n) for n in (weights.d_model, weights.d_head, weights.n_heads))
+        W = dict(weights.items())
+        moved = {"W_E": W["W_E"][d], "W_U": W["W_U"][:, d],
+                 "W_O": W["W_O"][:, h][..., d, :][..., e],
+                 **{name: W[name][:, h][:, :, e][..., d] for name in ("W_Q", "W_K", "W_V")}}
+        if "W_pos" in W:
+            moved["W_pos"] = W["W_pos"][d]
+        found = outputs(replace(weights, **moved), tokens)
+        back = [np.argsort(order) for order in (d, e, h)]
+        for name in found.keys() & {"dW_E", "dW_pos"}:
+            found[name] = found[name][back[0]]
+        if "dW_U" in found:
+            found["dW_U"] = found["dW_U"][:, back[0]]
+            found["dW_O"] = found["dW_O"][:, back[2]][:, :, back[0]][..., back[1]]
+            for name in ("dW_Q", "dW_K", "dW_V"):
+                found[name] = found[name][:, back[2]][:, :, back[1]][..., back[0]]
+        return found
+    return candidate
+
+
+def in_slices(weights, tokens):
+    """Loss and gradients as `loss_and_gradients` adds them up from slices of the batch."""
+    if tokens.shape[1] < 2:
+        return {"logits": mc.forward(weights, tokens).logits}
+    loss, gradients = mc.loss_and_gradients(weights, tokens, slices=2)
+    return {"loss": loss, **{f"d{name}": array for name, array in gradients.items()}}
+
+
+RIGHT = {"every tensor": model, "outputs": outputs, "loops": plain.tensors, "slices": in_slices,
+         "reversed sums": in_order(lambda n: np.arange(n)[::-1]),
+         "permuted sums": in_order(np.random.default_rng(0).permutation)}
+
+
+# What is right passes.
+
+@pytest.mark.parametrize("precision", UNIT)
+@pytest.mark.parametrize("candidate", RIGHT.values(), ids=RIGHT)
+def test_right_candidates_pass_the_core_set(candidate, precision):
+    assert_matches(candidate, precision)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_right_circuits_pass(precision):
+    assert_matches(circuits, precision, [find("circuits"), find("ordinary-standard"),
+                                         *map(find, ("drawn-1", "drawn-6"))])
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@settings(max_examples=500, deadline=None)
+@given(case=st.one_of(draw_case(min_tokens=2), draw_special_case()),
+       leave_out=st.integers(0, 2 ** 32 - 1), name=st.sampled_from(sorted(RIGHT)))
+def test_no_false_alarm_over_drawn_cases(precision, case, leave_out, name):
+    """500 cases in each of the two precisions, of every candidate, any tensors left out."""
+    weights = case.weights.astype(precision)
+    found = RIGHT[name](weights, case.tokens)
+    kept = np.random.default_rng(leave_out).uniform(size=len(found)) < 0.7
+    found = {tensor: found[tensor] for tensor, keep in zip(found, kept) if keep}
+    report = check((weights, case.tokens), found, precision)
+    assert report, str(report)
+
+
+def test_threads_may_check_at_once():
+    barrier = threading.Barrier(4)
+
+    def work(seed):
+        barrier.wait()
+        return bool(check(ORDINARY, model)) and bool(check(random_case(seed), model))
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
+
+
+# Precision.
+
+@pytest.mark.parametrize("rounded, precision", [(bfloat16, "bfloat16"), (tf32, "tf32")])
+def test_low_precision_fails_as_float32_and_passes_as_what_it_is(rounded, precision):
+    candidate = in_low_precision(rounded)
+    for vector in core().values():
+        assert check(vector, candidate, precision), str(check(vector, candidate, precision))
+        only = {name: array for name, array in candidate(
+            vector.weights.astype(np.float32), vector.tokens).items() if name == "logits"}
+        assert check(vector, only, precision), vector.id
+    report = check(ORDINARY, candidate, "float32")
+    assert not report and f"it would pass as --precision {precision}" in str(report)
+
+
+def test_float32_fails_as_float64_and_says_so():
+    def single(weights, tokens):
+        return model(weights.astype(np.float32), tokens)
+    report = check(ORDINARY, single)
+    assert not report and "it would pass as --precision float32" in str(report)
+
+
+# What is wrong is named.
+
+@pytest.mark.parametrize("name", [name for name in AXES if name not in CIRCUITS])
+def test_one_wrong_number_of_any_tensor_is_found_and_named(name):
+    found = {tensor: np.array(array) for tensor, array in model(*arguments()).items()}
+    layered = AXES[name][:1] == "l"
+    index = (-1,) * found[name].ndim
+    if name == "scores":
+        index = (-1, 0, 0, 2, 0)
+    found[name][index] = found[name][index] * (1 + 1e-6) + 1e-9
+    report = check(ORDINARY, found)
+    last = {"residual": 2, "dresidual": 2}.get(name, 1)
+    assert report.difference.tensor == (f"{name}[{last}]" if layered else name)
+    assert report.difference.missing == () and report.difference.wrong >= 1
+
+
+def arguments():
+    return ORDINARY.weights.astype(np.float64), ORDINARY.tokens
+
+
+def test_nan_is_never_right():
+    for name, array in model(*arguments()).items():
+        report = check(ORDINARY, {name: np.full_like(array, np.nan)})
+        assert report.difference.step == name and report.difference.error != 0
+
+
+def test_a_tensor_that_is_not_supplied_is_listed_as_not_checked():
+    report = check(ORDINARY, {"logits": model(*arguments())["logits"]})
+    assert report and report.checked == ("logits",)
+    assert {"pattern", "dk", "loss", "dW_E"} <= set(report.not_supplied)
+    assert "not supplied, so not checked: residual, q, k" in str(report)
+    assert "logits" not in report.not_supplied
+
+
+def test_the_report_in_full():
+    found = model(*arguments())
+    found["pattern"] = np.where(np.tri(3, k=-1, dtype=bool), found["pattern"], 0)
+    del found["z"]
+    text = str(check(ORDINARY, found))
+    assert text.startswith("WRONG ordinary-shortformer: pattern[0]\n")
+    for part in ("12 of 36 numbers", "worst at [b=", "yours     0\n", "allowed", "(local)",
+                 "the mistake is in this step", "not supplied, so not checked: z",
+                 "not judged, as they come after it: logits, loss, dlogits"):
+        assert part in text, (part, text)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_scores_above_the_diagonal_are_the_masks_business():
+    found = model(*arguments())
+    found["scores"] = np.where(np.tri(3, dtype=bool), found["scores"], -np.inf)
+    assert check(ORDINARY, found)
+
+
+def test_one_wrong_vector_among_right_ones_raises_its_report():
+    def wrong(weights, tokens):
+        found = outputs(weights, tokens)
+        return found | {"logits": found["logits"] * (1 + (weights.positions == "standard"))}
+    with pytest.raises(AssertionError, match="WRONG ordinary-standard: logits"):
+        assert_matches(wrong)
+
+
+def test_an_error_of_the_candidate_keeps_its_kind_and_names_the_case():
+    def broken(weights, tokens):
+        return {"logits": np.zeros(3)[tokens.shape[1]]}
+    with pytest.raises(IndexError) as caught:
+        assert_matches(broken)
+    assert caught.value.__notes__ == ["on the case exact"]
+
+
+# What is no answer.
+
+@pytest.mark.parametrize("answer, says", [
+    ({"logit": np.zeros(3)}, "got 'logit', perhaps 'logits'"),
+    ({"logits": np.zeros((2, 3))}, r"logits must have axes \(b, i, v\).*got shape \(2, 3\)"),
+    ({"logits": np.zeros((2, 3, 8), complex)}, "logits must be an array of real numbers"),
+    ({"logits": "text"}, "logits must be an array of real numbers"),
+    ({"logits": [[1, 2], [3]]}, "logits must be an array of real numbers"),
+    ({"loss": np.zeros(1)}, r"loss must have axes \(\)"),
+])
+def test_what_is_no_answer_is_refused_in_one_line(answer, says):
+    with pytest.raises(InputError, match=says) as caught:
+        check(ORDINARY, answer)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_precision():
+    with pytest.raises(InputError, match="precision must be one of float64, .*got 'half'"):
+        check(ORDINARY, {}, "half")
+
+
+def test_an_argument_written_to_is_named_and_a_changing_answer_is_too():
+    def writes(weights, tokens):
+        found = model(weights, tokens)
+        weights.W_K[0, 0, 0, 0] += 1
+        return found
+    assert check(ORDINARY, writes).note == "it wrote to its argument W_K"
+
+    def changes(weights, tokens, calls=[]):
+        calls.append(1)
+        return {"logits": model(weights, tokens)["logits"] * len(calls)}
+    assert "wrong when called again" in check(ORDINARY, changes).note

@@ -1,0 +1,239 @@
+"""Vectors as files: what is stored, what is exported, and what strangers make of it."""
+
+import hashlib
+import json
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from minicircuits import files
+from minicircuits.files import FileError
+from minicircuits.interop import from_transformer_lens
+from minicircuits.notation import InputError
+from minicircuits.testing import check, vectors
+from minicircuits.testing.exchange import read_answer, verify_case, write_case
+from minicircuits.testing.vectors import core, drawn, find
+from tests.testing.candidates import model
+
+CONTROL = core()["exact"]
+CONVENTIONS = ("paper", "transformer_lens")
+
+
+# The core set.
+
+def test_the_core_set_is_small_and_starts_with_a_control():
+    size = vectors.STORE.stat().st_size + vectors.CHECKSUMS.stat().st_size
+    assert size <= 200_000
+    assert not CONTROL.hunts and next(iter(core())) == "exact"
+    ordinary = [id for id in core() if id.startswith("ordinary")]
+    assert 2 * len(ordinary) < len(core())
+
+
+@pytest.mark.parametrize("id", core())
+def test_stored_numbers_are_those_on_record_and_of_the_loops(id):
+    vector = core()[id]
+    assert vectors.recorded(vector)
+    for name, array in vectors.by_loops(vector).items():
+        assert np.allclose(array, vector.stored[name], rtol=1e-12, atol=1e-13), name
+    assert check(vector, vectors.by_loops(vector))
+
+
+def test_writing_the_core_set_again_gives_the_same_inputs(tmp_path):
+    vectors.write_core(tmp_path / "core.npz", tmp_path / "core.json")
+    again, now = (files.read_json(path) for path in (tmp_path / "core.json", vectors.CHECKSUMS))
+    assert {id: sums[0] for id, sums in again.items()} == {id: sums[0] for id, sums in now.items()}
+
+
+def test_inputs_are_the_same_in_every_precision():
+    for vector in [*core().values(), *map(drawn, range(1, 30))]:
+        for name, W in vector.weights.items():
+            bits = np.abs(np.frexp(W)[0] * 2 ** 8)
+            assert (bits == np.round(bits)).all(), (vector.id, name)     # 8: a bfloat16's
+        assert vector.tokens.min() >= 0 and vector.tokens.max() < vector.weights.d_vocab
+
+
+def test_raw_integers_do_not_change():
+    """Whatever the version of NumPy and the machine: every input starts from these."""
+    assert vectors.integers(7, (2, 3)).tolist() == [[16, 50, 35], [-36, -26, 47]]
+
+
+def test_drawn_vectors_meet_every_mode_and_edge():
+    many = [drawn(n) for n in range(1, 200)]
+    assert {v.weights.positions for v in many} == {"shortformer", "standard", "none"}
+    assert {v.weights.n_layers for v in many} == {0, 1, 2, 3}
+    for size in ("n_heads", "d_head", "d_model"):
+        assert {getattr(v.weights, size) for v in many} == set(range(1, 7))
+    assert any(v.weights.d_head > v.weights.d_model for v in many)
+
+
+@pytest.mark.parametrize("id", ["", "nonsense", "drawn-", "drawn-1234567890", "../exact",
+                                "drawn-1\n"])
+def test_an_unknown_vector(id):
+    with pytest.raises(InputError, match="a vector must be one of exact, no-layers"):
+        find(id)
+
+
+# Folders.
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_case_is_read_with_nothing_but_its_manifest(tmp_path, dtype):
+    """As a reader in another language does it: offset, shape, little-endian, C order."""
+    vector = core()["ordinary-standard"]
+    write_case(tmp_path / "case", vector, dtype=dtype)
+    manifest = json.loads((tmp_path / "case" / "manifest.json").read_text())
+    assert (manifest["id"], manifest["positions"]) == ("ordinary-standard", "standard")
+    found = {}
+    for order, tensor in enumerate(manifest["tensors"]):
+        data = (tmp_path / "case" / tensor["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == tensor["sha256"] and tensor["order"] == order
+        assert tensor["dtype"] == ("<i4" if tensor["name"] == "tokens" else np.dtype(dtype).str)
+        array = np.frombuffer(data, tensor["dtype"], offset=tensor["offset"])
+        found[tensor["name"]] = array.reshape(tensor["shape"])
+        assert len(tensor["axes"]) == array.reshape(tensor["shape"]).ndim
+        assert np.array_equal(np.load(tmp_path / "case" / tensor["file"]), found[tensor["name"]])
+    for name, W in vector.weights.items():
+        assert np.array_equal(found[name], W), name
+    assert np.array_equal(found["tokens"], vector.tokens)
+    for name, array in vector.reference.arrays().items():
+        assert np.array_equal(found[name], array.astype(dtype)), name
+    assert verify_case(tmp_path / "case") == []
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("id", core())
+def test_what_is_expected_is_a_right_answer_in_either_convention(tmp_path, id, convention):
+    write_case(tmp_path / "case", core()[id], convention)
+    answer = read_answer(tmp_path / "case", core()[id], convention)
+    assert answer.keys() == core()[id].reference.arrays().keys()
+    assert check(core()[id], answer)
+
+
+def test_the_weights_of_an_exported_case_are_transformer_lenss(tmp_path):
+    vector = core()["ordinary-shortformer"]
+    write_case(tmp_path / "case", vector, "transformer_lens")
+    manifest = files.read_json(tmp_path / "case" / "manifest.json")
+    state = {tensor["name"]: np.load(tmp_path / "case" / tensor["file"])
+             for tensor in manifest["tensors"] if tensor["role"] == "given"}
+    assert np.array_equal(state.pop("tokens"), vector.tokens)
+    back = from_transformer_lens(state, "shortformer")
+    assert all(np.array_equal(W, getattr(back, name)) for name, W in vector.weights.items())
+
+
+def test_a_changed_file_is_found(tmp_path):
+    write_case(tmp_path / "case", CONTROL)
+    path = tmp_path / "case" / "q.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    assert verify_case(tmp_path / "case") == ["q.npy"]
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path):
+    write_case(tmp_path / "case", CONTROL)
+    with pytest.raises(FileError, match="it exists already"):
+        write_case(tmp_path / "case", CONTROL)
+    write_case(tmp_path / "case", CONTROL, force=True)
+
+
+# Answers of strangers.
+
+def answer(tmp_path, **arrays):
+    for name, array in arrays.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    return tmp_path
+
+
+@pytest.mark.parametrize("arrays, convention, says", [
+    ({"logit": np.zeros(3)}, "paper", "must hold tensors named residual, q.*got 'logit'"),
+    ({"logits": np.zeros((2, 3))}, "paper", r"logits must have axes \(b i v\); got shape \(2, 3\)"),
+    ({"logits": np.array(["a"])}, "paper", "must be an array of numbers"),
+    ({"blocks.0.attn.hook_q": np.zeros((2, 4, 1, 4))}, "transformer_lens", "blocks.1.attn.hook_q"),
+    ({"blocks.0.attn.hook_q": np.zeros((2, 4, 1, 4)), "blocks.1.attn.hook_q": np.zeros((1,) * 4)},
+     "transformer_lens", "q must have one shape in all layers"),
+])
+def test_what_is_no_answer_is_refused(tmp_path, arrays, convention, says):
+    with pytest.raises(FileError, match=says) as caught:
+        read_answer(answer(tmp_path, **arrays), CONTROL, convention)
+    assert "\n" not in str(caught.value)
+
+
+def test_given_tensors_in_an_answer_are_passed_over(tmp_path):
+    found = model(CONTROL.weights, CONTROL.tokens)
+    folder = answer(tmp_path, logits=found["logits"], W_E=np.zeros(1), tokens=np.zeros(1))
+    assert read_answer(folder, CONTROL).keys() == {"logits"}
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    for read in (lambda path: read_answer(path, CONTROL), verify_case):
+        with pytest.raises(FileError, match="cannot read"):
+            read(tmp_path / "none")
+
+
+@pytest.mark.parametrize("manifest", [
+    {}, [], 3, {"format": "other"}, {"format": "minicircuits vector 1"},
+    {"format": "minicircuits vector 1", "tensors": 3},
+    {"format": "minicircuits vector 1", "tensors": [{}]},
+    *({"format": "minicircuits vector 1", "tensors": [{"file": name, "sha256": ""}]}
+      for name in ("/etc/passwd", "../exact/q.npy", "q", "", None, 3, ["q.npy"], "q\n.npy")),
+])
+def test_a_manifest_that_is_none(tmp_path, manifest):
+    files.write_json(tmp_path / "manifest.json", manifest)
+    with pytest.raises(FileError, match="must hold the manifest of a case") as caught:
+        verify_case(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def damaged(data, rng):
+    """The bytes with a few changed, cut, doubled or put in, some as a hostile writer would."""
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at = rng.randrange(len(data) + 1)
+        kind = rng.randrange(6)
+        if kind == 0 and at < len(data):
+            data[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del data[at:at + rng.randrange(1, 40)]
+        elif kind == 2:
+            data[at:at] = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 20)))
+        elif kind == 3:
+            data[at:at] = data[at:at + 50]
+        elif kind == 4:
+            digits = [n for n, byte in enumerate(data[:400]) if 48 <= byte < 58]
+            if digits:
+                data[rng.choice(digits)] = rng.choice(b"0123456789")
+        else:
+            data[at:at] = rng.choice((b"99999999", b"}", b"{", b"-1", b"NaN", b"1e999", b"\0" * 8,
+                                      b"|O8", b"True", b"\xff", b'"', b"["))
+    return bytes(data)
+
+
+def test_ten_thousand_damaged_files_end_in_one_error(tmp_path):
+    """And take at most twice the file's size and 1 MiB, whatever they say of themselves."""
+    case = tmp_path / "case"
+    write_case(case, CONTROL, expected=False)
+    files.save(tmp_path / "weights.npz", CONTROL.weights)
+    kinds = [(case / "W_Q.npy", files.read_npy), (case / "tokens.npy", files.read_npy),
+             (case / "manifest.json", lambda path: verify_case(path.parent)),
+             (tmp_path / "weights.npz", files.load)]
+    rng, refused = random.Random(0), 0
+    tracemalloc.start()
+    try:
+        for path, read in kinds:
+            whole = path.read_bytes()
+            for _ in range(2500):
+                data = damaged(whole, rng)
+                path.write_bytes(data)
+                before = tracemalloc.get_traced_memory()[0]
+                tracemalloc.reset_peak()
+                try:
+                    read(path)
+                except FileError as error:
+                    refused += 1
+                    assert len(str(error).splitlines()) == 1
+                peak = tracemalloc.get_traced_memory()[1] - before
+                assert peak <= 2 * len(data) + 2 ** 20, (path.name, len(data), peak)
+            path.write_bytes(whole)
+            read(path)
+    finally:
+        tracemalloc.stop()
+    assert refused >= 7000
