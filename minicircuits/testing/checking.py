@@ -246,7 +246,7 @@ def _judge(case, tensors, precision):
                   tuple(name for name in names if name not in tensors),
                   tuple(name for name in names if name in tensors and name not in touched),
                   difference,
-                  alike=lambda: looks_like(case, step, mine(step[:2])),
+                  alike=lambda: looks_like(case, step, mine(step[:2]), missing),
                   precisions=lambda: [name for name in UNIT if UNIT[name] > u
                                       and _judge(case, tensors, name)])
 
@@ -270,8 +270,11 @@ def _difference(step, tier, actual, desired, allowed, missing):
         float(allowed[index]), int((~fine).sum()), fine.size, missing)
 
 
-def looks_like(case, step, actual):
-    """Names of the mutants that explain 99% of the difference from what is expected, at most 3."""
+def looks_like(case, step, actual, missing):
+    """Names of the mutants that explain 99% of the difference from what is expected, at most 3.
+
+    Mutants of this step; if inputs of it are missing, of every step (circuits apart).
+    """
     seen = np.tri(*actual.shape[-2:], dtype=bool) if step.name == "scores" else True
     found = []
 
@@ -282,8 +285,9 @@ def looks_like(case, step, actual):
                              abs(actual - other))
         return np.nan_to_num(np.where(seen, apart, 0), nan=np.inf).max()
 
+    others = missing and step.name not in CIRCUITS
     for name, mutant in mutants.MUTANTS.items():
-        if mutant.step == step.name:
+        if mutant.step == step.name or others and mutant.step not in ("call", *CIRCUITS):
             theirs = mutants.candidate(name)(case.weights.astype("float64"), case.tokens)
             theirs = np.asarray(theirs[step.name], np.float64)
             theirs = theirs if step.layer is None else theirs[step.layer]

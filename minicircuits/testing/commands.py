@@ -103,8 +103,13 @@ def check(options):
     else:
         reports = folder_reports(options, [*(options.case or []), *ids])
     reports = print_reports(reports, quiet=bool(options.json))
+    answered = {report.id for report in reports}
+    unanswered = [] if options.case else [id for id in vectors_.core() if id not in answered]
     if options.json:
-        put_json(options.json, {"passed": all(reports), "cases": [r.as_json() for r in reports]})
+        put_json(options.json, {"passed": all(reports), "cases": [r.as_json() for r in reports],
+                                "unanswered": unanswered})
+    elif unanswered:
+        print("\n".join(wrapped("no answer to: ", unanswered)))
     return int(not all(reports))
 
 

@@ -5,11 +5,14 @@ Needs the extra `peers`; the second stage of `.ci/run` has it.
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
+
+import minicircuits
 
 from minicircuits.notation import POSITIONS
 from minicircuits.testing import assert_matches, broken_invariants, check
@@ -17,6 +20,7 @@ from minicircuits.testing.steps import AXES, CIRCUITS, FORWARD
 from minicircuits.testing.vectors import core, drawn
 
 pytestmark = pytest.mark.extra
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(minicircuits.__file__).parents[1])}
 torch = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
 
 
@@ -133,19 +137,18 @@ class MyModel(torch.nn.Module):
 
 
 def test_a_first_check_takes_under_ten_lines_and_ten_seconds(tmp_path):
-    """From a fresh process, PyTorch's own start not counted."""
+    """In a fresh process; of processor time, as other processes may be busy too."""
     (tmp_path / "mine.py").write_text(MINE)
-    (tmp_path / "first.py").write_text("import time, torch; start = time.process_time()\n"
-                                       f"{FIRST_CHECK}\nprint(time.process_time() - start)")
+    (tmp_path / "first.py").write_text(f"{FIRST_CHECK}\nimport time; print(time.process_time())")
     assert len([line for line in FIRST_CHECK.splitlines() if line.strip()]) < 10
     done = subprocess.run([sys.executable, "first.py"], cwd=tmp_path, capture_output=True,
-                          text=True)
+                          text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 10
 
 
 def test_one_command_finds_a_planted_bug(tmp_path):
-    """A program that reads a case and writes its pattern and logits; its mask is one off."""
+    """A program that reads a case and writes its logits, no more; its mask is one off."""
     (tmp_path / "mine.py").write_text(MINE.replace("triu(1)", "triu(2)"))
     (tmp_path / "run.py").write_text("""
 import json, sys
@@ -159,12 +162,11 @@ tokens = torch.tensor(arrays.pop("tokens")).long()
 logits = MyModel(manifest["positions"], **arrays)(tokens)
 np.save(out + "/logits.npy", logits.detach().numpy())
 """)
-    start = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "minicircuits", "check", "--json", "--case", "ordinary-shortformer",
          "--program", f"'{sys.executable}' run.py {{case}} {{out}}"],
-        cwd=tmp_path, capture_output=True, text=True)
+        cwd=tmp_path, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 1 and done.stderr == "", done.stderr
     case, = json.loads(done.stdout)["cases"]
     assert case["difference"]["step"] == "logits" and case["difference"]["missing"] == ["residual"]
-    assert time.monotonic() - start < 120
+    assert case["difference"]["looks_like"] == ["mask_one_ahead"]
