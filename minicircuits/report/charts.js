@@ -25,7 +25,7 @@ function lineChart({xs, lines, range, label, mark, unit}) {
   const y = scale(range, [height - bottom, top]);
   const grid = ticks(range).map(value => [
     svg("line", {class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value)}),
-    svg("text", {x: left - 5, y: y(value) + 4, "text-anchor": "end"}, String(value))]);
+    svg("text", {x: left - 5, y: y(value) + 4, "text-anchor": "end"}, String(value).replace("-", "−"))]);
   const steps = ticks([0, xs.at(-1)], 5).map(value =>
     svg("text", {x: x(value), y: height - 8, "text-anchor": "middle"}, integer(value)));
   const vertical = mark && [

@@ -51,7 +51,8 @@ function compositionDiagram({earlier, later, noise, ...figures}, heads, most) {
     row.map((value, e) => ({kind, value, shift: 7 * (shift - 1), later: later[l], earlier: earlier[e]}))))
     .filter(({value}) => value !== null && value > noise);
   const paths = lines.map(line => svg("line", {
-    class: `link ${line.kind}`, "stroke-width": 1 + 7 * line.value / most,
+    class: `link ${line.kind}`, "stroke-width": 0.8 + 8 * line.value / most,
+    style: {strokeOpacity: 0.3 + 0.7 * line.value / most},
     x1: x(line.earlier) + line.shift, y1: y(line.earlier) - 16,
     x2: x(line.later) + line.shift, y2: y(line.later) + 16},
     svg("title", {}, `${KINDS[line.kind]} of ${headName(line.later)} read ` +
@@ -89,7 +90,7 @@ function compositionDiagram({earlier, later, noise, ...figures}, heads, most) {
 
 /* Copying of the later head against same-matching of the pair: induction is in the corner. */
 function eigenvalues(pairs, rows) {
-  const size = 360, edge = 34;
+  const size = 380, edge = 52;
   const x = scale([-1, 1], [edge, size - 8]), y = scale([-1, 1], [size - edge, 8]);
   const induction = ([layer, head]) => rows.find(row => row.layer === layer && row.head === head)
     .induction;
@@ -113,9 +114,9 @@ function eigenvalues(pairs, rows) {
     [-1, -0.5, 0, 0.5, 1].map(tick => [
       svg("line", {class: "grid", x1: x(tick), x2: x(tick), y1: y(-1), y2: y(1)}),
       svg("line", {class: "grid", x1: x(-1), x2: x(1), y1: y(tick), y2: y(tick)}),
-      svg("text", {x: x(tick), y: size - 18, "text-anchor": "middle"}, fixed(tick, 1)),
+      svg("text", {x: x(tick), y: size - 34, "text-anchor": "middle"}, fixed(tick, 1)),
       svg("text", {x: edge - 5, y: y(tick) + 4, "text-anchor": "end"}, fixed(tick, 1))]),
-    svg("text", {x: x(0), y: size - 3, "text-anchor": "middle"}, "copies what it attends to"),
+    svg("text", {x: x(0), y: size - 8, "text-anchor": "middle"}, "copies what it attends to"),
     svg("text", {x: 10, y: y(0), transform: `rotate(-90 10 ${y(0)})`, "text-anchor": "middle"},
         "attends where its own token came before"),
     dots, svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,

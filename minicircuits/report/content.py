@@ -10,7 +10,7 @@ import numpy as np
 
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.report import contexts, figures
-from minicircuits.report.packing import pack, visible
+from minicircuits.report.packing import pack_floats, visible
 
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
@@ -110,9 +110,9 @@ def add_ledger(page, weights, kept):
         del page["ledger"]
         return
     page["ledger"] |= {
-        "W_U": pack(weights.W_U[kept]), "n_layers": weights.n_layers,
-        "W_O": pack(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
-        "W_V": pack(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
+        "W_U": pack_floats(weights.W_U[kept]), "n_layers": weights.n_layers,
+        "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
+        "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
         "texts": [contexts.ledger_inputs(weights, np.array([text["tokens"]]))
                   for text in page["texts"]]}
 

@@ -9,7 +9,7 @@ from minicircuits.circuits.expansion import embedded
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.model.transformer import forward
 from minicircuits.report.figures import top
-from minicircuits.report.packing import pack
+from minicircuits.report.packing import pack, pack_floats
 
 NEXT = 8              # next tokens listed at a place
 
@@ -31,7 +31,8 @@ def attention(weights, tokens, heads):
     return {"tokens": tokens[0].tolist(),
             "next": [[[int(v), float(np.exp(row[v] - total))] for v in top(row, NEXT)]
                      for row, total in zip(logits, normalizer)],
-            **{name: pack(triangles(parts)) for name, parts in views.items()}}
+            **{name: (pack_floats if name == "pattern" else pack)(triangles(parts))
+               for name, parts in views.items()}}
 
 
 def triangles(squares):
@@ -51,5 +52,6 @@ def ledger_inputs(weights, tokens):
     And ln Σ exp of the logits, so that one logit is a probability: (i,).
     """
     acts = forward(weights, tokens)
-    return {"embedded": pack(embedded(weights, tokens)[0]), "residual": pack(acts.residual[-1][0]),
+    return {"embedded": pack_floats(embedded(weights, tokens)[0]),
+            "residual": pack_floats(acts.residual[-1][0]),
             "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}

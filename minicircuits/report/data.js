@@ -1,15 +1,19 @@
 "use strict";
-/* What the page was given: JSON in the document, and arrays in it as 16-bit integers. */
+/* What the page was given: JSON in the document, and arrays in it in base64. */
 
 const page = JSON.parse(document.getElementById("data").textContent);
 
-/* A packed array as one Float32Array for each row of its first axis. */
+/* A packed array as one Float32Array for each row of its first axis: floats, or integers that
+   count in steps of the row's scale. (Little-endian, as every machine with a browser is.) */
 function unpack({shape, scale, data}) {
-  const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  const size = shape[0] ? bytes.length / 2 / shape[0] : 0;
-  return scale.map((step, row) => Float32Array.from(
-    {length: size}, (_, n) => step * view.getInt16(2 * (row * size + n), true)));
+  const text = atob(data), bytes = new Uint8Array(text.length), {buffer} = bytes;
+  for (let n = 0; n < text.length; n++) bytes[n] = text.charCodeAt(n);
+  const all = scale ? new Int16Array(buffer) : new Float32Array(buffer);
+  const size = all.length / (shape[0] || 1);
+  return Array.from({length: shape[0]}, (_, n) => {
+    const row = all.subarray(n * size, (n + 1) * size);
+    return scale ? Float32Array.from(row, integer => integer * scale[n]) : row;
+  });
 }
 
 /* The same, when it is first asked for. */

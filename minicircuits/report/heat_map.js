@@ -2,13 +2,14 @@
 /* A square of destinations (rows) by sources (columns), lower triangle; canvas, one pixel each. */
 
 /* Colours `values`, a packed triangle of `rows` rows; `limit` is the value of full colour. */
-function paintTriangle(canvas, size, rows, values, limit) {
+function paintTriangle(canvas, size, rows, values, limit, power) {
   canvas.width = canvas.height = size;
-  const image = new ImageData(size, size);
+  const image = new ImageData(size, size), pixels = image.data, table = shades(power);
+  const scale = limit ? 255 / limit : 0;
   for (let i = 0, n = 0; i < rows; i++) {
-    for (let j = 0; j <= i; j++, n++) {
-      const [red, green, blue] = shade(limit ? values[n] / limit : 0);
-      image.data.set([red, green, blue, 255], 4 * (i * size + j));
+    for (let j = 0, at = 4 * i * size; j <= i; j++, n++) {
+      const color = 4 * (255 + Math.round(scale * values[n]));
+      for (let part = 0; part < 4; part++) pixels[at++] = table[color + part];
     }
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -51,9 +52,9 @@ function heatMap(label, {point, lock = point, leave = () => {}}) {
 
   return {
     element,
-    draw(length, rows, values, limit) {
+    draw(length, rows, values, limit, power) {
       size = length;
-      paintTriangle(canvas, length, rows, values, limit);
+      paintTriangle(canvas, length, rows, values, limit, power);
     },
     mark(i, j) {
       at = [i, j ?? Math.min(at[1], i)];

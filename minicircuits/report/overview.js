@@ -36,7 +36,8 @@ function training(log, formation, layers) {
   const losses = log.flatMap(row => [row.loss, row.validation]);
   const inContext = log.map(row => row.in_context);
   byId("training-see").textContent = formation
-    ? `An induction head forms by step ${integer(formation.step)}, and the loss falls with it`
+    ? `An induction head forms ${formation.before == null ? "" : `after step ${
+        integer(formation.before)}, `}by step ${integer(formation.step)}`
     : layers ? "No induction head has formed" : "The loss falls; there are no heads to form";
   byId("curves").append(
     lineChart({xs, unit: "step", mark, label: "loss", range: [Math.floor(Math.min(...losses)),

@@ -1,4 +1,4 @@
-"""What a page can hold: arrays as 16-bit integers, text as visible characters, JSON as HTML.
+"""What a page can hold: arrays as short numbers, text as visible characters, JSON as HTML.
 
 Tokens come from strangers: nothing of them may end a script, hide, or turn the line round.
 """
@@ -12,6 +12,12 @@ import numpy as np
 LONGEST = 48                     # characters of a token that are shown
 STEPS = 32767                    # of a 16-bit integer on either side of 0
 BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
+
+
+def pack_floats(array):
+    """An array as JSON: little-endian float32 in base64, for what is added up before it shows."""
+    array = np.asarray(array, "<f4")
+    return {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
 
 
 def pack(array):
@@ -33,8 +39,11 @@ def pack(array):
 
 
 def unpack(packed):
-    """What the page makes of `pack(array)`, as float64."""
-    integers = np.frombuffer(base64.b64decode(packed["data"]), "<i2")
+    """What the page makes of `pack(array)` or `pack_floats(array)`, as float64."""
+    data = base64.b64decode(packed["data"])
+    if "scale" not in packed:
+        return np.frombuffer(data, "<f4").reshape(packed["shape"]).astype(np.float64)
+    integers = np.frombuffer(data, "<i2")
     scale = np.reshape(packed["scale"], (-1, *[1] * (len(packed["shape"]) - 1)))
     return integers.reshape(packed["shape"]) * scale
 

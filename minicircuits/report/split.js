@@ -21,9 +21,17 @@ function split(texts, figures, head) {
     drawn = state.level ? raw.map(part => levelled(part, tokens().length)) : raw;
     const limit = Math.max(...drawn.map(largest));
     const n = tokens().length;
-    maps.forEach((map, k) => map.draw(n, n, drawn[k], limit));
-    state.at = state.at && state.at[0] < n ? state.at : [n - 1, Math.max(0, n - 29)];
+    maps.forEach((map, k) => map.draw(n, n, drawn[k], limit, 0.8));
+    if (!state.at || state.at[0] >= n) state.at = brightest();
     showPoint();
+  }
+
+  /* Where the stripe is strongest in the total. */
+  function brightest() {
+    const stripe = Array.from({length: tokens().length}, (_, i) => [i, i - figures.block + 1])
+      .filter(([, j]) => j > 0);
+    return stripe.reduce((best, at) =>
+      drawn[4][triangle(...at)] > drawn[4][triangle(...best)] ? at : best, stripe.at(-1) ?? [0, 0]);
   }
 
   function showPoint() {

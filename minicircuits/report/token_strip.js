@@ -1,5 +1,5 @@
 "use strict";
-/* A text, token by token, each coloured by a number; the pointer, a click and keys choose one. */
+/* A text, token by token, each coloured by a number (never so much that it hides its words); the pointer, a click and keys choose one. */
 
 /* `hover(i)` and `hover(null)` follow the pointer; `choose(i)` is a click, Enter or an arrow. */
 function tokenStrip(label, {hover = () => {}, choose, release = () => {}}) {
@@ -31,7 +31,7 @@ function tokenStrip(label, {hover = () => {}, choose, release = () => {}}) {
       element.replaceChildren(...spans);
     },
     color(value) {
-      spans.forEach((span, i) => span.style.setProperty("background-color", shadeText(value(i))));
+      spans.forEach((span, i) => span.style.setProperty("background-color", shadeText(0.65 * value(i))));
     },
     mark(place, other, locked) {
       chosen = place ?? chosen;
