@@ -51,9 +51,7 @@ def content(model, text, results, seed):
     add_contexts(page, weights, heads)
     kept = vocabulary(page, weights.d_vocab, probabilities)
     add_ledger(page, weights, kept)
-    tokenizer = model.tokenizer
-    page["vocabulary"] = [[id, visible(tokenizer.show(id)), b"\n" in tokenizer.decode([id])]
-                          for id in kept]
+    page["vocabulary"] = [[id, visible(model.tokenizer.show(id))] for id in kept]
     return page | {"absent": absent(page, weights)}
 
 

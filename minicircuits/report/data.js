@@ -27,18 +27,19 @@ function triangle(i, j) {
   return i * (i + 1) / 2 + j;
 }
 
-const words = new Map(page.vocabulary.map(([id, text, newline]) => [id, {text, newline}]));
+const words = new Map(page.vocabulary);
 
 /* A token in visible characters, on one line. */
 function word(id) {
-  return words.get(id).text;
+  return words.get(id);
 }
 
-/* A token as it runs in a text: its spaces are spaces, its line ends end lines. */
+/* A token as it runs in a text: its spaces are spaces, and line ends, where it has nothing
+   else, end lines. */
 function running(id) {
-  const {text, newline} = words.get(id);
-  const spaced = text === "(empty)" ? text : text.replaceAll("␣", " ");
-  return newline ? spaced.replaceAll("\\n", "↵\n") : spaced;
+  const blank = /^(␣|\\[nrt])*$/.test(word(id));
+  const spaced = word(id).replaceAll("␣", " ");
+  return blank ? spaced.replaceAll("\\n", "↵\n") : spaced;
 }
 
 function headName([layer, head]) {

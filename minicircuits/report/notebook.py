@@ -55,7 +55,6 @@ def attention(weights, tokens, show=str):
              for n, row in enumerate(tokens)]
     ids = sorted({*tokens.ravel().tolist(), *(v for text in texts for row in text["next"]
                                               for v, _ in row)})
-    words = {id: str(show(id)) for id in ids}
     return Attention(attention_html({
         "notices": notices, "texts": texts, "shown_heads": heads,
-        "vocabulary": [[id, visible(words[id]), "\n" in words[id]] for id in ids]}))
+        "vocabulary": [[id, visible(str(show(id)))] for id in ids]}))
