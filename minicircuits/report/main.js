@@ -27,5 +27,3 @@ if (!page.absent.composition) {
 if (!page.absent.importance) importance(page.importance);
 byId("made").textContent = Object.entries(page.overview.made)
   .map(([name, value]) => `${name} ${value}`).join(" · ");
-/* What a link points at was not there when the browser looked for it. */
-if (location.hash) location.replace(location.hash);
