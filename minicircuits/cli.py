@@ -62,6 +62,12 @@ def parser():
                          "minicircuits heads tour-1/two_layers.npz")
     heads.add_argument("model", metavar="MODEL", help="a model file")
 
+    report = text_command("report", "the same as one HTML page, to click through offline",
+                          "minicircuits report tour-1/two_layers.npz -o report.html")
+    report.add_argument("model", metavar="MODEL", help="a model file")
+    report.add_argument("-o", "--output", metavar="FILE", default="report.html",
+                        help="(default report.html)")
+
     def json_output(sub):
         sub.add_argument("--json", nargs="?", const="-", metavar="FILE",
                          help="print JSON instead, or write it to FILE")

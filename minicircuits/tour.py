@@ -10,6 +10,8 @@ from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
 from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.report import figures, terminal
+from minicircuits.report.content import content
+from minicircuits.report.page import report_html
 from minicircuits.runs import LOG_HEADING, SHAPE, prepare, run
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
 from minicircuits.training.model_file import load_model
@@ -23,7 +25,8 @@ def tour(options):
     """`minicircuits tour`."""
     folder = output_folder(options)
     outputs = [os.path.join(folder, f"{name}.npz") for name in NAMES]
-    files.check_folder(folder, [f"{name}.npz" for name in NAMES], options.force)
+    page = os.path.join(folder, "report.html")
+    files.check_folder(folder, [f"{name}.npz" for name in NAMES] + ["report.html"], options.force)
     check_json(options)
     results = {"algebra": before_training()}
     text = read(options)
@@ -34,8 +37,10 @@ def tour(options):
         model = run(n_layers, text, options.seed, output, options.steps, force=options.force)
         results[NAMES[n_layers]] = take_apart(model, text, options.seed)
     write_json(options, results)
+    write_page(page, model, text, results[NAMES[-1]], options)
     print(terminal.heading("Where things are"))
     print(f"  weights, tokenizers and training logs: {folder}/")
+    print(f"  the two-layer model, to click through in a browser: {page}")
     print("  to look at the heads again:",
           f"    minicircuits heads {outputs[-1]}",
           "  to train on a text of your own:",
@@ -65,6 +70,25 @@ def heads(options):
     results = take_apart(model, text, options.seed)
     write_json(options, results)
     return status(results)
+
+
+def report(options):
+    """`minicircuits report`."""
+    files.check_output(options.output, options.force)
+    check_json(options)
+    model = load_model(options.model)
+    text = read(options, model)
+    results = take_apart(model, text, options.seed)
+    write_json(options, results)
+    write_page(options.output, model, text, results, options)
+    print(f"\n  written: {options.output}")
+    return status(results)
+
+
+def write_page(output, model, text, results, options):
+    """The page of one model, from the figures that the terminal has just shown."""
+    files.write_bytes(output, report_html(content(model, text, results, options.seed)),
+                      options.force)
 
 
 def status(*results):

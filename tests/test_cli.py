@@ -36,7 +36,7 @@ def test_tour_prints_80_columns_and_leaves_its_files(toured):
     too_wide = [line for line in done.stdout.splitlines() if len(line) > 80]
     assert not too_wide
     assert sorted(path.name for path in (folder / "tour").iterdir()) == [
-        "one_layer.npz", "two_layers.npz", "zero_layers.npz"]
+        "one_layer.npz", "report.html", "two_layers.npz", "zero_layers.npz"]
 
 
 def test_tour_figures_add_up(toured):
@@ -126,7 +126,7 @@ def test_options_that_make_no_sense(tmp_path, capsys):
 
 
 def test_help_has_an_example(capsys):
-    for command in ([], ["tour"], ["train"], ["heads"]):
+    for command in ([], ["tour"], ["train"], ["heads"], ["report"]):
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0

@@ -1,1 +1,5 @@
-"""Tables for the terminal: what the other rooms find, in numbers first and then in words."""
+"""What the other rooms find, in numbers first: then in words for the terminal, and as a page."""
+
+from minicircuits.report.notebook import attention
+
+__all__ = ["attention"]

@@ -14,10 +14,12 @@ from minicircuits.behavior.patterns import (duplicate_token_scores, first_token_
                                             offset_profiles, position_share,
                                             previous_token_scores)
 from minicircuits.behavior.virtual_heads import virtual_heads
-from minicircuits.circuits.composition import composition_baseline, composition_scores
+from minicircuits.circuits.composition import (composition_baseline, composition_excess,
+                                               composition_scores, random_composition_scores)
 from minicircuits.circuits.copying import copying_companions, copying_score
 from minicircuits.circuits.expansion import expand_logits, label, ledger
 from minicircuits.circuits.heads import direct_path, ov_circuit
+from minicircuits.circuits.induction import induction_eigenvalues
 from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_scores
 from minicircuits.circuits.skip_trigrams import skip_trigrams
 from minicircuits.model.transformer import forward
@@ -100,12 +102,12 @@ def head_table(weights, start, token_probabilities, tokens, seed):
 
 
 def importance(weights, tokens):
-    """Term importance and the three most important virtual heads."""
+    """Term importance, and the virtual heads by importance."""
     found = term_importance(weights, tokens)
     figures = {name: np.asarray(value).tolist() for name, value in found._asdict().items()}
     figures["virtual_heads"] = [
         {"heads": label(virtual.heads), "copying": virtual.copying,
-         "importance": virtual.importance} for virtual in virtual_heads(weights, tokens)[:3]]
+         "importance": virtual.importance} for virtual in virtual_heads(weights, tokens)]
     return figures
 
 
@@ -120,6 +122,71 @@ def composition(weights):
     return figures
 
 
+def composition_matrices(weights, seed):
+    """Every pair's composition scores less the level of random matrices, by kind.
+
+    Rows: heads of layers 1, 2, …; columns: heads of layers 0 to L − 2; None where the column's
+    layer is not before the row's. noise: how far random matrices go above their level.
+    """
+    later, earlier = heads_of(weights)[weights.n_heads:], heads_of(weights)[:-weights.n_heads]
+    rng = np.random.default_rng(seed)
+    baseline = composition_baseline(weights.d_model)
+    figures = {"baseline": baseline, "later": later, "earlier": earlier,
+               "noise": float(max(random_composition_scores(weights, kind, rng).max()
+                                  for kind in "QKV") - baseline)}
+    for kind in "QKV":
+        excess = composition_excess(weights, kind)
+        figures[kind] = [[float(excess[l2, h, l1, g]) if l1 < l2 else None
+                          for l1, g in earlier] for l2, h in later]
+    return figures
+
+
+def eigenvalue_pairs(weights):
+    """Copying and same-matching eigenvalue scores of every pair of heads that can compose."""
+    return [{"earlier": earlier, "later": later,
+             **induction_eigenvalues(weights, earlier, later)._asdict()}
+            for later in heads_of(weights) for earlier in heads_of(weights)
+            if earlier[0] < later[0]]
+
+
+RANKS = (*range(8), 15, 31, 63, 127)       # of the sources that a head's table shows
+
+
+def head_dump(weights, token_probabilities, tokens):
+    """For every head its mean attention by distance, and its ranked skip-trigram table.
+
+    rows: the sources at RANKS, each with the destinations that want it most and the outs it
+    raises most, as pairs (token, strength).
+    """
+    profiles = offset_profiles(weights, tokens)[..., :tokens.shape[1] // 2]
+    figures = []
+    for layer, head in heads_of(weights):
+        found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS) + 1)
+        figures.append({
+            "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
+            "rows": [{"rank": rank + 1, "source": found[rank].source, "score": found[rank].score,
+                      "destinations": pairs(found[rank].destinations,
+                                            found[rank].destination_scores),
+                      "outs": pairs(found[rank].outs, found[rank].out_logits)}
+                     for rank in RANKS if rank < len(found)]})
+    return figures
+
+
+def pairs(tokens, values):
+    return list(zip(tokens.tolist(), values.tolist()))
+
+
+FORMED = 0.1                # prefix matching above this: an induction head
+
+
+def formation(log):
+    """The first measurement of a run with an induction head, and the one before; or None."""
+    for before, row in zip([None, *log], log):
+        if row["prefix_matching"] > FORMED:
+            return {"step": row["step"], "before": before and before["step"]}
+    return None
+
+
 def best_heads(rows):
     """The rows of the best induction head after layer 0, and of the best previous-token head
     before it. Whether they deserve their names, their scores say."""
@@ -127,6 +194,11 @@ def best_heads(rows):
     previous = max((row for row in rows if row["layer"] < induction["layer"]),
                    key=lambda row: row["previous"])
     return induction, previous
+
+
+def repeated_tokens(weights, start, seed, block=29):
+    """START and a block of random tokens, twice, in eight contexts: (b, i)."""
+    return random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(seed))
 
 
 def induction_split(weights, start, layer, head, seed, block=29):
@@ -137,7 +209,7 @@ def induction_split(weights, start, layer, head, seed, block=29):
     scores, which changes no pattern, changes no difference. The part whose difference is
     largest carries the stripe.
     """
-    tokens = random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(seed))
+    tokens = repeated_tokens(weights, start, seed, block)
     pattern = forward(weights, tokens).pattern
     split = split_scores(weights, tokens, pattern, layer, head)
     n = tokens.shape[1]
@@ -193,7 +265,8 @@ def prediction(weights, tokens, head, k=8):
     entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
     strongest = entries.strongest(k)
     total = float(entries.contributions.sum())
-    return {"context": tokens[context, :place + 1].tolist(), "target": target,
+    return {"row": int(context), "context": tokens[context, :place + 1].tolist(),
+            "target": target,
             "probability": float(np.exp(log_p[context, place])),
             "logit": float(acts.logits[context, place, target]), "sum": total,
             "entries": [[label(path), source, value] for path, source, value in strongest],

@@ -120,7 +120,7 @@ def importance(figures):
 
 
 def virtual_heads(figures):
-    return table(figures["virtual_heads"], [
+    return table(figures["virtual_heads"][:3], [
         ("virtual head", lambda row: row["heads"]),
         ("takes off (nats)", lambda row: f"{row['importance']:.4f}"),
         ("copying", lambda row: f"{row['copying']:.2f}")])

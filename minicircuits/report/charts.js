@@ -1,0 +1,69 @@
+"use strict";
+/* Lines, axes and bars as SVG. A scale is a function from numbers to pixels. */
+
+function scale([from, to], [start, end]) {
+  return value => start + (to === from ? 0 : (value - from) / (to - from)) * (end - start);
+}
+
+function path(points) {
+  return points.map(([x, y], n) => `${n ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+}
+
+/* Round numbers from one end to the other, at most about `count` of them. */
+function ticks([from, to], count = 4) {
+  const rough = (to - from) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find(factor => factor * power >= rough);
+  const first = Math.ceil(from / step), last = Math.floor(to / step + 1e-9);
+  return Array.from({length: last - first + 1}, (_, n) => Number(((first + n) * step).toPrecision(9)));
+}
+
+/* A line chart. lines: {name, values, class, digits}; `mark` is {x, text} or nothing. */
+function lineChart({xs, lines, range, label, mark, unit}) {
+  const width = 460, height = 190, left = 38, right = 10, top = 14, bottom = 24;
+  const x = scale([0, xs.at(-1)], [left, width - right]);
+  const y = scale(range, [height - bottom, top]);
+  const grid = ticks(range).map(value => [
+    svg("line", {class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value)}),
+    svg("text", {x: left - 5, y: y(value) + 4, "text-anchor": "end"}, String(value).replace("-", "−"))]);
+  const steps = ticks([0, xs.at(-1)], 5).map(value =>
+    svg("text", {x: x(value), y: height - 8, "text-anchor": "middle"}, integer(value)));
+  const vertical = mark && [
+    svg("line", {class: "mark", x1: x(mark.x), x2: x(mark.x), y1: top, y2: height - bottom}),
+    svg("text", {class: "mark", x: x(mark.x) + 4, y: top + 9}, mark.text)];
+  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label},
+    grid, steps, vertical, lines.map(line =>
+      svg("path", {class: `line ${line.class}`,
+                   d: path(line.values.map((value, n) => [x(xs[n]), y(value)]))})));
+  const pointer = svg("line", {class: "pointer", y1: top, y2: height - bottom, visibility: "hidden"});
+  picture.append(pointer);
+  const keys = lines.map(line => el("span", {class: `key ${line.class}`}, el("i", {}), line.name, " ",
+                                    el("b", {class: "number"})));
+  const at = el("span", {class: "key"});
+  const show = n => {
+    keys.forEach((key, k) => {
+      key.lastChild.textContent = fixed(lines[k].values[n], lines[k].digits ?? 2);
+    });
+    at.textContent = `${unit} ${integer(xs[n])}`;
+    pointer.setAttribute("x1", x(xs[n]));
+    pointer.setAttribute("x2", x(xs[n]));
+    pointer.setAttribute("visibility", "visible");
+  };
+  picture.addEventListener("pointermove", event => {
+    const box = picture.getBoundingClientRect();
+    const wanted = (event.clientX - box.left) / box.width * width;
+    show(xs.reduce((best, value, n) =>
+      Math.abs(x(value) - wanted) < Math.abs(x(xs[best]) - wanted) ? n : best, 0));
+  });
+  show(xs.length - 1);
+  return el("div", {class: "chart"}, el("p", {class: "keys"}, keys, at), picture);
+}
+
+/* Horizontal bars: rows of {name, value, text, class}, to the scale of the largest. */
+function bars(rows) {
+  const most = Math.max(...rows.map(row => Math.abs(row.value)), 1e-12);
+  return el("div", {class: "bars"}, rows.map(row => [
+    el("span", {class: "name"}, row.name),
+    el("span", {class: `track ${row.class ?? ""}`}, bar(row.value / most)),
+    el("span", {class: "number"}, row.text ?? fixed(row.value))]));
+}

@@ -1,0 +1,42 @@
+"use strict";
+/* Orange adds, blue takes away, in light and in dark; both differ for every kind of eye. */
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const repaints = [];
+
+/* Do it now, and whenever light and dark change. */
+function onPalette(paint) {
+  repaints.push(paint);
+  paint();
+}
+
+let palette;
+function readPalette() {
+  const style = getComputedStyle(document.documentElement);
+  const color = name => style.getPropertyValue(name).trim().match(/\w\w/g)
+    .map(part => parseInt(part, 16));
+  palette = {paper: color("--paper"), more: color("--more"), less: color("--less")};
+}
+readPalette();
+dark.addEventListener("change", () => {
+  readPalette();
+  repaints.forEach(paint => paint());
+});
+
+/* [red, green, blue] of a value from −1 to 1; strength grows with this power of it. */
+function shade(value, power = 0.5) {
+  const strength = Math.min(1, Math.abs(value)) ** power;
+  const full = value < 0 ? palette.less : palette.more;
+  return palette.paper.map((from, n) => Math.round(from + (full[n] - from) * strength));
+}
+
+/* Red, green, blue and 255 for each of 511 values from −1 to 1, one after another. */
+function shades(power) {
+  const table = new Uint8ClampedArray(4 * 511).fill(255);
+  for (let n = 0; n < 511; n++) table.set(shade(n / 255 - 1, power), 4 * n);
+  return table;
+}
+
+function shadeText(value) {
+  return `rgb(${shade(value).join(" ")})`;
+}

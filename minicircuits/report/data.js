@@ -1,0 +1,47 @@
+"use strict";
+/* What the page was given: JSON in the document, and arrays in it in base64. */
+
+const page = JSON.parse(document.getElementById("data").textContent);
+
+/* A packed array as one Float32Array for each row of its first axis: floats, or integers that
+   count in steps of the row's scale. (Little-endian, as every machine with a browser is.) */
+function unpack({shape, scale, data}) {
+  const text = atob(data), bytes = new Uint8Array(text.length), {buffer} = bytes;
+  for (let n = 0; n < text.length; n++) bytes[n] = text.charCodeAt(n);
+  const all = scale ? new Int16Array(buffer) : new Float32Array(buffer);
+  const size = all.length / (shape[0] || 1);
+  return Array.from({length: shape[0]}, (_, n) => {
+    const row = all.subarray(n * size, (n + 1) * size);
+    return scale ? Float32Array.from(row, integer => integer * scale[n]) : row;
+  });
+}
+
+/* The same, when it is first asked for. */
+function unpacked(packed) {
+  let rows;
+  return () => (rows ??= unpack(packed));
+}
+
+/* Where entry [i, j], j ≤ i, stands in a triangle packed row by row. */
+function triangle(i, j) {
+  return i * (i + 1) / 2 + j;
+}
+
+const words = new Map(page.vocabulary);
+
+/* A token in visible characters, on one line. */
+function word(id) {
+  return words.get(id);
+}
+
+/* A token as it runs in a text: its spaces are spaces, and line ends, where it has nothing
+   else, end lines. */
+function running(id) {
+  const blank = /^(␣|\\[nrt])*$/.test(word(id));
+  const spaced = word(id).replaceAll("␣", " ");
+  return blank ? spaced.replaceAll("\\n", "↵\n") : spaced;
+}
+
+function headName([layer, head]) {
+  return `${layer}.${head}`;
+}

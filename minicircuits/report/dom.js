@@ -1,0 +1,70 @@
+"use strict";
+/* Elements and numbers. Text is only ever set as text, never as markup. */
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") Object.assign(element.style, value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat(Infinity).filter(child => child != null));
+  return element;
+}
+
+function el(tag, attributes, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function svg(tag, attributes, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function byId(id) {
+  return document.getElementById(id);
+}
+
+/* 0.123 and −1.234: three digits after the point, unless told otherwise. */
+function fixed(value, digits = 3) {
+  return value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "");
+}
+
+function signed(value, digits = 3) {
+  const text = fixed(value, digits);
+  return text.startsWith("−") ? text : `+${text}`;
+}
+
+function percent(share) {
+  return `${fixed(100 * share, 1)} %`;
+}
+
+function integer(value) {
+  return value.toLocaleString("en-US");
+}
+
+/* A table whose first row of cells are its column titles; numbers stand right. */
+function table(titles, rows, caption) {
+  return el("div", {class: "wide"}, el("table", {},
+    caption && el("caption", {}, caption),
+    el("thead", {}, el("tr", {}, titles.map(title => el("th", {scope: "col"}, title)))),
+    el("tbody", {}, rows.map(cells => el("tr", {}, cells.map((cell, n) =>
+      n ? el("td", {}, cell) : el("th", {scope: "row"}, cell)))))));
+}
+
+let choices = 0;
+
+/* One of several, as native radio buttons: `options` are pairs [value, label]. */
+function choice(legend, options, chosen, change) {
+  const name = `choice-${choices++}`;
+  return el("fieldset", {class: "choice"}, el("legend", {}, legend),
+    options.map(([value, label]) => el("label", {},
+      el("input", {type: "radio", name, value, checked: value === chosen,
+                   onchange: () => change(value)}),
+      el("span", {}, label))));
+}
+
+/* A link to a head's table. */
+function headLink(head) {
+  const text = headName(head);
+  return byId("heads") ? el("a", {href: `#head-${head[0]}-${head[1]}`}, text) : el("b", {}, text);
+}

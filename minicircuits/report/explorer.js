@@ -1,0 +1,153 @@
+"use strict";
+/* The attention explorer: heads as thumbnails, a text to point at, what comes next there. */
+
+const VIEWS = [["pattern", "pattern"], ["moved", "value-weighted"], ["effects", "logit effect"]];
+const SAYS = {
+  pattern: "share of attention",
+  moved: "attention × length of what it writes",
+  effects: "what it adds to the logit of the token that really came next",
+};
+
+/* Builds the explorer in `container`; `head` is an index into `page.shown_heads`. */
+function explorer(container, texts, head, place) {
+  const state = {text: 0, view: "pattern", across: "looks", head, over: null,
+                 place, locked: true, pointed: null, cell: null};
+  const data = texts.map(text => Object.fromEntries(
+    VIEWS.map(([view]) => [view, unpacked(text[view])])));
+  const names = page.shown_heads.map(headName);
+
+  const tokens = () => texts[state.text].tokens;
+  const values = index => data[state.text][state.view]()[index];
+  const shown = () => state.over ?? state.head;
+  const rows = () => tokens().length - (state.view === "effects" ? 1 : 0);
+  const value = (i, j) => j <= i && i < rows() ? values(shown())[triangle(i, j)] : 0;
+  const format = number => state.view === "pattern" ? fixed(number) : signed(number);
+
+  const canvases = names.map(() => el("canvas", {}));
+  const thumbnails = names.map((name, index) => el("button", {
+    type: "button", class: "thumbnail", "aria-label": `head ${name}`,
+    onpointerenter: () => { state.over = index; showHead(); },
+    onpointerleave: () => { state.over = null; showHead(); },
+    onfocus: () => { state.over = index; showHead(); },
+    onblur: () => { state.over = null; showHead(); },
+    onclick: () => { state.head = index; showHead(); }}, canvases[index], el("span", {}, name)));
+  const gallery = el("div", {class: "gallery", role: "group", "aria-label": "heads",
+    onkeydown: event => {
+      const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+      const to = thumbnails[thumbnails.indexOf(document.activeElement) + step];
+      if (to) { to.focus(); event.preventDefault(); }
+    }}, thumbnails);
+
+  const strip = tokenStrip("the text", {
+    hover: i => {
+      state.cell = null;
+      if (state.locked) state.pointed = i;
+      else if (i !== null) state.place = i;
+      showPlace();
+    },
+    choose: (i, moved) => {
+      state.locked = moved || !(state.locked && state.place === i);
+      Object.assign(state, {place: i, pointed: null, cell: null});
+      showPlace();
+    },
+    release: () => { state.locked = false; state.pointed = null; showPlace(); }});
+  strip.element.id = "explorer-strip";
+  const map = heatMap("The head, destinations down, sources across", {
+    point: (i, j) => { state.cell = [i, j]; showPlace(); },
+    lock: (i, j) => {
+      Object.assign(state, {place: state.across === "looks" ? i : j, locked: true, cell: [i, j]});
+      showPlace();
+    },
+    leave: () => { state.cell = null; showPlace(); }});
+  const title = el("p", {class: "head-title"});
+  const readout = el("p", {class: "readout", "aria-live": "polite"});
+  const strongest = el("ol", {class: "strongest"});
+  const next = el("ol", {class: "next"});
+
+  /* The pair under the pointer: [destination, source]. */
+  function pair() {
+    if (state.cell) return state.cell;
+    if (state.pointed === null) return null;
+    const two = [state.place, state.pointed];
+    return state.across === "looks" ? two : two.reverse();
+  }
+
+  function showPlace() {
+    const ids = tokens(), n = ids.length, looks = state.across === "looks";
+    const [i, j] = pair() ?? [];
+    const place = state.cell ? (looks ? i : j) : state.place;
+    const other = other => looks ? value(place, other) : value(other, place);
+    const limit = state.view === "pattern" ? 1 : largest(values(shown()));
+    strip.color(k => limit ? other(k) / limit : 0);
+    strip.mark(place, state.cell ? (looks ? j : i) : state.pointed, state.locked);
+    map.mark(looks || state.cell ? place : null, looks && !state.cell ? null : j ?? place);
+    if (state.cell) map.mark(i, j);
+    readout.replaceChildren(...i == null
+      ? [`${place} `, mono(ids[place]), looks ? " looks at:" : " is looked at by:"]
+      : [`${i} `, mono(ids[i]), " ← ", `${j} `, mono(ids[j]), " ",
+         el("b", {class: "number"}, j <= i && i < rows() ? format(value(i, j)) : "not allowed")]);
+    const ranked = ids.map((_, k) => k).sort((a, b) => Math.abs(other(b)) - Math.abs(other(a)))
+      .filter(k => Math.abs(other(k)) >= 5e-4).slice(0, 6);
+    strongest.replaceChildren(...ranked.map(k => el("li", {},
+      bar(other(k) / (limit || 1)), `${k} `, mono(ids[k]),
+      el("b", {class: "number"}, format(other(k))))));
+    if (!ranked.length) strongest.replaceChildren(el("li", {}, "nothing above 0.0005"));
+    next.replaceChildren(...texts[state.text].next[state.cell ? i : place].map(([id, share]) =>
+      el("li", {class: id === ids[(state.cell ? i : place) + 1] ? "true" : null},
+         bar(share), mono(id), el("b", {class: "number"}, fixed(share)))));
+    nextTitle.textContent = `the model's next token after ${state.cell ? i : place}`;
+  }
+  const nextTitle = el("h4", {});
+
+  function showHead() {
+    thumbnails.forEach((button, index) => {
+      button.setAttribute("aria-pressed", index === state.head);
+      button.classList.toggle("over", index === shown());
+    });
+    title.replaceChildren("head ", headLink(page.shown_heads[shown()]), ` – ${SAYS[state.view]}`);
+    const drawn = values(shown());
+    map.draw(tokens().length, rows(), drawn, state.view === "pattern" ? 1 : largest(drawn));
+    showPlace();
+  }
+
+  function showAll() {
+    names.forEach((_, index) => {
+      const drawn = values(index);
+      paintTriangle(canvases[index], tokens().length, rows(), drawn,
+                    state.view === "pattern" ? 1 : largest(drawn));
+    });
+    showHead();
+  }
+
+  function showText() {
+    state.place = Math.min(state.place, tokens().length - 1);
+    Object.assign(state, {pointed: null, cell: null});
+    strip.write(tokens());
+    showAll();
+  }
+
+  const set = (name, show) => value => { state[name] = value; show(); };
+  container.append(
+    el("div", {class: "controls"},
+      choice("text", texts.map(({name}, n) => [n, name]), 0, set("text", showText)),
+      choice("view", VIEWS, "pattern", set("view", showAll)),
+      choice("the token", [["looks", "looks at"], ["seen", "is looked at by"]], "looks",
+             set("across", showPlace))),
+    el("div", {class: "explorer"},
+      gallery,
+      el("div", {class: "reading"}, title, strip.element, readout, strongest),
+      el("div", {class: "aside"}, map.element, nextTitle, next)));
+  strip.write(tokens());
+  onPalette(showAll);
+}
+
+/* A token as code, cut by the style sheet where it is long. */
+function mono(id) {
+  return el("code", {title: word(id)}, word(id));
+}
+
+/* A bar from 0 to a share of the whole width, blue if negative. */
+function bar(share) {
+  return el("i", {class: share < 0 ? "bar less" : "bar",
+                  style: {width: `${Math.min(100, 100 * Math.abs(share))}%`}});
+}

@@ -1,0 +1,57 @@
+"use strict";
+/* The head dump: for every head its scores, where it looks, and its ranked skip-trigrams. */
+
+const SCORES = [["previous", "previous token"], ["duplicate", "duplicate token"],
+                ["induction", "prefix matching"], ["first", "first token"],
+                ["by_position", "by position"], ["copying", "copying score"],
+                ["top_own", "own top output"]];
+
+function headDump(dump, rows) {
+  byId("head-list").append(...dump.map((head, n) => el("article",
+    {id: `head-${head.layer}-${head.head}`, class: "head"},
+    el("h3", {}, `Head ${headName([head.layer, head.head])}`),
+    el("div", {class: "scores"}, SCORES.map(([key, title]) =>
+      el("span", {}, title, " ", el("b", {class: "number"}, fixed(rows[n][key], 2))))),
+    profile(head.profile), skipTrigrams(head.rows))));
+  byId("head-links").append(...dump.map(({layer, head}) => headLink([layer, head])));
+}
+
+/* Mean attention by distance back, near ones to the right as in a text. */
+function profile(values) {
+  const most = Math.max(...values), width = 4 * values.length;
+  const best = values.indexOf(most);
+  return el("div", {class: "profile"},
+    svg("svg", {viewBox: `0 0 ${width} 40`, preserveAspectRatio: "none", role: "img",
+                "aria-label": `mean attention by distance, most at ${best} back`},
+      values.map((value, offset) => svg("rect", {
+        x: width - 4 * (offset + 1), width: 3, y: 40 - 38 * value / (most || 1),
+        height: 38 * value / (most || 1)},
+        svg("title", {}, `${offset} back: ${fixed(value)}`)))),
+    el("p", {}, `${values.length - 1} back … 0 back; most at ${best} back, ${fixed(most)}`));
+}
+
+function skipTrigrams(rows) {
+  if (!rows.length) return el("p", {class: "notice"}, "No source is both wanted and raised.");
+  const most = {score: rows[0].score};
+  for (const side of ["destinations", "outs"]) {
+    most[side] = Math.max(...rows.flatMap(row => row[side].map(([, value]) => value)));
+  }
+  const lines = rows.flatMap((row, n) => [
+    n && row.rank > rows[n - 1].rank + 1
+      ? el("tr", {class: "gap"}, el("td", {colspan: 4}, "⋮")) : null,
+    el("tr", {}, el("td", {class: "rank"}, row.rank),
+      el("th", {scope: "row"}, tinted(row.source, row.score, most.score)),
+      ["destinations", "outs"].map(side => el("td", {}, row[side].map(([id, value]) =>
+        tinted(id, value, most[side])))))]);
+  return el("div", {class: "wide"}, el("table", {class: "trigrams"},
+    el("thead", {}, el("tr", {}, ["", "source", "… destinations that want it", "→ outs it raises"]
+      .map(title => el("th", {scope: "col"}, title)))),
+    el("tbody", {}, lines)));
+}
+
+/* A token coloured by strength. */
+function tinted(id, value, most) {
+  const code = el("code", {class: "tinted", title: `${word(id)} ${signed(value)}`}, word(id));
+  onPalette(() => { code.style.backgroundColor = shadeText(0.7 * value / (most || 1)); });
+  return code;
+}

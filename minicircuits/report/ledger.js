@@ -1,0 +1,117 @@
+"use strict";
+/* One logit as a sum: the strongest paths, their sources, and all the rest, as bars that add up. */
+
+const PATHS_SHOWN = 12;
+const SOURCES_SHOWN = 3;
+
+function pathName(heads) {
+  return heads.map(headName).join("→") || "direct";
+}
+
+function ledger(inputs, texts, startText) {
+  const expansion = pathExpansion(inputs, texts, page.n_heads);
+  const rowOf = new Map(page.vocabulary.map(([id], row) => [id, row]));
+  const state = {text: startText, place: inputs.place, target: inputs.target};
+  let paths = [];
+
+  const strip = tokenStrip("the text", {choose: i => { state.place = i; likeliest(); show(); }});
+  strip.element.id = "ledger-strip";
+  const candidates = el("div", {class: "candidates", role: "group", "aria-label": "target token"});
+  const found = el("div", {class: "candidates"});
+  const search = el("input", {type: "search", placeholder: "any other token …",
+    "aria-label": "search for a target token", oninput: () => {
+      const wanted = search.value.replaceAll(" ", "␣");
+      const matches = wanted ? page.vocabulary.filter(([, text]) => text.includes(wanted)) : [];
+      matches.sort((a, b) => a[1].length - b[1].length);
+      found.replaceChildren(...matches.slice(0, 16).map(([id]) => candidate(id)),
+        matches.length > 16 ? el("span", {class: "notice"}, `and ${matches.length - 16} more`) : "");
+    }});
+  const title = el("p", {class: "head-title"});
+  const rows = el("div", {class: "waterfall", onpointerleave: () => colorStrip(null)});
+
+  const truth = () => texts[state.text].tokens[state.place + 1];
+  function likeliest() {
+    state.target = truth() ?? texts[state.text].next[state.place][0][0];
+  }
+
+  function candidate(id) {
+    const chance = expansion.probability(state.text, state.place, rowOf.get(id));
+    return el("button", {type: "button", "aria-pressed": id === state.target,
+                         class: id === truth() ? "true" : null,
+                         onclick: () => { state.target = id; show(); }},
+              mono(id), el("b", {class: "number"}, fixed(chance)));
+  }
+
+  /* The text coloured by what each token adds, through one path or through all. */
+  function colorStrip(path) {
+    const sums = texts[state.text].tokens.map((_, j) => path ? path.sources[j]
+      : paths.reduce((sum, {sources}) => sum + sources[j], 0));
+    const most = largest(sums);
+    strip.color(j => most ? sums[j] / most : 0);
+  }
+
+  function show() {
+    const {text, place, target} = state, ids = texts[text].tokens;
+    paths = expansion.ledger(text, place, rowOf.get(target))
+      .sort((a, b) => Math.abs(b.total) - Math.abs(a.total));
+    const logit = expansion.logit(text, place, rowOf.get(target));
+    const offered = texts[text].next[place].map(([id]) => id);
+    const all = [...new Set([...offered, ...(truth() == null ? [] : [truth()]), target])];
+    candidates.replaceChildren(...all.map(candidate));
+    search.value = "";
+    found.replaceChildren();
+    title.replaceChildren(`after ${place} `, mono(ids[place]), ": the logit of ", mono(target),
+      ` (probability ${fixed(expansion.probability(text, place, rowOf.get(target)))})`);
+    rows.replaceChildren(...waterfall(paths, logit, ids));
+    strip.mark(place, null, true);
+    colorStrip(null);
+  }
+
+  function waterfall(paths, logit, ids) {
+    const shown = paths.slice(0, PATHS_SHOWN), rest = paths.slice(PATHS_SHOWN);
+    const others = rest.reduce((sum, {total}) => sum + total, 0);
+    const lines = shown.map(path => ({name: pathName(path.heads), value: path.total, path}));
+    if (rest.length) lines.push({name: `${rest.length} other paths`, value: others});
+    let low = 0, high = 0, sum = 0;
+    for (const line of lines) {
+      line.from = sum;
+      sum += line.value;
+      low = Math.min(low, sum);
+      high = Math.max(high, sum);
+    }
+    lines.push({name: "sum", value: sum, from: 0, class: "sum"},
+               {name: "the model’s logit", value: logit, from: 0, class: "sum"});
+    const x = scale([low, Math.max(high, low + 1e-9)], [0, 100]);
+    return lines.map(line => el("div", {
+      class: `entry ${line.class ?? ""}`, onpointerenter: () => colorStrip(line.path)},
+      el("span", {class: "name"}, line.name),
+      el("span", {class: "track"},
+        el("i", {class: "zero", style: {left: `${x(0)}%`}}),
+        el("i", {class: line.value < 0 ? "bar less" : "bar", style: {
+          left: `${x(Math.min(line.from, line.from + line.value))}%`,
+          width: `${Math.abs(x(line.value) - x(0))}%`}})),
+      el("span", {class: "number"}, signed(line.value)),
+      el("span", {class: "sources"}, line.path && strongest(line.path.sources, ids))));
+  }
+
+  function strongest(sources, ids) {
+    return sources.map((value, j) => [value, j]).filter(([value]) => Math.abs(value) >= 5e-4)
+      .sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).slice(0, SOURCES_SHOWN)
+      .map(([value, j]) => el("span", {}, mono(ids[j]), el("sub", {}, j), ` ${signed(value)} `));
+  }
+
+  byId("ledger-figure").append(
+    el("div", {class: "controls"}, choice("text", texts.map(({name}, n) => [n, name]), startText,
+      value => {
+        state.text = value;
+        state.place = Math.min(state.place, texts[value].tokens.length - 2);
+        strip.write(texts[value].tokens);
+        likeliest();
+        show();
+      })),
+    el("div", {class: "ledger"}, el("div", {}, strip.element,
+      el("p", {class: "small"}, "target, with its probability"), candidates, search, found),
+      el("div", {}, title, rows)));
+  strip.write(texts[startText].tokens);
+  onPalette(show);
+}

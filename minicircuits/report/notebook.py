@@ -1,0 +1,60 @@
+"""Attention to click through, in a notebook: one object that shows itself."""
+
+import html
+
+import numpy as np
+
+from minicircuits import files
+from minicircuits.notation import check_tokens
+from minicircuits.report import contexts
+from minicircuits.report.content import MAX_TOKENS, shown_heads
+from minicircuits.report.packing import visible
+from minicircuits.report.page import attention_html
+
+MAX_TEXTS = 4
+
+
+class Attention:
+    """A page with the attention of a model on some contexts; the last line of a cell shows it.
+
+    It is a frame that may run its own scripts and nothing else: it can reach neither the
+    notebook nor the network.
+    """
+
+    def __init__(self, page):
+        self.page = page          # bytes: a whole HTML file
+
+    def _repr_html_(self):
+        return ('<iframe sandbox="allow-scripts" title="attention" width="100%" height="860" '
+                f'style="border: 0" srcdoc="{html.escape(self.page.decode())}"></iframe>')
+
+    def save(self, path, force=False):
+        """Write it as an HTML file; one that exists is refused unless `force`."""
+        files.write_bytes(path, self.page, force)
+
+
+def attention(weights, tokens, show=str):
+    """Patterns, value-weighted patterns and logit effects of every head, on contexts (b, i).
+
+    show : what a token id reads as, for example `model.tokenizer.show`. At most 4 contexts of
+    128 tokens and 64 heads are shown, and the page says so if there are more.
+
+    >>> import minicircuits as mc
+    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
+    >>> shown = attention(weights, [[3, 0, 5]])
+    >>> shown._repr_html_().startswith("<iframe sandbox")
+    True
+    """
+    tokens = check_tokens(weights, tokens)
+    heads, notices = shown_heads(weights)
+    for axis, most, noun in ((0, MAX_TEXTS, "contexts"), (1, MAX_TOKENS, "tokens")):
+        if tokens.shape[axis] > most:
+            notices.append(f"Cut: the first {most} of {tokens.shape[axis]:,} {noun} are shown.")
+    tokens, weights = tokens[:MAX_TEXTS, :MAX_TOKENS], weights.astype(np.float64)
+    texts = [{"name": f"context {n}", **contexts.attention(weights, row[None], heads)}
+             for n, row in enumerate(tokens)]
+    ids = sorted({*tokens.ravel().tolist(), *(v for text in texts for row in text["next"]
+                                              for v, _ in row)})
+    return Attention(attention_html({
+        "notices": notices, "texts": texts, "shown_heads": heads,
+        "vocabulary": [[id, visible(str(show(id)))] for id in ids]}))

@@ -1,0 +1,73 @@
+"""What a page can hold: arrays as short numbers, text as visible characters, JSON as HTML.
+
+Tokens come from strangers: nothing of them may end a script, hide, or turn the line round.
+"""
+
+import base64
+import json
+from math import prod
+
+import numpy as np
+
+LONGEST = 48                     # characters of a token that are shown
+STEPS = 32767                    # of a 16-bit integer on either side of 0
+BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
+
+
+def pack_floats(array):
+    """An array as JSON: little-endian float32 in base64, for what is added up before it shows."""
+    array = np.asarray(array, "<f4")
+    return {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
+
+
+def pack(array):
+    """An array as JSON: integers n in base64, row r of its first axis being n · scale[r].
+
+    Little-endian 16-bit. An entry is off by at most max|row| / 65,534: four digits of the
+    largest, three of what is a tenth of it.
+
+    >>> packed = pack(np.array([[0.5, -1.0], [0, 30]]))
+    >>> packed["shape"], unpack(packed).round(3).tolist()
+    ([2, 2], [[0.5, -1.0], [0.0, 30.0]])
+    """
+    array = np.asarray(array, np.float64)
+    rows = array.reshape(len(array), prod(array.shape[1:]))
+    scale = np.abs(rows).max(1, initial=0) / STEPS
+    integers = np.rint(rows / np.where(scale == 0, 1, scale)[:, None]).astype("<i2")
+    return {"shape": list(array.shape), "scale": scale.tolist(),
+            "data": base64.b64encode(integers.tobytes()).decode()}
+
+
+def unpack(packed):
+    """What the page makes of `pack(array)` or `pack_floats(array)`, as float64."""
+    data = base64.b64decode(packed["data"])
+    if "scale" not in packed:
+        return np.frombuffer(data, "<f4").reshape(packed["shape"]).astype(np.float64)
+    integers = np.frombuffer(data, "<i2")
+    scale = np.reshape(packed["scale"], (-1, *[1] * (len(packed["shape"]) - 1)))
+    return integers.reshape(packed["shape"]) * scale
+
+
+def visible(text):
+    r"""A token in visible characters, on one line, in their order, at most LONGEST and a count.
+
+    Spaces are ␣; what Unicode does not call printable (control, zero-width, bidirectional
+    characters, lone surrogates) is escaped, and so is what it does but nobody sees.
+
+    >>> visible("a\0\u202eb \ud800"), visible(""), visible("x" * 5000)[46:]
+    ('a\\x00\\u202eb␣\\ud800', '(empty)', 'xx… (5,000 characters)')
+    """
+    shown = "".join(
+        character if character.isprintable() and character not in BLANK
+        else character.encode("unicode_escape").decode() for character in text.replace(" ", "␣"))
+    if len(shown) > LONGEST:
+        shown = f"{shown[:LONGEST]}… ({len(text):,} characters)"
+    return shown or "(empty)"
+
+
+def json_in_html(value):
+    """`value` as JSON that may stand in a <script>: ASCII, without <, > and &."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

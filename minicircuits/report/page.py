@@ -1,0 +1,51 @@
+"""One HTML file: the template, the style sheets, the scripts and the data, in that order.
+
+No request leaves it: its content-security policy allows the styles and scripts it was made
+with, by hash, and nothing else.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from minicircuits import files
+from minicircuits.report.packing import json_in_html
+
+FOLDER = Path(__file__).parent
+STYLES = ("page.css", "figures.css")
+COMMON = ("data.js", "dom.js", "colors.js", "heat_map.js", "token_strip.js", "explorer.js")
+SECTIONS = ("charts.js", "overview.js", "split.js", "heads.js", "paths.js", "ledger.js",
+            "composition.js", "importance.js", "main.js")
+
+
+def report_html(content):
+    """The page of `content.content`, as the bytes of an HTML file."""
+    return html("page.html", COMMON + SECTIONS, content)
+
+
+def attention_html(content):
+    """The attention explorer alone, of content with `texts`, `vocabulary` and `shown_heads`."""
+    return html("attention.html", COMMON + ("attention.js",), content)
+
+
+def html(template, scripts, content):
+    styles, scripts = ([source(name) for name in names] for names in (STYLES, scripts))
+    policy = ("default-src 'none'; base-uri 'none'; form-action 'none'; "
+              f"style-src {hashes(styles)}; script-src {hashes(scripts)}")
+    parts = {"policy": policy,
+             "styles": "".join(f"<style>{style}</style>\n" for style in styles),
+             "data": json_in_html(content),
+             "scripts": "".join(f"<script>{script}</script>\n" for script in scripts)}
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source(template)).encode()
+
+
+def source(name):
+    """A file beside this one, as text."""
+    return files.read_bytes(FOLDER / name).decode()
+
+
+def hashes(texts):
+    """Their sources in a content-security policy: 'sha256-…' each."""
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+                    for text in texts)

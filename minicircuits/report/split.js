@@ -1,0 +1,82 @@
+"use strict";
+/* One head's scores as a sum of four parts, side by side, with one pointer in all of them. */
+
+const PARTS = [["neither", "neither"], ["Q", "Q-composition"], ["K", "K-composition"],
+               ["both", "both"], ["total", "total"]];
+
+function split(texts, figures, head) {
+  const data = texts.map(text => Object.fromEntries(
+    Object.entries(text.parts).map(([name, packed]) => [name, unpacked(packed)])));
+  const state = {text: texts.length - 1, head: headName(head), level: true, at: null};
+  let raw, drawn;
+  const maps = PARTS.map(([, title]) => heatMap(`scores, ${title}`, {
+    point: (i, j) => { state.at = [i, j]; showPoint(); }}));
+  const numbers = PARTS.map(() => el("b", {class: "number"}));
+  const readout = el("p", {class: "readout", "aria-live": "polite"});
+  const tokens = () => texts[state.text].tokens;
+
+  function show() {
+    raw = data[state.text][state.head]();
+    raw = [...raw, raw[0].map((_, n) => raw[0][n] + raw[1][n] + raw[2][n] + raw[3][n])];
+    drawn = state.level ? raw.map(part => levelled(part, tokens().length)) : raw;
+    const limit = Math.max(...drawn.map(largest));
+    const n = tokens().length;
+    maps.forEach((map, k) => map.draw(n, n, drawn[k], limit, 0.8));
+    if (!state.at || state.at[0] >= n) state.at = brightest();
+    showPoint();
+  }
+
+  /* Where the stripe is strongest in the total. */
+  function brightest() {
+    const stripe = Array.from({length: tokens().length}, (_, i) => [i, i - figures.block + 1])
+      .filter(([, j]) => j > 0);
+    return stripe.reduce((best, at) =>
+      drawn[4][triangle(...at)] > drawn[4][triangle(...best)] ? at : best, stripe.at(-1) ?? [0, 0]);
+  }
+
+  function showPoint() {
+    const [i, j] = state.at;
+    maps.forEach((map, k) => {
+      map.mark(i, j);
+      numbers[k].textContent = signed(drawn[k][triangle(i, j)]);
+    });
+    readout.replaceChildren(`destination ${i} `, mono(tokens()[i]), " ← ", `source ${j} `,
+                            mono(tokens()[j]));
+  }
+
+  const set = name => value => { state[name] = value; show(); };
+  byId("split-figure").append(
+    el("div", {class: "controls"},
+      choice("head", Object.keys(texts[0].parts).map(name => [name, name]), state.head, set("head")),
+      choice("text", texts.map(({name}, n) => [n, name]), state.text, set("text")),
+      choice("rows", [[true, "less their mean"], [false, "as they are"]], true, set("level"))),
+    el("div", {class: "parts"}, PARTS.map(([, title], k) =>
+      el("div", {class: "part"}, el("p", {class: "name"}, title, numbers[k]), maps[k].element))),
+    readout);
+  splitTable(figures, headName(head));
+  onPalette(show);
+}
+
+/* Each row less its mean over its sources: the same pattern, and the level is out of sight. */
+function levelled(part, size) {
+  const result = new Float32Array(part.length);
+  for (let i = 0; i < size; i++) {
+    const row = part.subarray(triangle(i, 0), triangle(i, i) + 1);
+    const mean = row.reduce((sum, value) => sum + value, 0) / row.length;
+    result.set(row.map(value => value - mean), triangle(i, 0));
+  }
+  return result;
+}
+
+function splitTable({parts, carrier, block, attention}, name) {
+  const carries = Object.fromEntries(PARTS)[carrier];
+  byId("split-see").textContent = `Head ${name}: the stripe comes from ${{
+    neither: "neither side’s heads", Q: "Q-composition", K: "K-composition",
+    both: "heads on both sides at once"}[carrier]}`;
+  byId("split-table").append(table(["part", "on the stripe", "elsewhere", "difference"],
+    PARTS.map(([key, title]) => [title === carries ? el("b", {}, title) : title,
+      fixed(parts[key].stripe, 2), fixed(parts[key].elsewhere, 2),
+      fixed(parts[key].stripe - parts[key].elsewhere, 2)]),
+    `Head ${name}, mean over eight contexts of ${block} random tokens, twice; ` +
+    `${fixed(attention, 2)} of its attention is on the stripe`));
+}

@@ -1,0 +1,579 @@
+"""The page in a real browser: what a reader sees, points at, clicks and types.
+
+Needs the extra `browser` and Debian's Chromium; the second stage of `.ci/run` has both.
+"""
+
+import importlib.util
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+import minicircuits as mc
+from minicircuits.report import attention
+from minicircuits.report.content import content
+from minicircuits.report.figures import composition_matrices
+from minicircuits.report.packing import pack, pack_floats, unpack, visible
+from minicircuits.report.page import report_html
+from minicircuits.training.model_file import Model
+from minicircuits.training.tokenizer import train_tokenizer
+from tests.report.reported import reported
+from tests.report.test_packing import HOSTILE
+
+pytestmark = pytest.mark.extra
+playwright = (importlib.import_module("playwright.sync_api")
+              if importlib.util.find_spec("playwright") else None)
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The pages of models of 0, 1 and 2 layers, as files."""
+    folder = tmp_path_factory.mktemp("pages")
+    for n_layers in range(3):
+        (folder / f"{n_layers}.html").write_bytes(report_html(reported(n_layers).content))
+    return folder
+
+
+@pytest.fixture
+def opened(browser, folder):
+    """opened(file, …): the page of a file; in the end it must have been silent."""
+    said, asked, pages = [], [], []
+
+    def open_page(path=folder / "2.html", fragment="", width=1200, height=900, scheme="light"):
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"file://{path}{fragment}")
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert said == []
+    assert len(asked) == len(pages) and all(url.startswith("file:") for url in asked)
+
+
+def number(text):
+    return float(text.replace("−", "-").replace(",", ""))
+
+
+def numbers(locator):
+    return [number(text) for text in locator.all_inner_texts() if text]
+
+
+def to_digits(values, digits=3):
+    """Rounding to the digits shown, and the error of 16 bits."""
+    return pytest.approx(np.asarray(values), abs=0.51 * 10.0 ** -digits + 1e-4)
+
+
+# What it says, beside what the library says.
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1000, 1600])
+def test_it_opens_and_fits(opened, folder, n_layers, scheme, width):
+    page = opened(folder / f"{n_layers}.html", width=width, scheme=scheme)
+    assert page.title().startswith("What a model of")
+    assert all(text.strip() for text in page.locator(".see").all_inner_texts())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    missing = reported(n_layers).content["absent"]
+    for section in ("overview", "split", "attention", "ledger", "composition", "importance",
+                    "heads"):
+        assert page.locator(f"#{section} .notice").all_inner_texts() == (
+            [missing[section]] if section in missing else [])
+        assert section in missing or page.locator(f"#{section} figure").count()
+
+
+def test_overview(opened):
+    page, results = opened(), reported(2).results
+    shown = dict(zip(page.locator("#losses .name").all_inner_texts(),
+                     numbers(page.locator("#losses .number"))))
+    uniform = shown.pop("every token alike")
+    assert uniform == to_digits(np.log(reported(2).model.weights.d_vocab))
+    assert shown == {name: to_digits(loss) for name, loss in results["losses"].items()}
+    errors = results["exactness"]
+    assert page.locator("#exactness td").all_inner_texts() == [
+        f"{errors[name]:.1e}".replace("e-", "e−") for name in (
+            "logits", "scores", "patterns", "rebuilt_logits")]
+    assert "after step 100, by step 150" in page.locator("#training-see").inner_text()
+    assert page.locator("#curves svg").count() == 3
+
+
+def test_heads(opened):
+    page = opened()
+    for row in reported(2).results["heads"]:
+        shown = numbers(page.locator(f"#head-{row['layer']}-{row['head']} .scores b"))
+        assert shown == to_digits([row[name] for name in (
+            "previous", "duplicate", "induction", "first", "by_position", "copying", "top_own")], 2)
+
+
+def test_head_dump(opened):
+    page, model = opened(), reported(2).model
+    head = reported(2).content["dump"][5]
+    shown = page.locator("#head-1-2 .trigrams tbody tr")
+    assert shown.count() == 12 + 4                      # four times ranks are left out
+    assert page.locator("#head-1-2 .gap").all_inner_texts() == ["⋮"] * 4
+    first = [head["rows"][0]["source"], *(id for side in ("destinations", "outs")
+                                          for id, _ in head["rows"][0][side])]
+    assert shown.first.locator("code").all_text_contents() == [
+        model.tokenizer.show(id) for id in first]
+    colors = shown.first.locator("td").last.locator("code").evaluate_all(
+        "codes => codes.map(code => Number(getComputedStyle(code).backgroundColor"
+        ".match(/\\d+/g)[2]))")
+    assert colors == sorted(colors) and colors[0] < colors[-1] < 250     # weaker is paler
+
+
+def test_composition_and_importance(opened):
+    page, weights, results = opened(), reported(2).model.weights, reported(2).results
+    for n, kind in enumerate("KQV"):
+        excess = mc.composition_scores(weights, kind)[1, :, 0] - weights.d_model ** -0.5
+        shown = numbers(page.locator(".matrix").nth(n).locator("td.number"))
+        assert shown == to_digits(excess.ravel())
+    found = results["importance"]
+    assert numbers(page.locator("#importance-figure .bars .number")) == to_digits(found["marginal"])
+    rows = page.locator("#virtual-figure tbody tr")
+    assert rows.locator("th").all_inner_texts() == [row["heads"] for row in found["virtual_heads"]]
+    assert numbers(rows.locator("td:nth-child(2)")) == to_digits(
+        [row["importance"] for row in found["virtual_heads"]], 4)
+    assert numbers(page.locator("#behavior-figure td")) == to_digits(
+        [row[name] for row in results["heads"] for name in ("previous", "induction")], 2)
+    dots = page.locator(".dot").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
+    pair = reported(2).content["eigenvalues"][4]
+    assert any(f"matching {pair['matching']:.2f}".replace("-", "−") in dot for dot in dots)
+
+
+def test_split_table(opened):
+    page, split = opened(), reported(2).results["split"]
+    assert numbers(page.locator("#split-table td")) == to_digits(
+        [value for part in split["parts"].values() for value in (
+            part["stripe"], part["elsewhere"], part["stripe"] - part["elsewhere"])], 2)
+
+
+# The split, pointed at.
+
+def test_split_adds_up_wherever_one_points(opened):
+    page, model = opened(), reported(2).model
+    section = page.locator("#split")
+    section.get_by_label("as they are").check()
+    section.get_by_label("1.2", exact=True).check()
+    tokens = np.array([reported(2).content["texts"][1]["tokens"]])
+    pattern = mc.forward(model.weights, tokens).pattern
+    split = mc.split_scores(model.weights, tokens, pattern, 1, 2)
+    parts = [part[0] for part in (*split, sum(split))]
+    i, j = 40, 12
+    canvas = section.locator("canvas").nth(2)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + (j + 0.5) * box["width"] / 59,
+                    box["y"] + (i + 0.5) * box["height"] / 59)
+    shown = numbers(section.locator(".part .number"))
+    assert shown == to_digits([part[i, j] for part in parts])
+    assert sum(shown[:4]) == pytest.approx(shown[4], abs=0.003)
+    assert "destination 40" in section.locator(".readout").inner_text()
+    section.get_by_label("less their mean").check()
+    assert numbers(section.locator(".part .number")) == to_digits(
+        [part[i, j] - part[i, :i + 1].mean() for part in parts])
+    section.get_by_label("held-out text").check()
+    assert section.locator("canvas").first.evaluate("canvas => canvas.width") == 128
+
+
+# The explorer.
+
+def explored(page, n_text=0):
+    """The explorer's parts, and the library's numbers for the text it shows."""
+    weights = reported(2).model.weights
+    tokens = np.array([reported(2).content["texts"][n_text]["tokens"]])
+    acts = mc.forward(weights, tokens)
+    at = page.locator("#explorer")
+    return SimpleNamespace(
+        at=at, tokens=at.locator(".token"), thumbnails=at.locator(".thumbnail"),
+        title=at.locator(".head-title"), readout=at.locator(".readout"),
+        ids=tokens[0], acts=acts, weights=weights,
+        strongest=lambda: {int(line.split()[0]): number(line.split()[-1])
+                           for line in at.locator(".strongest li").all_inner_texts()})
+
+
+def assert_strongest(shown, values):
+    """What is listed is the six largest of `values`, and what they are."""
+    order = np.argsort(-np.abs(values), kind="stable")[:6]
+    assert list(shown.values()) == to_digits(values[list(shown)])
+    assert np.abs(list(shown.values())) == to_digits(np.abs(values[order][:len(shown)]))
+    assert len(shown) == min(6, (np.abs(values) >= 5e-4).sum())
+
+
+def test_heads_are_previewed_and_kept(opened):
+    x = explored(opened())
+    kept = x.title.inner_text().split()[1]
+    assert kept == "{}.{}".format(*reported(2).content["induction"])
+    x.thumbnails.nth(1).hover()
+    assert x.title.inner_text().split()[1] == "0.1"
+    x.title.hover()
+    assert x.title.inner_text().split()[1] == kept
+    x.thumbnails.nth(2).click()
+    x.title.hover()
+    assert x.title.inner_text().split()[1] == "0.2"
+    assert x.thumbnails.nth(2).get_attribute("aria-pressed") == "true"
+    assert x.at.locator("[aria-pressed=true]").count() == 1
+
+
+def test_tokens_looked_at_and_next(opened):
+    x = explored(opened())
+    x.thumbnails.nth(4).click()                             # head 1.1
+    x.tokens.nth(77).click()
+    assert_strongest(x.strongest(), x.acts.pattern[1, 0, 1, 77])
+    likely = softmax(x.acts.logits[0, 77])
+    assert numbers(x.at.locator(".next .number")) == to_digits(np.sort(likely)[:-9:-1])
+    show = reported(2).model.tokenizer.show
+    assert x.at.locator(".next code").all_text_contents() == [
+        show(v) for v in np.argsort(-likely, kind="stable")[:8]]
+    x.tokens.nth(30).hover()                                # kept: now a pair
+    assert number(x.readout.locator(".number").inner_text()) == to_digits(
+        x.acts.pattern[1, 0, 1, 77, 30])
+    x.tokens.nth(100).hover()
+    assert x.readout.locator(".number").inner_text() == "not allowed"
+    x.tokens.nth(77).click()                                # let go: now the place follows
+    x.tokens.nth(50).hover()
+    assert_strongest(x.strongest(), x.acts.pattern[1, 0, 1, 50])
+    assert x.at.locator(".token.locked").count() == 0
+
+
+def test_direction_switched(opened):
+    x = explored(opened())
+    x.thumbnails.nth(3).click()
+    x.tokens.nth(20).click()
+    x.at.get_by_label("is looked at by").check()
+    assert_strongest(x.strongest(), x.acts.pattern[1, 0, 0, :, 20])
+    x.tokens.nth(90).hover()
+    assert number(x.readout.locator(".number").inner_text()) == to_digits(
+        x.acts.pattern[1, 0, 0, 90, 20])
+
+
+def test_views(opened):
+    page = opened()
+    x = explored(page)
+    x.thumbnails.nth(5).click()
+    x.tokens.nth(60).click()
+    x.at.get_by_label("value-weighted").check()
+    moved = mc.value_weighted_patterns(x.weights, x.ids[None])[1, 0, 2]
+    assert_strongest(x.strongest(), moved[60])
+    x.at.get_by_label("logit effect").check()
+    effects = mc.source_effects(x.weights, x.ids[None], 1, 2)[0]
+    assert_strongest(x.strongest(), effects[60])
+    x.tokens.nth(127).click()
+    assert "nothing" in x.at.locator(".strongest").inner_text()       # no next token is known
+    x.at.get_by_label("repeated random tokens").check()
+    x = explored(page, 1)
+    assert x.tokens.count() == 59
+    x.at.get_by_label("pattern", exact=True).check()
+    x.tokens.nth(33).click()
+    assert_strongest(x.strongest(), x.acts.pattern[1, 0, 2, 33])
+
+
+def test_heat_map_of_the_explorer(opened):
+    page = opened()
+    x = explored(page)
+    x.thumbnails.nth(5).click()
+    canvas = x.at.locator(".heat canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 10.5 * box["width"] / 128, box["y"] + 99.5 * box["height"] / 128)
+    assert number(x.readout.locator(".number").inner_text()) == to_digits(
+        x.acts.pattern[1, 0, 2, 99, 10])
+    pixels = canvas.evaluate("""canvas => {
+        const {data} = canvas.getContext("2d").getImageData(0, 0, 128, 128);
+        return [[0, 0], [5, 90], [90, 5]].map(([i, j]) =>
+            [...data.subarray(4 * (128 * i + j), 4 * (128 * i + j) + 4)]); }""")
+    assert pixels[0] == page.evaluate("[...shade(1), 255]")     # <START> sees only itself
+    assert pixels[1] == [0, 0, 0, 0]                            # nobody sees ahead
+    assert pixels[2][3] == 255
+
+
+def test_keyboard(opened):
+    page = opened()
+    x = explored(page)
+    x.at.locator(".tokens").focus()
+    page.keyboard.press("Home")
+    assert x.readout.inner_text().startswith("0 ")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert x.readout.inner_text().startswith("4 ")
+    assert x.at.locator(".token.locked").get_attribute("data-place") == "4"
+    page.keyboard.press("Escape")
+    assert x.at.locator(".token.locked").count() == 0
+    x.at.locator(".heat").focus()
+    page.keyboard.press("ArrowDown")
+    assert "←" in x.readout.inner_text()
+    x.thumbnails.first.focus()
+    page.keyboard.press("ArrowRight")
+    assert x.title.inner_text().split()[1] == "0.1"
+    page.keyboard.press("Enter")
+    assert x.thumbnails.nth(1).get_attribute("aria-pressed") == "true"
+    x.at.get_by_label("pattern", exact=True).focus()
+    page.keyboard.press("ArrowRight")
+    assert "length" in x.title.inner_text()
+    page.locator("#split .heat").first.focus()
+    page.keyboard.press("ArrowUp")
+    first = page.locator("#split .readout").inner_text()
+    page.keyboard.press("ArrowUp")
+    assert page.locator("#split .readout").inner_text() != first
+
+
+def test_everything_can_be_reached_by_tab(opened):
+    page = opened()
+    reached = set()
+    for _ in range(150):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("""(() => { const at = document.activeElement;
+            return (at.closest("section") ?? document.body).id + " " + at.tagName +
+                   "." + (at.classList[0] ?? ""); })()"""))
+    assert {"split DIV.heat", "attention BUTTON.thumbnail", "attention DIV.tokens",
+            "attention DIV.heat", "ledger DIV.tokens", "ledger INPUT.", "composition g.node",
+            "composition circle.dot", "heads A."} <= reached
+
+
+# The ledger.
+
+def assert_ledger(at, text, place, target):
+    weights = reported(2).model.weights
+    tokens = np.array([reported(2).content["texts"][text]["tokens"]])
+    acts = mc.forward(weights, tokens)
+    entries = mc.ledger(weights, tokens, acts.pattern, place, target)
+    totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
+                       for path in entries.paths], entries.contributions))
+    shown = dict(zip(at.locator(".entry .name").all_inner_texts(),
+                     numbers(at.locator(".entry > .number"))))
+    logit = acts.logits[0, place, target]
+    assert shown.pop("the model’s logit") == to_digits(logit)
+    assert shown.pop("sum") == to_digits(logit)
+    others = shown.pop("4 other paths")
+    assert len(shown) == 12
+    for name, value in shown.items():
+        assert value == to_digits(totals[name].sum())
+    assert others + sum(shown.values()) == pytest.approx(logit, abs=0.008)
+    path = at.locator(".entry").first
+    first = path.locator(".sources span").first
+    place_read, value = first.locator("sub").inner_text(), first.inner_text().split()[-1]
+    assert number(value) == to_digits(
+        totals[path.locator(".name").inner_text()][int(place_read)])
+    probability = softmax(acts.logits[0, place])[target]
+    assert f"probability {probability:.3f}" in at.locator(".head-title").inner_text()
+
+
+def test_ledger_opens_at_the_prediction(opened):
+    at, page = opened().locator("#ledger"), reported(2).content
+    assert_ledger(at, 0, page["ledger"]["place"], page["ledger"]["target"])
+
+
+def test_ledger_of_any_place_and_token(opened):
+    at, tokenizer = opened().locator("#ledger"), reported(2).model.tokenizer
+    at.locator(".token").nth(17).click()
+    assert_ledger(at, 0, 17, reported(2).content["texts"][0]["tokens"][18])
+    target, = tokenizer.encode("def")
+    at.get_by_role("searchbox").fill("def")
+    at.locator(".candidates").nth(1).get_by_role("button").first.click()
+    assert_ledger(at, 0, 17, target)
+    at.get_by_label("repeated random tokens").check()
+    assert_ledger(at, 1, 17, reported(2).content["texts"][1]["tokens"][18])
+    at.locator(".candidates").first.get_by_role("button").nth(3).click()
+    assert_ledger(at, 1, 17, reported(2).content["texts"][1]["next"][17][3][0])
+
+
+def test_bars_of_the_ledger_follow_one_another(opened):
+    edges = opened().locator("#ledger .entry").evaluate_all("""entries => entries.map(entry => {
+        const box = entry.querySelector(".bar").getBoundingClientRect();
+        const less = entry.querySelector(".bar").classList.contains("less");
+        return less ? [box.right, box.left] : [box.left, box.right]; })""")
+    for (_, end), (start, _) in zip(edges[:-3], edges[1:-2]):
+        assert start == pytest.approx(end, abs=1.2)              # pixels; no bar is below one
+    assert edges[-3][1] == pytest.approx(edges[-2][1], abs=1.2)
+    assert edges[-2] == pytest.approx(edges[-1], abs=0.5)
+
+
+# Composition, links, light and dark.
+
+def test_a_head_lights_up_the_heads_it_reads(opened):
+    page = opened()
+    found = composition_matrices(reported(2).model.weights, 0)
+    nodes = page.locator(".node")
+    for row, (layer, head) in enumerate(found["later"]):
+        nodes.nth(3 * layer + head).hover()
+        read = {f"{l1}.{g}" for kind in "QKV" for (l1, g), value in zip(
+            found["earlier"], found[kind][row]) if value > found["noise"]}
+        assert set(page.locator(".node.read").all_text_contents()) == read
+        assert page.locator(".node.lit").all_text_contents() == [f"{layer}.{head}"]
+    page.locator(".matrix tbody tr").nth(2).hover()
+    assert page.locator(".node.lit").all_text_contents() == ["1.2"]
+    assert page.locator("td.lit").count() == 9
+
+
+def test_links_to_heads(opened):
+    page = opened(fragment="#head-1-2", height=500)
+    assert page.locator("#head-1-2:target").count() == 1
+    page.wait_for_function(
+        "() => Math.abs(document.getElementById('head-1-2').getBoundingClientRect().top) < 120")
+    page.locator("#head-links a").nth(1).click()
+    assert page.url.endswith("#head-0-1")
+    page.locator("#behavior-figure a").last.click()
+    assert page.url.endswith("#head-1-2")
+    links = page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))")
+    there = page.evaluate("[...document.querySelectorAll('[id]')].map(element => '#' + element.id)")
+    assert set(links) <= set(there) and len(there) == len(set(there))
+
+
+def test_light_and_dark_are_followed(opened):
+    page = opened()
+    looks = """[getComputedStyle(document.body).backgroundColor,
+                document.querySelector(".heat canvas").toDataURL()]"""
+    light = page.evaluate(looks)
+    assert light[0] == "rgb(253, 252, 249)"
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"before => {looks}.every((look, n) => look !== before[n])", arg=light)
+    assert page.evaluate(looks)[0] == "rgb(25, 24, 22)"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_told_apart_and_read(opened, scheme):
+    """Text on the strongest colour of tokens, quiet text, and more against less without hue."""
+    page = opened(scheme=scheme)
+    ink, soft, link, paper, third = (page.evaluate(
+        f"getComputedStyle(document.documentElement).getPropertyValue('--{name}')"
+        ".match(/\\w\\w/g).map(part => parseInt(part, 16))")
+        for name in ("ink", "soft", "link", "paper", "third"))
+
+    def luminance(color):
+        share = np.array(color) / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    def contrast(one, other):
+        low, high = sorted([luminance(one), luminance(other)])
+        return (high + 0.05) / (low + 0.05)
+
+    for text in (ink, soft, link):
+        assert contrast(text, paper) >= 4.5
+    for value in (-0.7, 0.7):                    # the most that a token is coloured
+        assert contrast(ink, page.evaluate(f"shade({value})")) >= 3
+    assert contrast(third, paper) >= 3
+    more, less = page.evaluate("[shade(1), shade(-1)]")
+    for loss in (1.0, 0.0):                      # without red, and without green receptors
+        seen = [np.array([color[0] * loss + color[1] * (1 - loss), color[2]], float)
+                for color in (more, less)]
+        assert np.abs(seen[0] - seen[1]).max() > 100
+
+
+# The world outside, and the people who write tokens.
+
+def test_the_policy_holds(browser, folder):
+    page = browser.new_page()
+    page.goto(f"file://{folder / '2.html'}")
+    broken = page.evaluate("""async () => {
+        const broken = [];
+        document.addEventListener("securitypolicyviolation",
+                                  event => broken.push(event.effectiveDirective));
+        await fetch("https://example.invalid/").catch(() => {});
+        new Image().src = "https://example.invalid/image.png";
+        const script = document.createElement("script");
+        script.textContent = "window.injected = true";
+        document.body.append(script);
+        await new Promise(done => setTimeout(done, 100));
+        return [broken.sort(), window.injected]; }""")
+    page.close()
+    assert broken == [["connect-src", "img-src", "script-src-elem"], None]
+
+
+def elements(page):
+    return page.evaluate("""Object.entries([...document.querySelectorAll("*")].reduce(
+        (counts, element) => ({...counts, [element.tagName]: (counts[element.tagName] ?? 0) + 1}),
+        {})).sort()""")
+
+
+def test_hostile_tokens_are_only_text(opened, tmp_path):
+    weights = reported(2).model.weights
+    pages = []
+    for name, show in (("plain", str), ("hostile", lambda id: HOSTILE[id % len(HOSTILE)])):
+        shown = attention(weights, [range(len(HOSTILE))], show)
+        shown.save(tmp_path / f"{name}.html")
+        pages.append(opened(tmp_path / f"{name}.html"))
+    assert elements(pages[0]) == elements(pages[1])
+    texts = pages[1].locator(".token").all_text_contents()
+    for text, hostile in zip(texts, HOSTILE, strict=True):
+        expected = visible(hostile).replace("␣", " ")
+        assert text == (expected.replace("\\n", "↵\n") if hostile in ("\r\n", "\\n")
+                        else expected)
+    pages[1].locator(".token").nth(14).click()
+    assert "5,000 characters" in pages[1].locator(".readout").inner_text()
+    assert pages[1].evaluate("document.documentElement.scrollWidth") == 1200
+
+
+def test_a_model_of_hostile_text(opened, tmp_path):
+    """All of the page, not only the explorer: a tokenizer whose tokens are markup."""
+    evil = '</script><img src=x onerror=alert(1)>"\'\0\u202e\x1b<!--' * 40
+    two = reported(2)
+    tokenizer = train_tokenizer(evil, 290)
+    weights = mc.init_weights(2, 3, 24, 8, tokenizer.d_vocab, 128, "shortformer",
+                              np.random.default_rng(0))
+    ids = tokenizer.encode(evil)[:127]
+    contexts = np.array([[tokenizer.start, *ids]])
+    counts = np.ones((tokenizer.d_vocab, tokenizer.d_vocab))
+    text = two.text._replace(tokenizer=tokenizer, validation=contexts, counts=counts)
+    results = {**two.results, "prediction": {"row": 0, "context": contexts[0, :40].tolist(),
+                                             "target": int(contexts[0, 40])}}
+    made = content(Model(weights, tokenizer, {}), text, results, 0)
+    path = tmp_path / "evil.html"
+    path.write_bytes(report_html(made))
+    page = opened(path)
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == opened().locator("script").count()
+    spelled = "".join(page.locator("#explorer .token").all_text_contents())
+    assert "onerror" in spelled and "\\x00" in spelled and "\u202e" not in spelled
+
+
+# In notebooks, and the scripts' own functions.
+
+def test_in_a_notebook(opened, tmp_path):
+    shown = attention(reported(2).model.weights, [[1, 2, 3, 4], [4, 3, 2, 1]])
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!DOCTYPE html><title>notebook</title>{shown._repr_html_()}")
+    frame = opened(path).frame_locator("iframe")
+    frame.locator(".thumbnail").first.click()
+    frame.locator(".token").nth(2).click()
+    pattern = mc.forward(reported(2).model.weights, [[1, 2, 3, 4]]).pattern[0, 0, 0, 2]
+    lines = frame.locator(".strongest li").all_inner_texts()
+    assert {int(line.split()[0]): number(line.split()[-1]) for line in lines} == {
+        j: to_digits(pattern[j]) for j in np.flatnonzero(pattern >= 5e-4)}
+
+
+def test_arrays_are_unpacked_as_they_were_packed(opened):
+    page, array = opened(), np.random.default_rng(0).normal(size=(3, 5, 7))
+    for packed in (pack(array), pack_floats(array)):
+        rows = page.evaluate("packed => unpack(packed).map(row => [...row])", packed)
+        assert np.array(rows).reshape(array.shape) == pytest.approx(unpack(packed), rel=1e-6)
+
+
+@pytest.mark.parametrize("call, result", [
+    ("fixed(0.12349)", "0.123"), ("fixed(-1.5, 1)", "−1.5"), ("fixed(-0.0001)", "0.000"),
+    ("signed(0.5)", "+0.500"), ("signed(-2)", "−2.000"), ("signed(-1e-9)", "+0.000"),
+    ("triangle(3, 1)", 7), ("ticks([0, 650], 5)", [0, 200, 400, 600]),
+    ("ticks([-1, 1], 4)", [-1, -0.5, 0, 0.5, 1]), ("scale([0, 10], [100, 0])(2.5)", 75),
+    ("scale([1, 1], [3, 9])(1)", 3), ("pathName([[0, 3], [1, 2]])", "0.3→1.2"),
+    ("pathName([])", "direct"), ("largest([1, -3, 2])", 3),
+    ("[...levelled(Float32Array.of(5, 1, 3, 1, 2, 6), 3)]", [0, -1, 1, -2, -1, 3]),
+    ("shade(0)", [253, 252, 249]), ("shade(9)", [224, 114, 20])])
+def test_functions_of_the_scripts(opened, call, result):
+    assert opened().evaluate(call) == result
