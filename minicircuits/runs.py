@@ -78,16 +78,18 @@ def measure(weights, validation, start, seed):
                                     ("previous_token", previous_token))}}
 
 
-def first_weights(n_layers, d_vocab, seed):
+def first_weights(n_layers, d_vocab, seed, shape=None):
     """`init_weights`, with two changes after which induction heads form soon, on most seeds.
 
     Positions fill a quarter of the dimensions only, with fast sinusoids: neighbours are far
     apart there, which a previous-token head needs, and tokens have the other dimensions to
     themselves, which an induction head needs. And heads of later layers begin with W_Q = 0,
     attending to everything alike: there is nothing worth looking for yet.
+
+    shape : sizes and positions as in SHAPE, which is the default. In float32.
     """
     weights = init_weights(n_layers, d_vocab=d_vocab, rng=np.random.default_rng(seed),
-                           dtype=np.float32, **SHAPE)
+                           dtype=np.float32, **(shape or SHAPE))
     d = weights.d_model // 4
     W_pos, W_Q = np.zeros_like(weights.W_pos), weights.W_Q.copy()
     W_pos[:d] = 3 * sinusoids(weights.n_ctx, d, fastest=2.5, slowest=0.025).T
