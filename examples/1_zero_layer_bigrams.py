@@ -9,7 +9,6 @@ Paper: "Zero-Layer Transformers".
 """
 
 import argparse
-from functools import partial
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -17,11 +16,9 @@ from scipy.special import log_softmax, softmax
 import minicircuits as mc
 from minicircuits.circuits.hand_built import bigram_model
 from minicircuits.report.terminal import cut, heading, table
-from minicircuits.runs import SHAPE, first_weights, prepare
-from minicircuits.training import corpus
+from minicircuits.runs import SHAPE, prepare, trained
 from minicircuits.training.bigrams import (bigram, count_bigrams, counted_loss, fit_zero_layer,
                                            unigram, zero_layer_loss)
-from minicircuits.training.trainer import Recipe, begin, train
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
@@ -30,16 +27,11 @@ options = parser.parse_args()
 
 text = prepare(options.text)
 show, start, d_vocab = text.tokenizer.show, text.tokenizer.start, text.tokenizer.d_vocab
-recipe = Recipe(steps=options.steps, decay=0.0)
-batch = partial(corpus.batch, text.stream, recipe.batch, recipe.n_ctx, start, recipe.seed)
 
 print(heading("Training W_U W_E"))
 print(f"  {text.size / 1e6:.1f} MB of text, {d_vocab} tokens. Look at the first loss: who knows")
 print(f"  nothing pays ln {d_vocab} = {np.log(d_vocab):.3f} nats a token.\n")
-for step, weights, loss in train(begin(recipe, first_weights(0, d_vocab, recipe.seed)), batch):
-    if step % max(1, recipe.steps // 5) == 0:
-        print(f"  step {step:>4}   loss {loss:.3f} nats per token")
-weights = weights.astype(np.float64)
+weights = trained(0, text, steps=options.steps).astype(float)
 T = mc.direct_path(weights)                                              # LowRank (v, u)
 
 print(heading("What comes next, by the model and by counting"))
@@ -79,8 +71,8 @@ print(heading("Why it cannot be exact: the rank"))
 log_p = log_softmax(T.AB, axis=0)                # T up to a constant per column
 reached = zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0]
 best = fit_zero_layer(text.counts, SHAPE["d_model"], np.random.default_rng(0), iterations=60)
-print(f"  W_U W_E has {d_vocab}² entries and passes through {SHAPE['d_model']} dimensions. Look at the")
-print("  losses on its training text: what the counts reach is out of reach.\n")
+print(f"  W_U W_E has {d_vocab}² entries and passes through {SHAPE['d_model']} dimensions.")
+print("  Look at the losses on its training text: what the counts reach is out of reach.\n")
 print(*table([("rank of W_U W_E", T.rank()), ("loss of this model", f"{reached:.3f}"),
               ("the best that another optimizer found at this rank", f"{best:.3f}"),
               ("no limit on the rank: the counts themselves",

@@ -91,8 +91,7 @@ models = {"one layer": trained(1)[0], "two layers": trained(2)[0]}
 models["one, smeared"], one_layer, g = trained(1, smear=True)
 
 print(heading(f"After {STEPS} steps: blocks that repeat, in order and shuffled"))
-print("""
-  Prefix matching is the attention of the best head on what followed the earlier
+print("""  Prefix matching is the attention of the best head on what followed the earlier
   copy. Look at it first: about 0 for one layer. Then the loss on a second
   block: who knows nothing pays ln 32 = 3.47 nats a token, and who knows only
   which tokens were in the block still pays about 2. If the second block comes
@@ -114,8 +113,7 @@ SENTENCE = "Potter can fly on a Nimbus 2000 to Hogwarts"
 text = read_texts(options.text)[0].decode(errors="replace") if options.text else SENTENCE
 words = list(dict.fromkeys(cut(word, 12) for word in text.split()))[:16]
 tokens = np.array([[START, *range(1, len(words) + 1), *range(1, len(words) + 1)]])
-print("""
-  Any words will do, since any tokens did: the sentence is read twice, and each
+print("""  Any words will do, since any tokens did: the sentence is read twice, and each
   model is asked, the second time, for the next word. Look for dots: right.
 """)
 guesses = {name: mc.forward(weights, tokens).logits[0].argmax(-1)
