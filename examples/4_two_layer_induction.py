@@ -45,7 +45,7 @@ rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum()
 print(*terminal.heads(rows), sep="\n")
 best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows))
 name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
-best, previous = ((head["layer"], head["head"]) for head in figures.best_heads(rows))
+print(f"\n  Below, {name} is the induction head and {previous_name} the previous-token head.")
 
 print(heading("Who reads whom"))
 print("  Composition scores. Look at what is far above random, in the row K.\n")
@@ -121,8 +121,8 @@ print(heading("Approximate matches, in weights alone"))
 match = shares[0].term.W                         # (u, u) [present token, token before the source]
 matches = nearest_matches(match, k=3)
 exact = (matches.own > matches.values[:, 0]).mean()
-print(f"  The strongest term says which token takes which for itself; {exact:.0%} match themselves")
-print("  best. Look at what else they take: a relative, now and then.\n")
+print(f"  The strongest term says which token takes which for itself: {exact:.0%} match best")
+print("  with themselves. Look at what else they take: a relative, now and then.\n")
 common = [u for u in np.argsort(-text.counts.sum(1)) if sum(map(str.isalpha, show(u))) > 3][:6]
 print(*table(common, [("token", show), ("itself", lambda u: f"{matches.own[u]:.1f}"), (
     "next best", lambda u: "  ".join(f"{show(other)} {value:.1f}" for other, value in zip(
