@@ -31,7 +31,7 @@ if options.text:
     text = prepare(options.text)
     weights = trained(2, text, steps=options.steps)
 else:
-    weights, tokenizer, _ = mc.load_model("/tmp/models/tour/two_layers.npz")
+    weights, tokenizer, _ = mc.load_pretrained()
     text = prepare(None, tokenizer, weights.n_ctx)
 weights, start, show = weights.astype(float), text.tokenizer.start, text.tokenizer.show
 contexts, rng = text.validation[:16], np.random.default_rng(0)

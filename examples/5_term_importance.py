@@ -27,7 +27,7 @@ if options.text:
     text = prepare(options.text)
     weights = trained(2, text, steps=options.steps)
 else:
-    weights, tokenizer, _ = mc.load_model("/tmp/models/tour/two_layers.npz")
+    weights, tokenizer, _ = mc.load_pretrained()
     text = prepare(None, tokenizer, weights.n_ctx)
 weights, contexts = weights.astype(float), text.validation[:16]
 L, H = weights.n_layers, weights.n_heads

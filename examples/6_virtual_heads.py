@@ -32,7 +32,7 @@ if options.text:
     text = prepare(options.text)
     weights = trained(2, text, steps=options.steps)
 else:
-    weights, tokenizer, _ = mc.load_model("/tmp/models/tour/two_layers.npz")
+    weights, tokenizer, _ = mc.load_pretrained()
     text = prepare(None, tokenizer, weights.n_ctx)
 weights, start, contexts = weights.astype(float), text.tokenizer.start, text.validation[:16]
 block = 29
@@ -50,8 +50,8 @@ places = {"one back": previous_token(blocks), "earlier copy": earlier_copies(blo
           "what followed it": after_earlier_copies(blocks)}
 looks = {(name, place): float(attention_on(A[None, :, None], mask)[0, 0])
          for name, A in patterns.items() for place, mask in places.items()}
-print(f"  On repeated random tokens: {label((induction,))} looks at what followed the earlier copy of")
-print(f"  the present token, and {label((previous,))} looked one back there. Look at the last row:")
+print(f"  On repeated random tokens: {label((induction,))} looks at what followed the earlier copy")
+print(f"  of the present token, and {label((previous,))} looked one back there. Look at the last row:")
 print("  two hops end on the earlier copy itself, which neither looks at alone.\n")
 print(*table(list(patterns), [("attention of", str)] + [
     (place, lambda name, place=place: f"{looks[name, place]:.2f}") for place in places]), sep="\n")
