@@ -44,15 +44,17 @@ previous = (0, int(mc.previous_token_scores(weights, blocks)[0].argmax()))
 induction = (1, int(mc.prefix_matching_scores(weights, blocks)[1].argmax()))
 path, = (path for path in mc.expand_logits(weights, blocks, acts.pattern)
          if path.heads == (previous, induction))
-patterns = {label((previous,)): acts.pattern[previous[0], :, previous[1]],
-            label((induction,)): acts.pattern[induction[0], :, induction[1]], path.label: path.A}
+g, h = label((previous,)), label((induction,))
+patterns = {g: acts.pattern[previous[0], :, previous[1]],
+            h: acts.pattern[induction[0], :, induction[1]], path.label: path.A}
 places = {"one back": previous_token(blocks), "earlier copy": earlier_copies(blocks),
           "what followed it": after_earlier_copies(blocks)}
 looks = {(name, place): float(attention_on(A[None, :, None], mask)[0, 0])
          for name, A in patterns.items() for place, mask in places.items()}
-print(f"  On repeated random tokens: {label((induction,))} looks at what followed the earlier copy")
-print(f"  of the present token, and {label((previous,))} looked one back there. Look at the last row:")
-print("  two hops end on the earlier copy itself, which neither looks at alone.\n")
+print(f"""  On repeated random tokens: {h} looks at what followed the earlier copy of the
+  present token, and {g} looked one back there. Look at the last row: two hops end
+  on the earlier copy itself, which neither of them looks at alone.
+""")
 print(*table(list(patterns), [("attention of", str)] + [
     (place, lambda name, place=place: f"{looks[name, place]:.2f}") for place in places]), sep="\n")
 
@@ -106,7 +108,7 @@ print(*table(list(results.items()), [("", lambda item: item[0])] + [
     (title, lambda item, column=column: f"{item[1][column]:.3f}") for column, title in enumerate(
         ["loss on text", "on a second random block", "attention there"])]), sep="\n")
 
-A_g, A_h = patterns[label((previous,))], patterns[label((induction,))]
+A_g, A_h = patterns[g], patterns[h]
 assert np.allclose(path.A, A_h @ A_g)                                    # later @ earlier
 assert mc.relative_error(A_g @ A_h, path.A) > 0.1                        # not the other way round
 W = mc.W_OV(weights, *induction).AB @ mc.W_OV(weights, *previous).AB     # likewise
@@ -123,5 +125,5 @@ whole, without_virtual, without_K = results.values()
 assert whole[2] == without_virtual[2]
 if not options.text:                             # what this model is known to have learned
     assert without_K[2] < 0.1 < 0.3 < whole[2] and without_K[1] > whole[1]
-    assert looks[path.label, "earlier copy"] > 0.3 > looks[label((induction,)), "earlier copy"]
+    assert looks[path.label, "earlier copy"] > 0.3 > looks[h, "earlier copy"]
 print("\nAll identities hold.")
