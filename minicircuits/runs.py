@@ -78,21 +78,49 @@ def measure(weights, validation, start, seed):
                                     ("previous_token", previous_token))}}
 
 
-def first_weights(n_layers, d_vocab, seed):
+def first_weights(n_layers, d_vocab, seed, shape=None):
     """`init_weights`, with two changes after which induction heads form soon, on most seeds.
 
     Positions fill a quarter of the dimensions only, with fast sinusoids: neighbours are far
     apart there, which a previous-token head needs, and tokens have the other dimensions to
     themselves, which an induction head needs. And heads of later layers begin with W_Q = 0,
     attending to everything alike: there is nothing worth looking for yet.
+
+    shape : sizes and positions as in SHAPE, which is the default. In float32.
     """
     weights = init_weights(n_layers, d_vocab=d_vocab, rng=np.random.default_rng(seed),
-                           dtype=np.float32, **SHAPE)
+                           dtype=np.float32, **(shape or SHAPE))
     d = weights.d_model // 4
     W_pos, W_Q = np.zeros_like(weights.W_pos), weights.W_Q.copy()
     W_pos[:d] = 3 * sinusoids(weights.n_ctx, d, fastest=2.5, slowest=0.025).T
     W_Q[1:] = 0
     return replace(weights, W_pos=W_pos, W_Q=W_Q)
+
+
+def first_state(n_layers, text, seed, steps):
+    """Where a run begins: recipe and weights."""
+    recipe = Recipe(steps=steps or STEPS, seed=seed)
+    if n_layers == 0:                        # a bigram table has large entries, and no heads
+        recipe = replace(recipe, decay=0.0)
+    return begin(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed))
+
+
+def batches(text, recipe):
+    """The function step -> contexts that `train` takes, for a `Text`."""
+    return partial(corpus.batch, text.stream, recipe.batch, recipe.n_ctx, text.tokenizer.start,
+                   recipe.seed)
+
+
+def trained(n_layers, text, seed=0, steps=None, report=print):
+    """The weights that `run` comes to, without files and without measurements: a `Weights`.
+
+    report : gets a line with the training loss every EVERY steps.
+    """
+    state = first_state(n_layers, text, seed, steps)
+    for step, weights, loss in train(state, batches(text, state.recipe)):
+        if step % EVERY == 0:
+            report(f"  step {step:>4}   loss {loss:.3f} nats per token")
+    return weights
 
 
 def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
@@ -111,16 +139,11 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
             raise InputError(f"{checkpoint!r} is a run on another text: give the same --text")
         log = model.metadata.get("log", [])
     else:
-        recipe = Recipe(steps=steps or STEPS, seed=seed)
-        if n_layers == 0:                    # a bigram table has large entries, and no heads
-            recipe = replace(recipe, decay=0.0)
-        state, log = begin(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed)), []
+        state, log = first_state(n_layers, text, seed, steps), []
     seed = state.recipe.seed
     metadata = {"minicircuits": minicircuits.__version__, "python": platform.python_version(),
                 "numpy": np.__version__, "scipy": scipy.__version__, "seed": seed,
                 "text_sha256": text.digest, "recipe": asdict(state.recipe), "log": log}
-    batch = partial(corpus.batch, text.stream, state.recipe.batch, state.recipe.n_ctx,
-                    text.tokenizer.start, state.recipe.seed)
     progress = Progress(state.step, state.recipe.steps, state.recipe.batch * state.recipe.n_ctx)
     begun = time.perf_counter() - (log[-1]["seconds"] if log else 0)
 
@@ -128,7 +151,7 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
         save_checkpoint(checkpoint, Model(state.weights, text.tokenizer, metadata), state)
 
     try:
-        with closing(train(state, batch, keep)) as taken:
+        with closing(train(state, batches(text, state.recipe), keep)) as taken:
             for step, weights, training_loss in taken:
                 progress.show(step, training_loss)
                 due = step % EVERY == 0 or step == state.recipe.steps

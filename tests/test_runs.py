@@ -68,6 +68,15 @@ def test_a_checkpoint_of_another_text_is_refused(text, tmp_path):
         runs.run(0, other, 0, tmp_path / "model.npz", resume=True, report=silent)
 
 
+def test_without_files_the_same_weights(text, tmp_path):
+    lines = []
+    weights = runs.trained(2, text, seed=3, steps=5, report=lines.append)
+    model = runs.run(2, text, 3, tmp_path / "model.npz", steps=5, report=silent)
+    for name, W in model.weights.items():
+        assert np.array_equal(W, getattr(weights, name)), name
+    assert [int(line.split()[1]) for line in lines] == [0, 2, 4]
+
+
 def test_nothing_to_resume(text, tmp_path):
     with pytest.raises(FileError, match="no such file"):
         runs.run(0, text, 0, tmp_path / "model.npz", resume=True, report=silent)

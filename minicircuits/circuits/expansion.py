@@ -33,7 +33,7 @@ from minicircuits.notation import (InputError, Weights, check_axes, check_patter
 class Path:
     """One path through the model, (A ⊗ W) t: a sequence of heads, or none (the direct path).
 
-    heads : ((layer, head), …) from the first to the last.
+    heads : ((layer, head), …) from the first to the last, h_1 … h_n.
 
     >>> import minicircuits as mc
     >>> rng = np.random.default_rng(0)

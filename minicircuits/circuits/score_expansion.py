@@ -140,9 +140,9 @@ class TermShare(NamedTuple):
 def variance_shares(terms):
     """Which terms decide between sources: every `TermShare`, the largest first; they sum to 1.
 
-        share = Σ_{b,i} Σ_{j≤i} t_ij s_ij / Σ_{b,i} Σ_{j≤i} s_ij²
+        share = Σ_{b,i} Σ_{j≤i} term_ij score_ij / Σ_{b,i} Σ_{j≤i} score_ij²
 
-    where s is the sum of the terms t, each less its mean over the sources of a destination:
+    where the score is the sum of the terms, each less its mean over a destination's sources:
     what is the same for all of them changes no pattern, and counts for nothing here. Later
     destinations have more sources and count for more. A negative share works against the
     others. Where the scores do not vary at all, every share is 0.

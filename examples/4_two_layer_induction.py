@@ -1,0 +1,154 @@
+"""Two layers: who composes with whom, and how an induction head comes to look where it looks.
+
+[a][b] … [a] → [b]: a head of the second layer attends to what followed the present token last
+time, because its keys read what a previous-token head of the first layer wrote (K-composition).
+
+    python examples/4_two_layer_induction.py [--text FILE_OR_FOLDER ...]
+
+On the packaged model; or, given a text, on two layers trained on it first (about 45 s).
+Paper: "Two-Layer Attention-Only Transformers", "Induction Heads", "How Induction Heads Work".
+"""
+
+import argparse
+
+import numpy as np
+
+import minicircuits as mc
+from minicircuits.behavior.patterns import after_earlier_copies, attention_on
+from minicircuits.circuits.induction import nearest_matches
+from minicircuits.model.attention import causal_softmax
+from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.report import figures, terminal
+from minicircuits.report.terminal import heading, table
+from minicircuits.runs import prepare, trained
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="train on your own text")
+parser.add_argument("--steps", type=int, default=400, metavar="N", help="of training, with --text")
+options = parser.parse_args()
+
+if options.text:
+    text = prepare(options.text)
+    weights = trained(2, text, steps=options.steps)
+else:
+    weights, tokenizer, _ = mc.load_pretrained()
+    text = prepare(None, tokenizer, weights.n_ctx)
+weights, start, show = weights.astype(float), text.tokenizer.start, text.tokenizer.show
+contexts, rng = text.validation[:16], np.random.default_rng(0)
+
+print(heading("The heads"))
+print("""  Look for a head 0.h with `prev` near 1, which looks one back, and a head 1.h
+  with a high `induct`, the attention on what followed earlier copies in random
+  text. That one should also copy: a copying score near 1.
+""")
+rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(), contexts, 0)
+print(*terminal.heads(rows), sep="\n")
+best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows))
+name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
+print(f"\n  Below, {name} is the induction head and {previous_name} the previous-token head.")
+
+print(heading("Who reads whom"))
+print("  Composition scores. Look at what is far above random, in the row K.\n")
+print(*terminal.composition(figures.composition(weights)), sep="\n")
+
+print(heading(f"Where head {name} finds what it says, in held-out text"))
+print("""  Each line is a place in the text. The present token came before; what followed
+  it then is what the head looks at, and what it adds to the true next token's
+  logit is the last column. Look how often it is the true next token.
+""")
+acts = mc.forward(weights, contexts)
+effect = mc.head_effects(weights, contexts)[best[0], :, best[1]]
+seen = np.where(after_earlier_copies(contexts), acts.pattern[best[0], :, best[1]], 0)
+found = seen[:, :-1].max(-1)                                                        # (b, i−1)
+places = [np.unravel_index(flat, found.shape) for flat in np.argsort(-found, axis=None)[:400:50]]
+
+print(*table([(b, i, seen[b, i].argmax()) for b, i in places], [
+    ("earlier", lambda row: " ".join(show(contexts[row[0], row[2] - n]) for n in (1, 0))),
+    ("present", lambda row: show(contexts[row[0], row[1]])),
+    ("attention", lambda row: f"{found[row[:2]]:.2f}"),
+    ("true next", lambda row: show(contexts[row[0], row[1] + 1])),
+    ("its logit", lambda row: f"{effect[row[:2]]:+.1f}")]), sep="\n")
+
+print(heading("On random tokens, with the control"))
+print("""  A second block of random tokens costs less if it repeats the first. That alone
+  proves nothing: raising all tokens seen so far does it too. So the control has
+  the same tokens shuffled. Look at what is left of the gap without either head.
+""")
+gaps = figures.removals(weights, start, best, previous, 0)
+print(*table(list(zip(["whole model", f"without {name}", f"without {previous_name}"],
+                      gaps.values())),
+             [("", lambda row: row[0]), ("shuffled − ordered, nats", lambda row: f"{row[1]:.2f}")]),
+      sep="\n")
+
+print(heading(f"Why {name} looks there: its scores in four parts"))
+print("""  A score is a sum: queries and keys each read embeddings directly, or what
+  heads of layer 0 wrote. Stripe: the source that followed the earlier copy.
+  Look at the last column: what tells the stripe from elsewhere has heads on the
+  key side.
+""")
+split_figures = figures.induction_split(weights, start, *best, 0)
+print(*terminal.split(split_figures), sep="\n")
+
+block = 29
+tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, rng)
+frozen = mc.forward(weights, tokens)
+parts = mc.split_scores(weights, tokens, frozen.pattern, *best)
+shares = mc.variance_shares(mc.expand_scores(weights, tokens, frozen.pattern, *best))
+print("\n  Term by term: the share of the scores' variance across sources (query · key):\n")
+print(*table(shares[:5], [("term", lambda found: found.term.label),
+                          ("share", lambda found: f"{found.share:.2f}")]), sep="\n")
+
+print(heading("K-composition removed, and restored"))
+print("""  By algebra: leave parts out of the scores of this one head, apply softmax*,
+  and keep all else frozen. Look at the loss on the second block: without heads
+  on the key side there is no induction, and with them alone there is all of it.
+""")
+versions = {"all four parts": sum(parts), "no heads on the key side": parts.neither + parts.Q,
+            "heads on the key side only": parts.K + parts.both,
+            "no heads on the query side": parts.neither + parts.K}
+results = {}
+for title, scores in versions.items():
+    pattern = frozen.pattern.copy()
+    pattern[best[0], :, best[1]] = causal_softmax(scores)
+    logits = mc.logits_by_order(weights, tokens, pattern).sum(0)[:, block + 1:]
+    results[title] = (attention_on(pattern, after_earlier_copies(tokens))[best],
+                      cross_entropy(logits, tokens[:, block + 1:])[0])
+print(*table(list(results.items()), [
+    ("scores", lambda item: item[0]), ("on the stripe", lambda item: f"{item[1][0]:.2f}"),
+    ("loss, nats", lambda item: f"{item[1][1]:.2f}")]), sep="\n")
+
+print(heading("Approximate matches, in weights alone"))
+match = shares[0].term.W                         # (u, u) [present token, token before the source]
+matches = nearest_matches(match, k=3)
+exact = (matches.own > matches.values[:, 0]).mean()
+print(f"  The strongest term says which token takes which for itself: {exact:.0%} match best")
+print("  with themselves. Look at what else they take: a relative, now and then.\n")
+common = [u for u in np.argsort(-text.counts.sum(1)) if sum(map(str.isalpha, show(u))) > 3][:6]
+print(*table(common, [("token", show), ("itself", lambda u: f"{matches.own[u]:.1f}"), (
+    "next best", lambda u: "  ".join(f"{show(other)} {value:.1f}" for other, value in zip(
+        matches.tokens[u], matches.values[u])))]), sep="\n")
+
+print(heading("Resting on the first token"))
+print("""  With nothing to repeat, heads of layer 1 attend to <START>. Look at how much
+  less they move from there: A_ij ‖W_O v_j‖ weighs attention by what it carries.
+""")
+moved = mc.value_weighted_patterns(weights, contexts)[1].sum(0)[:, 1:]              # (h, i, j)
+attention = acts.pattern[1].sum(0)[:, 1:]
+share = [A[..., 0].sum(-1) / A.sum((-2, -1)) for A in (attention, moved)]           # (h,)
+print(*table(list(range(weights.n_heads)), [
+    ("head", lambda head: f"1.{head}"), ("of attention", lambda head: f"{share[0][head]:.0%}"),
+    ("of what is moved", lambda head: f"{share[1][head]:.0%}")]), sep="\n")
+
+assert mc.relative_error(sum(parts), frozen.scores[best[0], :, best[1]]) < 1e-12
+assert mc.relative_error(sum(found.term.scores for found in shares), sum(parts)) < 1e-12
+assert abs(sum(found.share for found in shares) - 1) < 1e-9
+assert mc.relative_error(mc.rebuild(weights, contexts).pattern, acts.pattern) < 1e-12
+assert abs(results["all four parts"][1] - cross_entropy(
+    frozen.logits[:, block + 1:], tokens[:, block + 1:])[0]) < 1e-12
+if not options.text:                             # what this model is known to have learned
+    assert split_figures["carrier"] in ("K", "both")
+    assert results["no heads on the key side"][0] < 0.1 < 0.3 < results["all four parts"][0]
+    assert gaps["whole"] > 1 and max(abs(gaps[f"without_{kind}"])
+                                     for kind in ("induction", "previous")) < 0.3
+    assert share[1][best[1]] < share[0][best[1]]
+print("\nAll identities hold.")
