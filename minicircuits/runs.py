@@ -18,7 +18,7 @@ import scipy
 
 import minicircuits
 from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
-                                              random_blocks)
+                                              ordered_versus_shuffled, random_blocks)
 from minicircuits.behavior.patterns import (after_earlier_copies, attention_on,
                                             previous_token)
 from minicircuits.model.transformer import forward, init_weights, sinusoids
@@ -68,11 +68,17 @@ def prepare(paths, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
 
 
 def measure(weights, validation, start, seed):
-    """What a run records of itself: losses on held-out text, and its best heads' scores."""
+    """What a run records of itself: losses on held-out text, and scores on random blocks.
+
+    in_context : over 11 positions each, because the contexts are few
+    gap : of `ordered_versus_shuffled`; prefix_matching, previous_token : of the best heads
+    """
     losses = loss_by_position(weights, validation)
+    gap = ordered_versus_shuffled(weights, start, np.random.default_rng(seed), block=29).gap
     blocks = random_blocks(weights.d_vocab, 29, 2, 16, start, np.random.default_rng(seed))
     pattern = forward(weights, blocks).pattern
-    return {"validation": float(losses.mean()), "in_context": float(in_context_score(losses)),
+    return {"validation": float(losses.mean()),
+            "in_context": float(in_context_score(losses, around=5)), "gap": float(gap),
             **{name: float(attention_on(pattern, places(blocks)).max(initial=0))
                for name, places in (("prefix_matching", after_earlier_copies),
                                     ("previous_token", previous_token))}}
