@@ -28,6 +28,7 @@ from minicircuits.training.bigrams import (bigram, count_bigrams, count_in_conte
                                            counted_loss, unigram)
 from minicircuits.training.model_file import (Model, load_checkpoint, save_checkpoint,
                                               save_model)
+from minicircuits.training.pretrained import sample_text
 from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 from minicircuits.training.trainer import Recipe, begin, train
 
@@ -65,6 +66,21 @@ def prepare(paths, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
                 {"unigram counts": counted_loss(unigram(counts), ahead),
                  "bigram counts, interpolated": counted_loss(bigram(counts), ahead)},
                 corpus.digest(texts), sum(map(len, texts)))
+
+
+def prepare_sample(model):
+    """The packaged sample as a `Text` for `model`: all of it held out, and counted by itself.
+
+    Its baselines are those of the text that the model was trained on, and the model's there.
+    """
+    data, tokenizer = sample_text(), model.tokenizer
+    stream, n_ctx = tokenizer.encode(data), model.weights.n_ctx
+    recorded = {**model.metadata["baselines"],
+                "this model": model.metadata["log"][-1]["validation"]}
+    return Text(tokenizer, stream, corpus.spread(stream, 16, n_ctx, tokenizer.start),
+                count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab),
+                {f"{name} (its own text)": loss for name, loss in recorded.items()},
+                corpus.digest([data]), len(data))
 
 
 def measure(weights, validation, start, seed):
@@ -124,7 +140,8 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
     seed = state.recipe.seed
     metadata = {"minicircuits": minicircuits.__version__, "python": platform.python_version(),
                 "numpy": np.__version__, "scipy": scipy.__version__, "seed": seed,
-                "text_sha256": text.digest, "recipe": asdict(state.recipe), "log": log}
+                "text_sha256": text.digest, "baselines": text.baselines,
+                "recipe": asdict(state.recipe), "log": log}
     batch = partial(corpus.batch, text.stream, state.recipe.batch, state.recipe.n_ctx,
                     text.tokenizer.start, state.recipe.seed)
     progress = Progress(state.step, state.recipe.steps, state.recipe.batch * state.recipe.n_ctx)
