@@ -26,6 +26,7 @@ _MODULES = {
     "behavior.attribution": "head_effects source_effects patch_path",
     "behavior.examples_in_text": "occurrences bugs",
     "training.model_file": "save_model load_model",
+    "training.pretrained": "load_pretrained",
     "interop": "from_transformer_lens to_transformer_lens activations_from_transformer_lens "
                "activations_to_transformer_lens",
 }

@@ -14,6 +14,9 @@ import minicircuits as mc     # a contents page: NumPy is not loaded yet
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
            "VECLIB_MAXIMUM_THREADS")
 WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's standard library."
+WITHOUT_MODEL = WITHOUT_TEXT + (
+    "\nWithout MODEL it is a two-layer model that comes with this package; and without both,\n"
+    "the text is a short one that comes along too.")
 
 
 def parser():
@@ -32,9 +35,9 @@ def parser():
         sub.set_defaults(module=module)
         return sub
 
-    def text_command(name, help, example):
+    def text_command(name, help, example, epilog=WITHOUT_TEXT):
         """One that reads a text: a part of the main job."""
-        sub = command(name, help, example, "tour", WITHOUT_TEXT)
+        sub = command(name, help, example, "tour", epilog)
         sub.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
         sub.add_argument("--seed", type=whole, default=0, metavar="N",
                          help="of every random choice (default 0)")
@@ -59,12 +62,13 @@ def parser():
                        "same --text; layers, steps and seed are the checkpoint's)")
 
     heads = text_command("heads", "what the heads of a trained model do, in tables",
-                         "minicircuits heads tour-1/two_layers.npz")
-    heads.add_argument("model", metavar="MODEL", help="a model file")
+                         "minicircuits heads tour-1/two_layers.npz", WITHOUT_MODEL)
+    heads.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
 
     report = text_command("report", "the same as one HTML page, to click through offline",
-                          "minicircuits report tour-1/two_layers.npz -o report.html")
-    report.add_argument("model", metavar="MODEL", help="a model file")
+                          "minicircuits report tour-1/two_layers.npz -o report.html",
+                          WITHOUT_MODEL)
+    report.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
     report.add_argument("-o", "--output", metavar="FILE", default="report.html",
                         help="(default report.html)")
 

@@ -18,7 +18,7 @@ import scipy
 
 import minicircuits
 from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
-                                              random_blocks)
+                                              ordered_versus_shuffled, random_blocks)
 from minicircuits.behavior.patterns import (after_earlier_copies, attention_on,
                                             previous_token)
 from minicircuits.model.transformer import forward, init_weights, sinusoids
@@ -28,6 +28,7 @@ from minicircuits.training.bigrams import (bigram, count_bigrams, count_in_conte
                                            counted_loss, unigram)
 from minicircuits.training.model_file import (Model, load_checkpoint, save_checkpoint,
                                               save_model)
+from minicircuits.training.pretrained import sample_text
 from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 from minicircuits.training.trainer import Recipe, begin, train
 
@@ -67,12 +68,33 @@ def prepare(paths, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
                 corpus.digest(texts), sum(map(len, texts)))
 
 
+def prepare_sample(model):
+    """The packaged sample as a `Text` for `model`: all of it held out, and counted by itself.
+
+    Its baselines are those of the text that the model was trained on, and the model's there.
+    """
+    data, tokenizer = sample_text(), model.tokenizer
+    stream, n_ctx = tokenizer.encode(data), model.weights.n_ctx
+    recorded = {**model.metadata["baselines"],
+                "this model": model.metadata["log"][-1]["validation"]}
+    return Text(tokenizer, stream, corpus.spread(stream, 16, n_ctx, tokenizer.start),
+                count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab),
+                {f"{name} (its own text)": loss for name, loss in recorded.items()},
+                corpus.digest([data]), len(data))
+
+
 def measure(weights, validation, start, seed):
-    """What a run records of itself: losses on held-out text, and its best heads' scores."""
+    """What a run records of itself: losses on held-out text, and scores on random blocks.
+
+    in_context : over 11 positions each, because the contexts are few
+    gap : of `ordered_versus_shuffled`; prefix_matching, previous_token : of the best heads
+    """
     losses = loss_by_position(weights, validation)
+    gap = ordered_versus_shuffled(weights, start, np.random.default_rng(seed), block=29).gap
     blocks = random_blocks(weights.d_vocab, 29, 2, 16, start, np.random.default_rng(seed))
     pattern = forward(weights, blocks).pattern
-    return {"validation": float(losses.mean()), "in_context": float(in_context_score(losses)),
+    return {"validation": float(losses.mean()),
+            "in_context": float(in_context_score(losses, around=5)), "gap": float(gap),
             **{name: float(attention_on(pattern, places(blocks)).max(initial=0))
                for name, places in (("prefix_matching", after_earlier_copies),
                                     ("previous_token", previous_token))}}
@@ -98,8 +120,9 @@ def first_weights(n_layers, d_vocab, seed, shape=None):
 
 
 def first_state(n_layers, text, seed, steps):
-    """Where a run begins: recipe and weights."""
-    recipe = Recipe(steps=steps or STEPS, seed=seed)
+    """Where a run begins: recipe and weights. A longer run decays its weights no more in all."""
+    steps = steps or STEPS
+    recipe = Recipe(steps=steps, seed=seed, decay=min(0.1, 0.1 * STEPS / steps))
     if n_layers == 0:                        # a bigram table has large entries, and no heads
         recipe = replace(recipe, decay=0.0)
     return begin(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed))
@@ -143,7 +166,8 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
     seed = state.recipe.seed
     metadata = {"minicircuits": minicircuits.__version__, "python": platform.python_version(),
                 "numpy": np.__version__, "scipy": scipy.__version__, "seed": seed,
-                "text_sha256": text.digest, "recipe": asdict(state.recipe), "log": log}
+                "text_sha256": text.digest, "baselines": text.baselines,
+                "recipe": asdict(state.recipe), "log": log}
     progress = Progress(state.step, state.recipe.steps, state.recipe.batch * state.recipe.n_ctx)
     begun = time.perf_counter() - (log[-1]["seconds"] if log else 0)
 

@@ -12,9 +12,10 @@ from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.report import figures, terminal
 from minicircuits.report.content import content
 from minicircuits.report.page import report_html
-from minicircuits.runs import LOG_HEADING, SHAPE, prepare, run
-from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
+from minicircuits.runs import LOG_HEADING, SHAPE, prepare, prepare_sample, run
+from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_loss
 from minicircuits.training.model_file import load_model
+from minicircuits.training.pretrained import load_pretrained
 
 NAMES = ("zero_layers", "one_layer", "two_layers")
 EXACT = 1e-12         # relative, in float64
@@ -65,8 +66,7 @@ def train(options):
 def heads(options):
     """`minicircuits heads`."""
     check_json(options)
-    model = load_model(options.model)
-    text = read(options, model)
+    model, text = model_and_text(options)
     results = take_apart(model, text, options.seed)
     write_json(options, results)
     return status(results)
@@ -76,8 +76,7 @@ def report(options):
     """`minicircuits report`."""
     files.check_output(options.output, options.force)
     check_json(options)
-    model = load_model(options.model)
-    text = read(options, model)
+    model, text = model_and_text(options)
     results = take_apart(model, text, options.seed)
     write_json(options, results)
     write_page(options.output, model, text, results, options)
@@ -116,6 +115,17 @@ def output_folder(options):
     if options.output:
         return options.output
     return next(name for name in map("tour-{}".format, count(1)) if not os.path.exists(name))
+
+
+def model_and_text(options):
+    """The model and the text asked for; without either, those that come with this package."""
+    model = load_model(options.model) if options.model else load_pretrained()
+    if options.model or options.text:
+        return model, read(options, model)
+    text = prepare_sample(model)
+    print(f"\nThe model that comes with this package, on {len(text.stream):,} tokens of a text "
+          "that it\nhas not seen.")
+    return model, text
 
 
 def read(options, model=None):
@@ -164,7 +174,7 @@ def take_apart(model, text, seed):
     show_section("Is the algebra exact on it?", terminal.exactness(results["exactness"]))
     if weights.n_layers == 0:
         return results | zero_layers(weights, text, show, seed)
-    probabilities = text.counts.sum(1) / text.counts.sum()
+    probabilities = unigram(text.counts)[:, 0]
     rows = figures.head_table(weights, start, probabilities, contexts[:16], seed)
     results["heads"] = rows
     show_section("What each head looks at, and copies", terminal.heads(rows))

@@ -68,6 +68,28 @@ def test_heads_reads_a_model_of_the_tour(toured, capsys):
     assert "\n  0.3  " in capsys.readouterr().out
 
 
+def test_heads_without_a_model_shows_the_one_that_comes_along(tmp_path, capsys):
+    assert main(["heads", "--json", str(tmp_path / "heads.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("comes with this package" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    found = json.loads((tmp_path / "heads.json").read_text())
+    model = mc.load_pretrained()
+    layer, head = found["induction_head"]
+    assert f"  {layer}.{head}  " in "\n".join(lines)
+    recorded = {f"{name} (its own text)": loss
+                for name, loss in model.metadata["baselines"].items()}
+    assert recorded.items() < found["losses"].items() and len(found["losses"]) == 4
+    assert [row["induction"] for row in found["heads"]
+            if (row["layer"], row["head"]) == (layer, head)] == [
+                max(row["induction"] for row in found["heads"])]
+
+
+def test_heads_of_the_pretrained_model_on_a_text_of_your_own(capsys):
+    assert main(["heads", "--text", str(PACKAGE)]) == 0
+    assert "(its own text)" not in capsys.readouterr().out
+
+
 def test_a_sum_that_is_not_exact_ends_in_status_1(toured, capsys, monkeypatch):
     folder, _ = toured
     monkeypatch.setattr(tour, "EXACT", 1e-20)

@@ -7,6 +7,8 @@ import pytest
 
 import minicircuits as mc
 from minicircuits import runs
+from minicircuits.behavior.in_context import loss_by_position
+from minicircuits.circuits.hand_built import START, induction_by_k_composition
 from minicircuits.files import FileError
 from minicircuits.training.model_file import load_model
 
@@ -92,3 +94,26 @@ def test_an_output_that_appears_meanwhile_is_kept(text, tmp_path):
         runs.run(0, text, 0, output, steps=1, report=meanwhile)
     assert output.read_bytes() == b"precious"
     assert load_model(f"{output}.checkpoint").weights.n_layers == 0
+
+
+def test_the_log_and_the_baselines_are_there(text, tmp_path):
+    metadata = runs.run(2, text, 0, tmp_path / "model.npz", steps=2, report=silent).metadata
+    assert metadata["baselines"] == text.baselines
+    assert [row["step"] for row in metadata["log"]] == [0, 2]
+    assert metadata["log"][0].keys() == {"step", "tokens", "seconds", "loss", "validation",
+                                         "in_context", "gap", "prefix_matching", "previous_token"}
+
+
+def test_what_is_measured():
+    """On induction by hand: all of it, and a gap that is exactly what the two blocks cost."""
+    weights = induction_by_k_composition(60, 128)
+    tokens = np.random.default_rng(1).integers(1, 60, size=(4, 128))
+    tokens[:, 0] = START
+    found = runs.measure(weights, tokens, START, seed=2)
+    assert found["prefix_matching"] == pytest.approx(1)
+    assert found["previous_token"] == pytest.approx(1)
+    assert found["validation"] == pytest.approx(mc.loss(weights, tokens))
+    expected = mc.ordered_versus_shuffled(weights, START, np.random.default_rng(2), block=29).gap
+    assert found["gap"] == expected > 0
+    losses = loss_by_position(weights, tokens)
+    assert found["in_context"] == pytest.approx(losses[95:106].mean() - losses[5:16].mean())

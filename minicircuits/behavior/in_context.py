@@ -32,18 +32,20 @@ def loss_by_position(weights, tokens):
                     weights.dtype)
 
 
-def in_context_score(losses, early=10, late=100):
+def in_context_score(losses, early=10, late=100, around=0):
     """loss at position `late` − loss at `early`: a scalar, nats; negative is better.
 
     losses : (i−1,), of `loss_by_position`; positions are those of the destination i, from 0.
     Olsson et al. 2022 take the 500th and the 50th token; without any use of context it is
-    about 0. One position of a few contexts is noisy (nats/√b), so give many; any use of
-    context lowers it, bigger n-grams as well as induction.
+    about 0. One position of a few contexts is noisy (nats/√b), so give many contexts, or
+    take the mean over positions up to `around` away; any use of context lowers it, bigger
+    n-grams as well as induction.
     """
-    if not 0 <= early < late < len(losses):
+    if not 0 <= around <= early < late < len(losses) - around:
         raise InputError(f"positions must be 0 <= early < late < {len(losses)}, the predictions "
-                         f"of a context; got early={early}, late={late}")
-    return losses[late] - losses[early]
+                         f"of a context; got early={early}, late={late}, around={around}")
+    return losses[late - around:late + around + 1].mean() - losses[
+        early - around:early + around + 1].mean()
 
 
 def random_blocks(d_vocab, block, repeats, batch, start, rng, shuffled=False):

@@ -46,6 +46,11 @@ def test_in_context_score_is_late_minus_early():
     weights, tokens = random_case(1, b=5, i=6)
     losses = loss_by_position(weights, tokens)
     assert in_context_score(losses, early=1, late=4) == losses[4] - losses[1]
+    around = losses[:3].sum() / 3, losses[2:5].sum() / 3
+    assert_close(in_context_score(losses, early=1, late=3, around=1), around[1] - around[0], 1e-12)
+    for early, late, wide in (0, 3, 1), (1, 4, 1), (1, 3, -1):
+        with pytest.raises(InputError, match=f"late={late}, around={wide}"):
+            in_context_score(losses, early, late, wide)
     for early, late in (4, 1), (2, 2), (-1, 3), (1, 5):
         with pytest.raises(InputError, match=f"< 5, .*got early={early}, late={late}"):
             in_context_score(losses, early, late)

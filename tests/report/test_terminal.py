@@ -1,4 +1,4 @@
-"""Progress on standard error: only where somebody looks, and gone when it is over."""
+"""The chart of training logs, and progress on standard error where somebody looks."""
 
 import sys
 from contextlib import closing
@@ -46,3 +46,44 @@ def test_interrupted_it_leaves_an_empty_line(clock, monkeypatch, capsys):
         clock[0] += 1
         next(items)
     assert capsys.readouterr().err.endswith("left \x1b[K\r\x1b[K")
+
+
+def log(*values, step=1_000_000):
+    return [{"tokens": n * step, "loss": value} for n, value in enumerate(values)]
+
+
+def places(lines, mark):
+    """(line, column) of every `mark`, from the chart's upper left corner."""
+    return [(n, column - 10) for n, line in enumerate(lines[1:-2])
+            for column, character in enumerate(line) if column >= 10 and character == mark]
+
+
+def test_values_are_where_the_axes_say():
+    lines = terminal.chart("loss (nats)", [("1", log(4, 2, 0)), ("2", log(4, 4, 3))], "loss", 9)
+    assert lines[0] == "  loss (nats)"
+    assert lines[1].startswith("    4.00 │") and lines[9].startswith("    0.00 │")
+    assert lines[-1].startswith("         0 ") and lines[-1].endswith(" 2.0 million tokens")
+    one, two = places(lines, "1"), places(lines, "2")
+    assert (4, 34) in one and (8, 68) in one                # 2 of 4 halfway, 0 at the end
+    assert (0, 0) in two and (0, 34) in two and (2, 68) in two
+    assert [column for _, column in sorted(two, key=lambda place: place[1])] == list(range(69))
+    rows = [row for row, _ in sorted(one, key=lambda place: place[1])]
+    assert rows == sorted(rows)                             # falls, and is straight in between
+
+
+def test_a_shorter_run_ends_earlier_and_runs_of_a_kind_share_a_mark():
+    lines = terminal.chart("", [("2", log(0, 1, 2)), ("1", log(2, 2)), ("1", log(1, 1))], "loss", 3)
+    assert max(column for _, column in places(lines, "1")) == 34
+    assert {row for row, _ in places(lines, "1")} == {0, 1}
+
+
+def test_flat_curves_and_single_measurements_are_drawn():
+    assert places(terminal.chart("", [("1", log(0.5, 0.5))], "loss"), "1") == [
+        (0, column) for column in range(69)]
+    assert (0, 0) in places(terminal.chart("", [("1", log(0.5))], "loss"), "1")
+
+
+@pytest.mark.parametrize("values", [(0, 1), (-123.456, 1234.5)])
+def test_no_line_is_wider_than_the_terminal(values):
+    lines = terminal.chart("loss", [("1", log(*values))], "loss")
+    assert max(map(len, lines)) <= terminal.WIDTH and len(lines) == 11
