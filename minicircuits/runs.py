@@ -120,9 +120,8 @@ def first_weights(n_layers, d_vocab, seed, shape=None):
 
 
 def first_state(n_layers, text, seed, steps):
-    """Where a run begins: recipe and weights. A longer run decays its weights no more in all."""
-    steps = steps or STEPS
-    recipe = Recipe(steps=steps, seed=seed, decay=min(0.1, 0.1 * STEPS / steps))
+    """Where a run begins: recipe and weights."""
+    recipe = Recipe(steps=steps or STEPS, seed=seed)
     if n_layers == 0:                        # a bigram table has large entries, and no heads
         recipe = replace(recipe, decay=0.0)
     return begin(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed))
