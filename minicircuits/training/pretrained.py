@@ -3,7 +3,7 @@
 `pretrained.npz` is what this command writes, unchanged; its metadata hold the seed, the
 recipe, the digest of the text, the versions and the log:
 
-    minicircuits train --layers 2 --steps STEPS --seed SEED -o pretrained.npz
+    minicircuits train --layers 2 --steps 3000 --seed 0 -o pretrained.npz
 
 `sample.txt` was written for this package, in English and in code, and is not in that text:
 what the model does on it is no memory.
@@ -21,8 +21,10 @@ SAMPLE = Path(__file__).with_name("sample.txt")
 def load_pretrained():
     """The `Model` that comes with this package: weights, tokenizer, metadata.
 
-    Two layers of 4 heads × 32, d_model 128, 1,024 tokens, contexts of 128, float32: 1.8 MB.
-    It knows Python, and some English from comments; no other text.
+    Two layers of 4 heads × 32, d_model 128, 1,024 tokens, contexts of 128, float32: 1.7 MB.
+    It knows Python, and some English from comments; no other text. Prefix matching of its
+    induction head is 0.42 to 0.46, as random blocks are drawn (`behavior.in_context`), and was
+    when it had seen half as much.
 
     >>> weights, tokenizer, metadata = load_pretrained()
     >>> tokenizer.decode(tokenizer.encode("keep it in mind"))

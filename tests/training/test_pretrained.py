@@ -1,0 +1,99 @@
+"""The model that comes with the package is what it is said to be, on random tokens and on text."""
+
+import sys
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+import minicircuits as mc
+from minicircuits import runs
+from minicircuits.behavior.in_context import BLOCKS, ordered_versus_shuffled
+from minicircuits.circuits.copying import copying_score
+from minicircuits.circuits.heads import ov_circuit
+from minicircuits.report import figures
+from minicircuits.training.pretrained import PRETRAINED, sample_text
+from minicircuits.training.trainer import Recipe
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    return mc.load_pretrained()
+
+
+@pytest.fixture(scope="module")
+def text(pretrained):
+    return runs.prepare_sample(pretrained)
+
+
+@pytest.fixture(scope="module")
+def heads(pretrained, text):
+    """Its best induction head and the best previous-token head before it, as head_table rows."""
+    weights = pretrained.weights.astype(np.float64)
+    probabilities = text.counts.sum(1) / text.counts.sum()
+    return figures.best_heads(figures.head_table(weights, pretrained.tokenizer.start,
+                                                 probabilities, text.validation, seed=0))
+
+
+def test_it_is_small():
+    assert PRETRAINED.stat().st_size <= 2_000_000
+
+
+def test_the_command_that_made_it_is_the_one_on_record(pretrained):
+    recipe = Recipe(**pretrained.metadata["recipe"])
+    made = (f"minicircuits train --layers {pretrained.weights.n_layers} --steps {recipe.steps} "
+            f"--seed {pretrained.metadata['seed']} -o pretrained.npz")
+    assert f"\n    {made}\n" in sys.modules[mc.load_pretrained.__module__].__doc__
+    assert recipe == Recipe(steps=recipe.steps, seed=recipe.seed), "nothing but the defaults"
+
+
+def test_its_heads_on_random_tokens(pretrained, heads):
+    """The least prefix matching of three lengths is from 0.42 to 0.46, as blocks are drawn."""
+    induction, previous = heads
+    assert BLOCKS == (13, 29, 47)
+    assert induction["induction"] >= 0.4
+    assert previous["previous"] >= 0.85
+    circuit = ov_circuit(pretrained.weights.astype(np.float64), induction["layer"],
+                         induction["head"])
+    assert copying_score(circuit) >= 0.95
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_repeats_random_tokens_in_order_and_not_shuffled(pretrained, seed):
+    found = ordered_versus_shuffled(pretrained.weights, pretrained.tokenizer.start,
+                                    np.random.default_rng(seed))
+    assert found.gap >= 2
+
+
+def test_its_loss_on_a_text_it_has_not_seen(pretrained, text):
+    """Far below guessing (6.93 nats), and below its own counts of single tokens."""
+    assert mc.loss(pretrained.weights, text.validation) <= 3.9
+    assert mc.loss(pretrained.weights, text.validation) > pretrained.metadata["log"][-1][
+        "validation"], "the sample is further from its text than what was held out"
+
+
+def test_the_sample_has_the_sentences_that_examples_look_for():
+    sample = sample_text()
+    for words, at_least in (b"keep", 10), (b"in mind", 4), (b"at bay", 6), (b"back and forth", 6):
+        assert b" ".join(sample.split()).count(words) >= at_least
+    assert 6_000 <= len(sample) <= 10_000 and sample.isascii()
+
+
+def test_its_log_is_that_of_a_whole_run(pretrained):
+    metadata, log = pretrained.metadata, pretrained.metadata["log"]
+    recipe = Recipe(**metadata["recipe"])
+    assert {field.name for field in fields(Recipe)} == metadata["recipe"].keys()
+    assert (log[0]["step"], log[-1]["step"]) == (0, recipe.steps)
+    assert all(row["tokens"] == row["step"] * recipe.batch * recipe.n_ctx for row in log)
+    assert log[0]["validation"] == pytest.approx(np.log(pretrained.weights.d_vocab), abs=0.1)
+    assert metadata["baselines"].keys() == {"unigram counts", "bigram counts, interpolated"}
+    assert log[-1]["validation"] < min(metadata["baselines"].values())
+
+
+def test_the_last_row_of_its_log_is_measured_again(pretrained):
+    """What needs no held-out text: the same random blocks, on the weights in the file."""
+    last = pretrained.metadata["log"][-1]
+    again = runs.measure(pretrained.weights, runs.prepare_sample(pretrained).validation,
+                         pretrained.tokenizer.start, pretrained.metadata["seed"])
+    for name in "prefix_matching", "previous_token", "gap":
+        assert again[name] == pytest.approx(last[name], rel=1e-3)
