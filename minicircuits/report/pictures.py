@@ -1,14 +1,31 @@
-"""One picture as SVG text: the scores of a head in four parts, as heat maps that add up."""
+"""One picture as SVG text: the scores of a head in four parts, as heat maps that add up.
+
+    python -m minicircuits.report.pictures > examples/four_parts.svg
+
+draws the README's.
+"""
+
+import sys
 
 import numpy as np
 
+from minicircuits.behavior.in_context import induction_scores, random_blocks
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.model.transformer import forward
+from minicircuits.training.pretrained import load_pretrained
 
 COLOURS = ("#2166ac", "#5191c3", "#8cb8d9", "#bdd7ea", "#e1ecf4", "#f4f4f2", "#fbe6d3", "#f6c8a0",
            "#eba068", "#d3712f", "#a8420a")
 WIDTH, MARGIN, CELL = 930, 22, 5.6
 TITLES = ("neither", "+ Q", "+ K", "+ both", "= total")
+
+
+def induction_head(model, block=13, contexts=32):
+    """The picture of the best induction head of a model, on blocks of random tokens, twice."""
+    weights, start = model.weights.astype(np.float64), model.tokenizer.start
+    scores = induction_scores(weights, start, np.random.default_rng(0))
+    tokens = random_blocks(weights.d_vocab, block, 2, contexts, start, np.random.default_rng(0))
+    return four_parts(weights, tokens, *np.unravel_index(scores.argmax(), scores.shape))
 
 
 def four_parts(weights, tokens, layer, head):
@@ -60,3 +77,7 @@ def legend(top, limit):
            f'<text x="{right + 4}" y="{top + 10}">+{limit:.0f}</text>'
            f'<text x="{WIDTH - MARGIN}" y="{top + 10}" text-anchor="end">a row a destination, '
            'a column a source, in context order; scores, each row less its mean</text>')
+
+
+if __name__ == "__main__":
+    sys.stdout.write(induction_head(load_pretrained()))

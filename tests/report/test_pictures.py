@@ -1,6 +1,7 @@
 """The picture of four parts: every allowed cell once, in colours that say the scores."""
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -62,3 +63,9 @@ def test_layer_0_has_only_the_part_that_is_neither(case):
     assert (neither == total).all() and np.unique(total).size > 3
     for part in Q, K, both:
         assert (part[np.tri(8, dtype=bool)] == middle).all()
+
+
+def test_the_readmes_picture_is_what_it_draws():
+    """Colours are in steps, so that rounding does not show."""
+    file = Path(__file__).parent.parent.parent / "examples" / "four_parts.svg"
+    assert file.read_text(encoding="utf-8") == pictures.induction_head(mc.load_pretrained())
