@@ -138,10 +138,15 @@ def main(arguments=None):
         os.environ.setdefault(name, "1")
     try:
         module = import_module(f"minicircuits.{options.module}")
-        return getattr(module, options.command)(options) or 0
+        status = getattr(module, options.command)(options) or 0
+        sys.stdout.flush()
+        return status
     except mc.InputError as error:
         print(f"minicircuits: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("minicircuits: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:                  # whoever reads has enough: `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -153,3 +153,14 @@ def test_help_has_an_example(capsys):
             main([*command, "--help"])
         assert stop.value.code == 0
         assert "example:\n  minicircuits " in capsys.readouterr().out
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """As in `minicircuits vectors list | head -1`."""
+    process = subprocess.Popen([sys.executable, "-m", "minicircuits", "vectors", "list"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)})
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait() == 1
