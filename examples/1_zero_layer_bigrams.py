@@ -72,7 +72,7 @@ log_p = log_softmax(T.AB, axis=0)                # T up to a constant per column
 reached = zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0]
 best = fit_zero_layer(text.counts, SHAPE["d_model"], np.random.default_rng(0), iterations=60)
 print(f"  W_U W_E has {d_vocab}² entries and passes through {SHAPE['d_model']} dimensions.")
-print("  Look at the losses on its training text: what the counts reach is out of reach.\n")
+print("  Look at the losses on its training text: what counts reach is out of reach.\n")
 print(*table([("rank of W_U W_E", T.rank()), ("loss of this model", f"{reached:.3f}"),
               ("the best that another optimizer found at this rank", f"{best:.3f}"),
               ("no limit on the rank: the counts themselves",

@@ -44,9 +44,9 @@ rows = figures.head_table(weights, start, probabilities, text.validation[:16], 0
 print(*terminal.heads(rows), sep="\n")
 
 print(heading("Copying: does a source raise itself?"))
-print(f"""  The score Σλ / Σ|λ| of the OV circuit: 1 copies, −1 forbids, at random it is 0 ±
-  {1.5 / weights.d_head:.2f}. Beside it what it may hide: how many tokens are their own strongest
-  output, or among the first ten. Copying can be shared: ranks add in the last row.
+print(f"""  The score Σλ / Σ|λ| of the OV circuit: 1 copies, −1 forbids, a random one has
+  0 ± {1.5 / weights.d_head:.2f}. Beside it what it may hide: how many tokens are their own
+  strongest output, or in their own first ten. Last row: ranks add, copying may.
 """)
 circuits = {f"0.{head}": circuit for head, circuit in enumerate(OV)} | {"all together": sum(OV)}
 copies = {name: (circuit.rank(), mc.copying_score(circuit), *copying_companions(circuit)[1:])
@@ -60,9 +60,9 @@ print(*table(list(copies), [
 print(heading("Skip-trigrams that stand in the text"))
 head = min(rows, key=lambda row: row["by_position"])["head"]             # goes by token
 print(f"  Of head 0.{head}, which goes by position least. Read off the weights: sources that")
-print("  someone wants and that raise something. Then looked up: how often the text has the")
-print("  three, and the place where the head helps most: how far back the source stands, and")
-print("  the probability of the third with and without the head.\n")
+print("  someone wants and that raise something. Then looked up: how often the text has")
+print("  the three, and the place where the head helps most: how far back the source")
+print("  is, and the probability of the third with and without the head.\n")
 found = []
 for entry in mc.skip_trigrams(weights, 0, head, probabilities, n_sources=60, k=6):
     for d, out in ((int(d), int(o)) for d in entry.destinations for o in entry.outs):

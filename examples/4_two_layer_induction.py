@@ -14,10 +14,10 @@ import argparse
 import numpy as np
 
 import minicircuits as mc
+from minicircuits.behavior.ablation import loss_of
 from minicircuits.behavior.patterns import after_earlier_copies, attention_on
 from minicircuits.circuits.induction import nearest_matches
 from minicircuits.model.attention import causal_softmax
-from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.report import figures, terminal
 from minicircuits.report.terminal import heading, table
 from minicircuits.runs import prepare, trained
@@ -34,7 +34,7 @@ else:
     weights, tokenizer, _ = mc.load_pretrained()
     text = prepare(None, tokenizer, weights.n_ctx)
 weights, start, show = weights.astype(float), text.tokenizer.start, text.tokenizer.show
-contexts, rng = text.validation[:16], np.random.default_rng(0)
+contexts = text.validation[:16]
 
 print(heading("The heads"))
 print("""  Look for a head 0.h with `prev` near 1, which looks one back, and a head 1.h
@@ -45,10 +45,10 @@ rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum()
 print(*terminal.heads(rows), sep="\n")
 best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows))
 name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
-print(f"\n  Below, {name} is the induction head and {previous_name} the previous-token head.")
 
 print(heading("Who reads whom"))
-print("  Composition scores. Look at what is far above random, in the row K.\n")
+print(f"  Composition scores. {name} is the induction head, {previous_name} looks one back:")
+print("  look for the two of them in the row K, far above random.\n")
 print(*terminal.composition(figures.composition(weights)), sep="\n")
 
 print(heading(f"Where head {name} finds what it says, in held-out text"))
@@ -75,10 +75,9 @@ print("""  A second block of random tokens costs less if it repeats the first. T
   the same tokens shuffled. Look at what is left of the gap without either head.
 """)
 gaps = figures.removals(weights, start, best, previous, 0)
-print(*table(list(zip(["whole model", f"without {name}", f"without {previous_name}"],
-                      gaps.values())),
-             [("", lambda row: row[0]), ("shuffled − ordered, nats", lambda row: f"{row[1]:.2f}")]),
-      sep="\n")
+rows = list(zip(["whole model", f"without {name}", f"without {previous_name}"], gaps.values()))
+print(*table(rows, [("", lambda row: row[0]),
+                    ("shuffled − ordered, nats", lambda row: f"{row[1]:.2f}")]), sep="\n")
 
 print(heading(f"Why {name} looks there: its scores in four parts"))
 print("""  A score is a sum: queries and keys each read embeddings directly, or what
@@ -86,11 +85,9 @@ print("""  A score is a sum: queries and keys each read embeddings directly, or 
   Look at the last column: what tells the stripe from elsewhere has heads on the
   key side.
 """)
-split_figures = figures.induction_split(weights, start, *best, 0)
-print(*terminal.split(split_figures), sep="\n")
-
-block = 29
-tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, rng)
+split, block = figures.induction_split(weights, start, *best, 0), 29
+print(*terminal.split(split), sep="\n")
+tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(0))
 frozen = mc.forward(weights, tokens)
 parts = mc.split_scores(weights, tokens, frozen.pattern, *best)
 shares = mc.variance_shares(mc.expand_scores(weights, tokens, frozen.pattern, *best))
@@ -106,27 +103,27 @@ print("""  By algebra: leave parts out of the scores of this one head, apply sof
 versions = {"all four parts": sum(parts), "no heads on the key side": parts.neither + parts.Q,
             "heads on the key side only": parts.K + parts.both,
             "no heads on the query side": parts.neither + parts.K}
-results = {}
+results, places = {}, after_earlier_copies(tokens)
 for title, scores in versions.items():
     pattern = frozen.pattern.copy()
     pattern[best[0], :, best[1]] = causal_softmax(scores)
     logits = mc.logits_by_order(weights, tokens, pattern).sum(0)[:, block + 1:]
-    results[title] = (attention_on(pattern, after_earlier_copies(tokens))[best],
-                      cross_entropy(logits, tokens[:, block + 1:])[0])
+    results[title] = attention_on(pattern, places)[best], loss_of(logits, tokens[:, block + 1:])
 print(*table(list(results.items()), [
     ("scores", lambda item: item[0]), ("on the stripe", lambda item: f"{item[1][0]:.2f}"),
     ("loss, nats", lambda item: f"{item[1][1]:.2f}")]), sep="\n")
 
 print(heading("Approximate matches, in weights alone"))
-match = shares[0].term.W                         # (u, u) [present token, token before the source]
-matches = nearest_matches(match, k=3)
-exact = (matches.own > matches.values[:, 0]).mean()
-print(f"  The strongest term says which token takes which for itself: {exact:.0%} match best")
-print("  with themselves. Look at what else they take: a relative, now and then.\n")
+match = next(found.term for found in shares if found.term.key.heads and (      # (u, u)
+    found.term.query.source == found.term.key.source == "token"))
+matches = nearest_matches(match.W, k=3)
+own = (matches.own > matches.values[:, 0]).mean()
+print(f"""  The term {match.label} says which token takes which for itself:
+  {own:.0%} match themselves best. Look at what else they take: a relative, at times.
+""")
 common = [u for u in np.argsort(-text.counts.sum(1)) if sum(map(str.isalpha, show(u))) > 3][:6]
 print(*table(common, [("token", show), ("itself", lambda u: f"{matches.own[u]:.1f}"), (
-    "next best", lambda u: "  ".join(f"{show(other)} {value:.1f}" for other, value in zip(
-        matches.tokens[u], matches.values[u])))]), sep="\n")
+    "next best", lambda u: "  ".join(map(show, matches.tokens[u])))]), sep="\n")
 
 print(heading("Resting on the first token"))
 print("""  With nothing to repeat, heads of layer 1 attend to <START>. Look at how much
@@ -143,12 +140,11 @@ assert mc.relative_error(sum(parts), frozen.scores[best[0], :, best[1]]) < 1e-12
 assert mc.relative_error(sum(found.term.scores for found in shares), sum(parts)) < 1e-12
 assert abs(sum(found.share for found in shares) - 1) < 1e-9
 assert mc.relative_error(mc.rebuild(weights, contexts).pattern, acts.pattern) < 1e-12
-assert abs(results["all four parts"][1] - cross_entropy(
-    frozen.logits[:, block + 1:], tokens[:, block + 1:])[0]) < 1e-12
+assert abs(results["all four parts"][1]
+           - loss_of(frozen.logits[:, block + 1:], tokens[:, block + 1:])) < 1e-9
 if not options.text:                             # what this model is known to have learned
-    assert split_figures["carrier"] in ("K", "both")
+    assert split["carrier"] in ("K", "both")
     assert results["no heads on the key side"][0] < 0.1 < 0.3 < results["all four parts"][0]
-    assert gaps["whole"] > 1 and max(abs(gaps[f"without_{kind}"])
-                                     for kind in ("induction", "previous")) < 0.3
-    assert share[1][best[1]] < share[0][best[1]]
+    assert max(abs(gap) for _, gap in rows[1:]) < 0.3 < 1 < gaps["whole"]
+    assert (share[1] < share[0]).all()
 print("\nAll identities hold.")

@@ -29,7 +29,7 @@ if options.text:
 else:
     weights, tokenizer, _ = mc.load_pretrained()
     text = prepare(None, tokenizer, weights.n_ctx)
-weights, contexts = weights.astype(float), text.validation[:16]
+weights, contexts = weights.astype(float), text.validation[:8]
 L, H = weights.n_layers, weights.n_heads
 
 print(heading("The algorithm: run, save, add what was saved"))

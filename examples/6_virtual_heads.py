@@ -52,8 +52,8 @@ places = {"one back": previous_token(blocks), "earlier copy": earlier_copies(blo
 looks = {(name, place): float(attention_on(A[None, :, None], mask)[0, 0])
          for name, A in patterns.items() for place, mask in places.items()}
 print(f"""  On repeated random tokens: {h} looks at what followed the earlier copy of the
-  present token, and {g} looked one back there. Look at the last row: two hops end
-  on the earlier copy itself, which neither of them looks at alone.
+  present token, and {g} looked one back there. Look at the last row: two hops
+  end on the earlier copy itself, which neither of them looks at alone.
 """)
 print(*table(list(patterns), [("attention of", str)] + [
     (place, lambda name, place=place: f"{looks[name, place]:.2f}") for place in places]), sep="\n")

@@ -35,6 +35,7 @@ LOCAL = {
                            "a": "a row a = one-hot(destination) of positions"},
     "circuits.low_rank": {**dict.fromkeys("mrn", "factors A (m, r) and B (r, n)"),
                           "s": "U (m, s), S (s,) descending", "M": "Of M_1 M_2 … M_n"},
+    "circuits.streaming": dict.fromkeys("mrnB", "W is A B, with A (m, r) and B (r, n)"),
 }
 
 

@@ -3,6 +3,7 @@
 At 50,000 tokens a token-to-token circuit has 2.5 billion entries. Nothing here holds more
 than a tile for each core and the answer. A tile stays in a core's cache until it is read, so
 that finding its maxima costs little beside the product.
+W is A B, with A (m, r) and B (r, n), as in `low_rank`.
 """
 
 from typing import NamedTuple
