@@ -102,4 +102,4 @@ for layers, seed, log in logs:
     else:
         assert last["prefix_matching"] > 0.4 and last["gap"] > 1.5 and last["in_context"] < -0.4
         assert steepest(log, "prefix_matching")[1] > 0.4
-print("\nEvery assertion held.")
+print("\nAll identities hold.")
