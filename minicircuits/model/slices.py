@@ -13,7 +13,7 @@ from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backwa
 from minicircuits.model.transformer import backward_lists, forward_lists
 from minicircuits.notation import InputError, Weights, check_tokens
 
-SLICE_BYTES = 4 << 20                 # of the logits, or one layer's scores
+SLICE_BYTES = 2 << 20                 # of the logits, or one layer's scores
 
 
 def loss_and_gradients(weights, tokens, slices=None):
