@@ -41,7 +41,8 @@ print("""  Look for a head 0.h with `prev` near 1, which looks one back, and a h
   with a high `induct`, the attention on what followed earlier copies in random
   text. That one should also copy: a copying score near 1.
 """)
-rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(), contexts, 0)
+frequency = text.counts.sum(1) / text.counts.sum()                                  # (v,)
+rows = figures.head_table(weights, start, frequency, contexts, 0)
 print(*terminal.heads(rows), sep="\n")
 best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows))
 name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
@@ -74,8 +75,8 @@ print("""  A second block of random tokens costs less if it repeats the first. T
   proves nothing: raising all tokens seen so far does it too. So the control has
   the same tokens shuffled. Look at what is left of the gap without either head.
 """)
-gaps = figures.removals(weights, start, best, previous, 0)
-rows = list(zip(["whole model", f"without {name}", f"without {previous_name}"], gaps.values()))
+rows = list(zip(["whole model", f"without {name}", f"without {previous_name}"],
+                figures.removals(weights, start, best, previous, 0).values()))
 print(*table(rows, [("", lambda row: row[0]),
                     ("shuffled − ordered, nats", lambda row: f"{row[1]:.2f}")]), sep="\n")
 
@@ -121,7 +122,7 @@ own = (matches.own > matches.values[:, 0]).mean()
 print(f"""  The term {match.label} says which token takes which for itself:
   {own:.0%} match themselves best. Look at what else they take: a relative, at times.
 """)
-common = [u for u in np.argsort(-text.counts.sum(1)) if sum(map(str.isalpha, show(u))) > 3][:6]
+common = [u for u in np.argsort(-frequency) if sum(map(str.isalpha, show(u))) > 3][:6]
 print(*table(common, [("token", show), ("itself", lambda u: f"{matches.own[u]:.1f}"), (
     "next best", lambda u: "  ".join(map(show, matches.tokens[u])))]), sep="\n")
 
@@ -146,6 +147,6 @@ assert abs(results["all four parts"][1]
 if not options.text:                             # what this model is known to have learned
     assert split["carrier"] in ("K", "both")
     assert results["no heads on the key side"][0] < 0.1 < 0.3 < results["all four parts"][0]
-    assert max(abs(gap) for _, gap in rows[1:]) < 0.3 < 1 < gaps["whole"]
+    assert max(abs(gap) for _, gap in rows[1:]) < 0.3 < 1 < rows[0][1]
     assert (share[1] < share[0]).all()
 print("\nAll identities hold.")
