@@ -35,14 +35,12 @@ else:
     text = prepare(None, tokenizer, weights.n_ctx)
 weights, start, show = weights.astype(float), text.tokenizer.start, text.tokenizer.show
 contexts = text.validation[:16]
-
 print(heading("The heads"))
 print("""  Look for a head 0.h with `prev` near 1, which looks one back, and a head 1.h
   with a high `induct`, the attention on what followed earlier copies in random
   text. That one should also copy: a copying score near 1.
 """)
-frequency = text.counts.sum(1) / text.counts.sum()                                  # (v,)
-rows = figures.head_table(weights, start, frequency, contexts, 0)
+rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(), contexts, 0)
 print(*terminal.heads(rows), sep="\n")
 best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows))
 name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
@@ -122,7 +120,7 @@ own = (matches.own > matches.values[:, 0]).mean()
 print(f"""  The term {match.label} says which token takes which for itself:
   {own:.0%} match themselves best. Look at what else they take: a relative, at times.
 """)
-common = [u for u in np.argsort(-frequency) if sum(map(str.isalpha, show(u))) > 3][:6]
+common = [u for u in np.argsort(-text.counts.sum(1)) if sum(map(str.isalpha, show(u))) > 3][:6]
 print(*table(common, [("token", show), ("itself", lambda u: f"{matches.own[u]:.1f}"), (
     "next best", lambda u: "  ".join(map(show, matches.tokens[u])))]), sep="\n")
 
