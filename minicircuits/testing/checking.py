@@ -13,6 +13,7 @@ NaN is never within a tolerance. Scores are compared for j ≤ i: what the mask 
 """
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Callable, NamedTuple
@@ -49,6 +50,7 @@ class Report:
     checked: tuple = ()      # tensors found right
     not_supplied: tuple = ()
     not_judged: tuple = ()   # supplied, but after the first difference
+    meaningless: tuple = ()  # supplied, but not defined in this case: no loss of one token
     difference: Difference | None = None
     note: str = ""           # a mistake that is no tensor's
     alike: Callable = field(default=tuple, repr=False)         # -> looks_like
@@ -57,7 +59,7 @@ class Report:
     @cached_property
     def looks_like(self):
         """Names of at most three mutants that get the tensor wrong in the same way."""
-        return self.alike()
+        return self.alike() if self.difference else ()
 
     def __bool__(self):
         return self.difference is None and not self.note
@@ -66,7 +68,7 @@ class Report:
         d = self.difference
         return {"case": self.id, "precision": self.precision, "passed": bool(self),
                 "checked": list(self.checked), "not_supplied": list(self.not_supplied),
-                "not_judged": list(self.not_judged),
+                "not_judged": list(self.not_judged), "meaningless": list(self.meaningless),
                 "note": self.note, "difference": None if d is None else {
                     **d._asdict(), "index": list(d.index), "missing": list(d.missing),
                     "looks_like": list(self.looks_like),
@@ -103,6 +105,7 @@ class Report:
             lines += [f"  it would pass as --precision {name}" for name in self.precisions()[:1]]
         lines += wrapped("  not supplied, so not checked: ", short(self.not_supplied))
         lines += wrapped("  not judged, as they come after it: ", short(self.not_judged))
+        lines += wrapped("  not judged, as this case has none: ", self.meaningless)
         return "\n".join(lines)
 
 
@@ -132,8 +135,9 @@ def check(case, candidate, precision="float64"):
     case : a `Vector` (`vectors.find`), or a pair of Weights and tokens (b, i)
     candidate : {name: array} of any tensors in `steps.AXES`; a folder of them as `.npy`; or
         a function of (weights, tokens) that returns such a dict. A function gets copies in
-        the precision it claims (float32 for the lower ones), twice: what it does to them, and
-        whether it does the same again, is checked too.
+        the precision it claims (float32 for the lower ones), several times: what it does to
+        them, whether it does the same again, and whether it keeps anything from one call for
+        the next, with other weights or other tokens, is checked too.
     precision : "float64", "float32", "tf32" or "bfloat16": what the candidate claims
 
     Arrays may be of any framework, as long as `numpy.asarray` takes them (a torch tensor's
@@ -161,15 +165,31 @@ def check(case, candidate, precision="float64"):
             return replace(report, note=note)
         if not report:
             return report
+    for what, weights, tokens in (("weights", _halved(case.weights), case.tokens),
+                                  ("tokens", case.weights, case.tokens[:, ::-1])):
+        other = vectors.Vector(case.id, weights, tokens)
+        answer = candidate(weights.astype(dtype), tokens.copy())
+        if not _judge(other, _tensors(other, answer), precision):
+            return replace(report, note=f"wrong when called again with other {what}: "
+                           "does it keep something from the call before?")
     return report
 
 
-def assert_matches(function, precision="float64", cases=None):
-    """`check` a function on the core set, or on these cases; AssertionError with the report.
+def _halved(weights):
+    return replace(weights, **{name: W / 2 for name, W in weights.items()})
 
-    An error that the function raises is raised, with the case's name in a note.
+
+def assert_matches(function, precision="float64", cases=None, drawn=10):
+    """`check` a function; AssertionError with the report.
+
+    On the core set and the first `drawn` cases of the larger one, which has more shapes; or on
+    these cases. An error that the function raises is raised, with the case's name in a note.
     """
-    for case in vectors.core().values() if cases is None else cases:
+    if cases is None:
+        cases = [*vectors.core().values(),
+                 *(vectors.find(f"drawn-{n + 1}") for n in range(drawn))]
+    checked = False
+    for case in cases:
         try:
             report = check(case, function, precision)
         except Exception as error:
@@ -177,6 +197,9 @@ def assert_matches(function, precision="float64", cases=None):
             raise
         if not report:
             raise AssertionError(str(report))
+        checked |= bool(report.checked)
+    if not checked:
+        raise AssertionError("the function supplied no tensor in any case: nothing was checked")
 
 
 def as_array(name, value):
@@ -193,6 +216,9 @@ def as_array(name, value):
 
 def _tensors(case, candidate):
     """{name: float64 array}, with names and shapes checked."""
+    if not isinstance(candidate, Mapping):
+        raise InputError("an answer must be a dict of arrays, by name; got "
+                         f"{type(candidate).__name__}")
     (b, i), w = case.tokens.shape, case.weights
     sizes = {"l": w.n_layers, "l+1": w.n_layers + 1, "b": b, "i": i, "j": i, "h": w.n_heads,
              "d": w.d_model, "e": w.d_head, "u": w.d_vocab, "v": w.d_vocab, "p": w.n_ctx}
@@ -245,8 +271,8 @@ def _judge(case, tensors, precision):
     return Report(case.id, precision, tuple(checked),
                   tuple(name for name in names if name not in tensors),
                   tuple(name for name in names if name in tensors and name not in touched),
-                  difference,
-                  alike=lambda: looks_like(case, step, mine(step[:2]), missing),
+                  tuple(name for name in tensors if name not in names), difference,
+                  alike=lambda: looks_like(case, step, mine(step[:2]), missing, checked),
                   precisions=lambda: [name for name in UNIT if UNIT[name] > u
                                       and _judge(case, tensors, name)])
 
@@ -270,10 +296,11 @@ def _difference(step, tier, actual, desired, allowed, missing):
         float(allowed[index]), int((~fine).sum()), fine.size, missing)
 
 
-def looks_like(case, step, actual, missing):
+def looks_like(case, step, actual, missing, checked=()):
     """Names of the mutants that explain 99% of the difference from what is expected, at most 3.
 
-    Mutants of this step; if inputs of it are missing, of every step (circuits apart).
+    Mutants of this step; if inputs of it are missing, of every step (circuits apart) that get
+    right what was checked before.
     """
     seen = np.tri(*actual.shape[-2:], dtype=bool) if step.name == "scores" else True
     found = []
@@ -285,10 +312,23 @@ def looks_like(case, step, actual, missing):
                              abs(actual - other))
         return np.nan_to_num(np.where(seen, apart, 0), nan=np.inf).max()
 
+    def right_before(theirs):
+        for label in checked:
+            name, _, layer = label.partition("[")
+            number = int(layer[:-1]) if layer else None
+            ours = case.reference.expected[name, number]
+            other = np.asarray(theirs[name], np.float64)
+            other = other if number is None else other[number]
+            if not np.allclose(other, ours, 1e-9, 1e-9 * np.abs(ours).max(initial=0)):
+                return False
+        return True
+
     others = missing and step.name not in CIRCUITS
     for name, mutant in mutants.MUTANTS.items():
         if mutant.step == step.name or others and mutant.step not in ("call", *CIRCUITS):
             theirs = mutants.candidate(name)(case.weights.astype("float64"), case.tokens)
+            if others and not right_before(theirs):
+                continue
             theirs = np.asarray(theirs[step.name], np.float64)
             theirs = theirs if step.layer is None else theirs[step.layer]
             expected = distance(case.reference.expected[step[:2]])

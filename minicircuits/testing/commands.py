@@ -16,7 +16,7 @@ from minicircuits.testing import checking, exchange
 from minicircuits.testing import vectors as vectors_
 from minicircuits.testing.checking import Report, kills, wrapped
 from minicircuits.testing.mutants import MUTANTS
-from minicircuits.testing.steps import AXES
+from minicircuits.testing.steps import AXES, FORWARD, WEIGHT_LETTERS
 
 
 def vectors(options):
@@ -87,8 +87,10 @@ def check(options):
     if (options.folder is None) == (options.program is None):
         raise InputError("check needs a FOLDER of answers or --program COMMAND; got "
                          f"{'neither' if options.folder is None else 'both'}")
+    if options.drawn > 10_000:
+        raise InputError(f"--drawn must be at most 10000; got {options.drawn}")
     ids = [f"drawn-{n + 1}" for n in range(options.drawn)]
-    if options.program:
+    if options.program is not None:
         try:
             words = shlex.split(options.program)
         except ValueError as error:
@@ -106,11 +108,12 @@ def check(options):
     answered = {report.id for report in reports}
     unanswered = [] if options.case else [id for id in vectors_.core() if id not in answered]
     if options.json:
-        put_json(options.json, {"passed": all(reports), "cases": [r.as_json() for r in reports],
+        put_json(options.json, {"passed": all(reports) and not unanswered,
+                                "cases": [report.as_json() for report in reports],
                                 "unanswered": unanswered})
     elif unanswered:
         print("\n".join(wrapped("no answer to: ", unanswered)))
-    return int(not all(reports))
+    return int(not all(reports) or bool(unanswered))
 
 
 def folder_reports(options, ids):
@@ -126,9 +129,10 @@ def folder_reports(options, ids):
             raise InputError(f"{folder!r} must hold a folder of .npy files for each vector, named "
                              "by its id; got none")
     for id in ids:
-        vector = vectors_.find(id)
-        answer = exchange.read_answer(folder if direct else os.path.join(folder, id), vector,
-                                      options.convention)
+        vector, answers = vectors_.find(id), folder if direct else os.path.join(folder, id)
+        if "manifest.json" in names_in(answers):
+            raise InputError(f"{answers!r} holds the expected numbers, not an answer")
+        answer = exchange.read_answer(answers, vector, options.convention)
         if not answer:
             raise InputError(f"{folder!r} must hold .npy files for {id}; got none")
         yield checking.check(vector, answer, options.precision)
@@ -163,10 +167,13 @@ def run(words, vector, options):
             said = "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else ""
             return Report(vector.id, options.precision,
                           note=f"the program ended with status {status}{said and ': '}{said}")
-        answer = exchange.read_answer(out, vector, options.convention)
-        if not answer:
-            return Report(vector.id, options.precision, note="the program wrote no .npy file")
-        return checking.check(vector, answer, options.precision)
+        try:
+            answer = exchange.read_answer(out, vector, options.convention)
+            if not answer:
+                raise InputError("the program wrote no .npy file")
+            return checking.check(vector, answer, options.precision)
+        except InputError as error:              # the other cases are still to be run
+            return Report(vector.id, options.precision, note=str(error).replace(out, "{out}"))
 
 
 def stop(process):
@@ -194,6 +201,12 @@ def print_reports(reports, quiet):
                  and any(name in report.not_supplied for report in found)]
         if never and all(found):
             print("\n".join(wrapped("not supplied, so not checked: ", checking.short(never))))
+        if all(found) and not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
+            print("no gradient was checked")
+        for name in AXES:
+            here = sum(name in report.not_supplied for report in found)
+            if name in supplied and here and all(found):
+                print(f"{name} not supplied in {count(here)} of {len(found)}")
     return found
 
 
@@ -235,7 +248,7 @@ def dtype(precision):
 
 def names_in(folder):
     try:
-        return sorted(os.listdir(folder))
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
         raise FileError(f"cannot read the folder {str(folder)!r}: {error.strerror.lower()}"
                         ) from None

@@ -216,3 +216,41 @@ def test_an_argument_written_to_is_named_and_a_changing_answer_is_too():
         calls.append(1)
         return {"logits": model(weights, tokens)["logits"] * len(calls)}
     assert "wrong when called again" in check(ORDINARY, changes).note
+
+
+def test_nothing_supplied_is_not_right():
+    with pytest.raises(AssertionError, match="nothing was checked"):
+        assert_matches(lambda weights, tokens: {}, drawn=0)
+    with pytest.raises(InputError, match="must return a dict|must be a dict"):
+        assert_matches(lambda weights, tokens: None, drawn=0)
+
+
+def test_what_a_case_has_none_of_is_named():
+    """A context of one token has no loss."""
+    report = check(find("one-token"), lambda weights, tokens: {"loss": np.nan})
+    assert report.meaningless == ("loss",) and "this case has none: loss" in str(report)
+    assert report.looks_like == ()
+
+
+@pytest.mark.parametrize("key, other", [
+    (lambda weights, tokens: tokens.tobytes(), "weights"),
+    (lambda weights, tokens: weights.W_Q.tobytes(), "tokens")])
+def test_answers_kept_from_another_call_are_seen(key, other):
+    kept = {}
+
+    def candidate(weights, tokens):
+        if key(weights, tokens) not in kept:
+            kept[key(weights, tokens)] = {"logits": mc.forward(weights, tokens).logits}
+        return kept[key(weights, tokens)]
+
+    report = check(find("ordinary-standard"), candidate)
+    assert not report and f"with other {other}" in report.note
+
+
+def test_sizes_that_the_core_set_has_not():
+    def candidate(weights, tokens):
+        return {"logits": mc.forward(weights, tokens).logits * (1.5 if weights.n_layers > 2 else 1)}
+
+    assert_matches(candidate, drawn=0)
+    with pytest.raises(AssertionError, match="drawn-"):
+        assert_matches(candidate)

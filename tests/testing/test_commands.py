@@ -123,8 +123,12 @@ def test_answers_in_a_folder(tmp_path, capsys):
     assert run(capsys, "vectors", "export", tmp_path / "cases", "exact", "circuits",
                "--drawn", 1) == (0, [f"3 cases in {tmp_path / 'cases'}"], [])
     assert run(capsys, "vectors", "verify", tmp_path / "cases")[0] == 0
+    refused = run(capsys, "check", tmp_path / "cases", "--case", "exact")
+    assert refused[0] == 2 and "holds the expected numbers, not an answer" in refused[2][0]
+    for case in (tmp_path / "cases").iterdir():
+        (case / "manifest.json").rename(case / ".manifest.json")     # now they are answers
     status, lines, _ = run(capsys, "check", tmp_path / "cases")
-    assert status == 0 and "3 cases, 0 wrong" in lines
+    assert status == 1 and "3 cases, 0 wrong" in lines               # of all: see the next line
     assert any(line.startswith("no answer to: no-layers, one-token") for line in lines)
     found = candidate("dk_untransposed")(core()["exact"].weights, core()["exact"].tokens)
     np.save(tmp_path / "cases" / "exact" / "dk.npy", found["dk"])
@@ -135,7 +139,6 @@ def test_answers_in_a_folder(tmp_path, capsys):
     assert difference["step"] == "dk" and "dk_untransposed" in difference["looks_like"]
     assert run(capsys, "check", tmp_path / "cases" / "circuits", "--case", "circuits")[0] == 0
     (tmp_path / "cases" / "exact" / "q.npy").write_bytes(b"damaged")
-    assert run(capsys, "vectors", "verify", tmp_path / "cases")[0] == 1
     status, lines, errors = run(capsys, "check", tmp_path / "cases")
     assert status == 2 and len(errors) == 1 and "must be an array of numbers" in errors[0]
 
@@ -144,7 +147,8 @@ def test_the_other_convention(tmp_path, capsys):
     export = ("vectors", "export", tmp_path / "theirs", "ordinary-standard")
     assert run(capsys, *export, "--convention", "transformer_lens")[0] == 0
     assert (tmp_path / "theirs" / "ordinary-standard" / "blocks.0.attn.hook_q.npy").exists()
-    check = ("check", tmp_path / "theirs")
+    (tmp_path / "theirs" / "ordinary-standard" / "manifest.json").unlink()
+    check = ("check", tmp_path / "theirs", "--case", "ordinary-standard")
     assert run(capsys, *check, "--convention", "transformer_lens")[0] == 0
     status, _, errors = run(capsys, *check)
     assert status == 2 and "must hold tensors named residual" in errors[0]
@@ -157,6 +161,8 @@ def test_the_other_convention(tmp_path, capsys):
     (["check", "--program", "./mine {case}"], "--program needs {out} where its folder goes"),
     (["check", "--program", "/nowhere {case} {out}"], "cannot run '/nowhere'"),
     (["check", "--program", "'a {case} {out}"], "cannot split"),
+    (["check", "--program", ""], "--program needs {case}"),
+    (["check", "x", "--drawn", "10001"], "--drawn must be at most 10000"),
     (["check", "x", "--precision", "half"], "invalid choice"),
     (["check", "--program", "x {case} {out}", "--case", "none"], "a vector must be one of exact"),
     (["vectors", "show", "exact", "nothing"], "a tensor of exact must be one of W_E"),
