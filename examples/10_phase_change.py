@@ -23,10 +23,10 @@ from minicircuits.cli import THREADS
 for name in THREADS:
     os.environ.setdefault(name, "1")           # before NumPy loads: slices share out the cores
 
-import numpy as np                                                             # noqa: E402
+import numpy as np
 
-from minicircuits import files, runs                                           # noqa: E402
-from minicircuits.report.terminal import chart, heading, table                # noqa: E402
+from minicircuits import files, runs
+from minicircuits.report.terminal import chart, heading, table
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="train on it")

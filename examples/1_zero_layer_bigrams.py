@@ -9,6 +9,9 @@ Paper: "Zero-Layer Transformers".
 """
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
 
 import numpy as np
 from scipy.special import log_softmax, softmax

@@ -10,6 +10,9 @@ Paper: "One-Layer Attention-Only Transformers".
 """
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
 
 import numpy as np
 

@@ -4,7 +4,6 @@
 time, because its keys read what a previous-token head of the first layer wrote (K-composition).
 
     python examples/4_two_layer_induction.py [--text FILE_OR_FOLDER ...]
-
 On the packaged model; or, given a text, on two layers trained on it first (about 45 s).
 Paper: "Two-Layer Attention-Only Transformers", "Induction Heads", "How Induction Heads Work".
 """
@@ -46,8 +45,8 @@ best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows
 name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
 
 print(heading("Who reads whom"))
-print(f"  Composition scores. {name} is the induction head, {previous_name} looks one back:")
-print("  look for the two of them in the row K, far above random.\n")
+print(f"  {name} is the induction head, {previous_name} looks one back: they are among the strongest "
+      "pairs of\n  row K, 1.5 × random.\n")
 print(*terminal.composition(figures.composition(weights)), sep="\n")
 
 print(heading(f"Where head {name} finds what it says, in held-out text"))
@@ -97,7 +96,8 @@ print(*table(shares[:5], [("term", lambda found: found.term.label),
 print(heading("K-composition removed, and restored"))
 print("""  By algebra: leave parts out of the scores of this one head, apply softmax*,
   and keep all else frozen. Look at the loss on the second block: without heads
-  on the key side there is no induction, and with them alone there is all of it.
+  on the key side there is no induction, with them alone rather more of it. But
+  queries carry heads here too: without those, almost nothing is left.
 """)
 versions = {"all four parts": sum(parts), "no heads on the key side": parts.neither + parts.Q,
             "heads on the key side only": parts.K + parts.both,
@@ -140,8 +140,8 @@ for kind, part in parts._asdict().items():
     terms = [found.term.scores for found in shares if found.term.kind == kind]
     assert mc.relative_error(sum(terms), part) < 1e-9
 assert mc.relative_error(mc.rebuild(weights, contexts).pattern, acts.pattern) < 1e-12
-assert abs(results["all four parts"][1]
-           - loss_of(frozen.logits[:, block + 1:], tokens[:, block + 1:])) < 1e-9
+second = frozen.logits[:, block + 1:], tokens[:, block + 1:]
+assert abs(results["all four parts"][1] - loss_of(*second)) < 1e-9
 if not options.text:                             # what this model is known to have learned
     assert split["carrier"] in ("K", "both")
     assert results["no heads on the key side"][0] < 0.1 < 0.3 < results["all four parts"][0]

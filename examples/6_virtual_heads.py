@@ -79,7 +79,7 @@ print(f"  and {len(virtual) - 8} more, together {sum(v.importance for v in virtu
 
 print(heading("Virtual heads are not the induction heads"))
 print("""  Once without any virtual head, once without heads on the key side of the
-  scores (so without K-composition). Look at the attention: virtual heads are
+  scores (no heads on the key side). Look at the attention: virtual heads are
   added after it is settled, so without them induction heads still look where
   they looked.
 """)
@@ -95,8 +95,8 @@ def versions(tokens):
     by_order = mc.logits_by_order(weights, tokens, pattern)
     return {"whole model": (by_order.sum(0), pattern),
             "without virtual heads": (by_order[:2].sum(0), pattern),
-            "without K-composition": (mc.logits_by_order(weights, tokens, without_K).sum(0),
-                                      without_K)}
+            "no heads on key side": (
+                mc.logits_by_order(weights, tokens, without_K).sum(0), without_K)}
 
 
 on_text, on_blocks = versions(contexts), versions(blocks)

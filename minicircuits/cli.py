@@ -15,21 +15,22 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
            "VECLIB_MAXIMUM_THREADS")
 WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's standard library."
 WITHOUT_MODEL = WITHOUT_TEXT + (
-    "\nWithout MODEL it is a two-layer model that comes with this package; and without both,\n"
-    "the text is a short one that comes along too.")
+    "\nWithout MODEL, the model is one of two layers that comes with this package;\n"
+    "without both, the text is a short one that comes along too.")
 
 
 def parser():
     top = argparse.ArgumentParser(
         prog="minicircuits", description="A Mathematical Framework for Transformer Circuits, "
-        "as NumPy: train small attention-only transformers and take them apart exactly.",
+        "as NumPy:\ntrain small attention-only transformers and take them apart exactly.",
         epilog="example:\n  minicircuits tour", formatter_class=argparse.RawTextHelpFormatter)
     top.add_argument("--version", action="version", version=f"minicircuits {mc.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, help, example, module, epilog=""):
         """A command whose work is the function `name` of `minicircuits.module`."""
-        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".",
+        ends = "" if help.endswith("?") else "."
+        sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ends,
                                   epilog=f"example:\n  {example}{epilog}",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         sub.set_defaults(module=module)

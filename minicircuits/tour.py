@@ -203,7 +203,7 @@ def zero_layers(weights, text, show, seed):
     best = fit_zero_layer(text.counts, weights.d_model, np.random.default_rng(seed))
     show_section("Its bigram table W_U W_E, and the text's", terminal.next_tokens(rows, show))
     print(f"\n  on the training text {reached:.3f} nats; the same model fitted to the bigram "
-          f"counts\n  by L-BFGS {best:.3f}: the trainer came within {reached - best:.3f}")
+          f"counts\n  by L-BFGS {best:.3f}: the trainer is {reached - best:.3f} above it")
     return {"next_tokens": rows, "training_loss": reached, "fitted_loss": best}
 
 

@@ -4,6 +4,8 @@ At 50,000 tokens a token-to-token circuit has 2.5 billion entries. Nothing here 
 than a tile for each core and the answer. A tile stays in a core's cache until it is read, so
 that finding its maxima costs little beside the product.
 W is A B, with A (m, r) and B (r, n), as in `low_rank`.
+
+Paper: "Interpretation of Skip-Trigrams", whose tables these make possible.
 """
 
 from typing import NamedTuple

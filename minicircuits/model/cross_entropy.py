@@ -1,4 +1,7 @@
-"""How surprised the model is: mean next-token cross-entropy, in nats per predicted token."""
+"""How surprised the model is: mean next-token cross-entropy, in nats per predicted token.
+
+Paper: "Term Importance Analysis", whose losses these are.
+"""
 
 import numpy as np
 
