@@ -45,8 +45,8 @@ best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows
 name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
 
 print(heading("Who reads whom"))
-print(f"  {name} is the induction head, {previous_name} looks one back: they are among the strongest "
-      "pairs of\n  row K, 1.5 × random.\n")
+print(f"  {name} is the induction head, {previous_name} looks one back: the two are among the")
+print("  strongest pairs of row K, 1.5 × random.\n")
 print(*terminal.composition(figures.composition(weights)), sep="\n")
 
 print(heading(f"Where head {name} finds what it says, in held-out text"))
