@@ -79,7 +79,7 @@ def prepare_sample(model):
                 "this model": model.metadata["log"][-1]["validation"]}
     return Text(tokenizer, stream, corpus.spread(stream, 16, n_ctx, tokenizer.start),
                 count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab),
-                {f"{name} (its own text)": loss for name, loss in recorded.items()},
+                {f"{name} (training text)": loss for name, loss in recorded.items()},
                 corpus.digest([data]), len(data))
 
 

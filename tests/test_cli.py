@@ -77,7 +77,7 @@ def test_heads_without_a_model_shows_the_one_that_comes_along(tmp_path, capsys):
     model = mc.load_pretrained()
     layer, head = found["induction_head"]
     assert f"  {layer}.{head}  " in "\n".join(lines)
-    recorded = {f"{name} (its own text)": loss
+    recorded = {f"{name} (training text)": loss
                 for name, loss in model.metadata["baselines"].items()}
     assert recorded.items() < found["losses"].items() and len(found["losses"]) == 4
     assert [row["induction"] for row in found["heads"]
@@ -87,7 +87,7 @@ def test_heads_without_a_model_shows_the_one_that_comes_along(tmp_path, capsys):
 
 def test_heads_of_the_pretrained_model_on_a_text_of_your_own(capsys):
     assert main(["heads", "--text", str(PACKAGE)]) == 0
-    assert "(its own text)" not in capsys.readouterr().out
+    assert "(training text)" not in capsys.readouterr().out
 
 
 def test_a_sum_that_is_not_exact_ends_in_status_1(toured, capsys, monkeypatch):
