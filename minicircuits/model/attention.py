@@ -21,11 +21,12 @@ class Heads(NamedTuple):
     z: np.ndarray          # (b, h, i, e)
 
 
-def attention(x, p, W_Q, W_K, W_V, W_O):
+def attention(x, p, W_Q, W_K, W_V, W_O, in_place=False):
     """What a layer adds to the residual stream, and every step on the way.
 
     x : (b, i, d) residual stream; p : (i, d) positions that only W_Q and W_K read, or 0.
-    W_Q, W_K, W_V : (h, e, d); W_O : (h, d, e), the layer's own. Returns (b, i, d), Heads.
+    W_Q, W_K, W_V : (h, e, d); W_O : (h, d, e), the layer's own. in_place : the pattern is
+    written over the scores, which are None in what is returned. Returns (b, i, d), Heads.
     """
     rescale = 1 / sqrt(W_Q.shape[-2])
     y = x + p
@@ -33,16 +34,17 @@ def attention(x, p, W_Q, W_K, W_V, W_O):
     k = into_heads(y, W_K)                           # 2  k = W_K y
     v = into_heads(x, W_V)                           # 3  v = W_V x
     scores = (q * rescale) @ k.mT                    # 4  scores_ij = q_i·k_j / √d_head
-    pattern = causal_softmax(scores)                 # 5  A = softmax*(scores)
+    pattern = causal_softmax(scores, in_place)       # 5  A = softmax*(scores)
     z = causal_product(pattern, v)                   # 6  z_i = Σ_j A_ij v_j
     out = out_of_heads(z, W_O.mT)                    # 7  out = Σ_h W_O z
-    return out, Heads(q, k, v, scores, pattern, z)
+    return out, Heads(q, k, v, None if in_place else scores, pattern, z)
 
 
-def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads):
+def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads, in_place=False):
     """From dout (b, i, d): dx, dp, the gradients of the four weights, and `Heads` of gradients.
 
-    dp is (b, i, d): not yet summed over the contexts, which share p.
+    dp is (b, i, d): not yet summed over the contexts, which share p. in_place : dscores are
+    written over dpattern, which is None in what is returned.
     """
     rescale = 1 / sqrt(W_Q.shape[-2])
     q, k, v, _, pattern, z = heads
@@ -54,7 +56,7 @@ def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads):
     dpattern = dz @ v.mT
     dv = causal_product_transposed(pattern, dz)
     # 5  A = softmax*(scores)
-    dscores = causal_softmax_backward(dpattern, pattern, z, dz)
+    dscores = causal_softmax_backward(dpattern, pattern, z, dz, in_place)
     # 4  scores_ij = q_i·k_j / √d_head
     dq = causal_product(dscores, k * rescale)
     dk = causal_product_transposed(dscores, q * rescale)
@@ -62,7 +64,8 @@ def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads):
     dW_V, dW_K, dW_Q = outer(dv, x), outer(dk, y), outer(dq, y)
     dy = out_of_heads(dq, W_Q) + out_of_heads(dk, W_K)
     dx = out_of_heads(dv, W_V) + dy
-    return dx, dy, (dW_Q, dW_K, dW_V, dW_O), Heads(dq, dk, dv, dscores, dpattern, dz)
+    return dx, dy, (dW_Q, dW_K, dW_V, dW_O), Heads(
+        dq, dk, dv, dscores, None if in_place else dpattern, dz)
 
 
 def into_heads(x, W):
@@ -105,10 +108,11 @@ def causal_product_transposed(A, z, band=64):
     return v
 
 
-def causal_softmax(scores):
+def causal_softmax(scores, in_place=False):
     """softmax*: A_ij = exp(scores_ij) / Σ_{j'≤i} exp(scores_ij') for j ≤ i, else exactly 0.
 
-    Each row is shifted by its largest *allowed* score, so no finite score overflows.
+    Where scores are large, each row is first shifted by its largest *allowed* score, so that
+    none overflows; A does not change by that. in_place : A is written over the scores.
 
     A destination never reads what comes after it: in "Potter can fly", *can* may read
     *Potter*, never the reverse.
@@ -118,20 +122,24 @@ def causal_softmax(scores):
            [0.5, 0.5]])
     """
     n = scores.shape[-1]
-    A = scores + np.where(np.tri(n, dtype=bool), 0, -np.inf).astype(scores.dtype)
-    A -= A.real.max(-1, keepdims=True)
+    large = max(scores.real.max(), -scores.real.min()) > 60         # e^±60 suits every dtype
+    mask = np.where(np.tri(n, dtype=bool), 0, -np.inf).astype(scores.dtype)
+    A = np.add(scores, mask, out=scores if in_place else None)
+    if large:
+        A -= A.real.max(-1, keepdims=True)
     np.exp(A, out=A)
     A /= A @ np.ones((n, 1), A.dtype)
     return A
 
 
-def causal_softmax_backward(dA, A, z, dz):
+def causal_softmax_backward(dA, A, z, dz, in_place=False):
     """dscores_ij = A_ij (dA_ij − Σ_j' A_ij' dA_ij'), where the sum is simply z_i·dz_i.
 
     Holds where z = A v: dA_ij = dz_i·v_j, hence Σ_j A_ij dA_ij = dz_i·Σ_j A_ij v_j. 0 where
-    the mask is.
+    the mask is. in_place : dscores is written over dA.
     """
-    dscores = dA - np.einsum("...e,...e", z, dz)[..., None]
+    dscores = np.subtract(dA, np.einsum("...e,...e", z, dz)[..., None],
+                          out=dA if in_place else None)
     dscores *= A
     dscores[..., 0, 0] = 0      # one source, nothing to choose: exactly, not up to rounding
     return dscores

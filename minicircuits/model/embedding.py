@@ -5,7 +5,7 @@ deeper than a choice of columns; what each mode does with W_pos is in `transform
 """
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 
 
 def embed(W_E, tokens):
@@ -16,12 +16,12 @@ def embed(W_E, tokens):
 def embed_backward(dx, tokens, d_vocab):
     """dW_E = Σ_{b,i} dx tᵀ: column u sums dx over the places of token u. (d, u)
 
-    t is the one-hot (b·i, u) of the tokens, as a sparse matrix: a token that occurs twice
+    t is the one-hot (u, b·i) of the tokens, as a sparse matrix: a token that occurs twice
     is added twice.
     """
     n = tokens.size
-    t = csr_array((np.ones(n, dx.dtype), tokens.ravel(), np.arange(n + 1)), shape=(n, d_vocab))
-    return (t.T @ dx.reshape(n, -1)).T
+    t = csc_array((np.ones(n, dx.dtype), tokens.ravel(), np.arange(n + 1)), shape=(d_vocab, n))
+    return (t @ dx.reshape(n, -1)).T
 
 
 def positions(W_pos, n):

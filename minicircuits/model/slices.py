@@ -1,10 +1,12 @@
 """Loss and gradients a batch slice at a time, the slices side by side on the cores.
 
 The loss is a mean over contexts, so it and its gradients are sums of the slices' shares. A
-slice is small enough for its scores to stay in a core's cache.
+slice is small enough for its arrays to stay in the cache, and large enough for its products to
+outweigh the calls.
 """
 
 from functools import partial
+from math import ceil, log2
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backwa
 from minicircuits.model.transformer import backward_lists, forward_lists
 from minicircuits.notation import InputError, Weights, check_tokens
 
-SLICE_BYTES = 2 << 20                 # of the logits, or one layer's scores
+SLICE_BYTES = 4 << 20                 # of the logits, or one layer's scores
 
 
 def loss_and_gradients(weights, tokens, slices=None):
@@ -29,7 +31,7 @@ def loss_and_gradients(weights, tokens, slices=None):
         raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
     if slices is None:
         largest = b * i * max(weights.n_heads * i, weights.d_vocab) * weights.dtype.itemsize
-        slices = max(2, -(-largest // SLICE_BYTES))
+        slices = 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))     # cores share 2ⁿ evenly
     parts = np.array_split(tokens, min(slices, b))
     share = partial(share_of_loss, weights, b)
     loss, gradients = added(each(share, parts) if len(parts) > 1 else map(share, parts))
@@ -39,10 +41,10 @@ def loss_and_gradients(weights, tokens, slices=None):
 def share_of_loss(weights, b, tokens):
     """What some of the `b` contexts of a batch add to its loss, and to a dict of gradients."""
     share = len(tokens) / b
-    acts = forward_lists(weights, tokens)
-    loss, probabilities = cross_entropy(acts.logits, tokens, out=acts.logits)
-    dlogits = cross_entropy_backward(probabilities, tokens, share, out=probabilities)
-    return loss * share, backward_lists(weights, tokens, acts, dlogits)[0]
+    acts = forward_lists(weights, tokens, in_place=True)
+    loss, probabilities = cross_entropy(acts.logits, tokens, in_place=True)
+    dlogits = cross_entropy_backward(probabilities, tokens, share, in_place=True)
+    return loss * share, backward_lists(weights, tokens, acts, dlogits, in_place=True)[0]
 
 
 def added(results):

@@ -83,13 +83,14 @@ def backward(weights, tokens, acts, dlogits):
 def loss(weights, tokens):
     """Mean next-token cross-entropy over the first T−1 positions: a scalar, in nats."""
     tokens = check_tokens(weights, tokens)
-    return cross_entropy(forward_lists(weights, tokens).logits, tokens)[0]
+    return cross_entropy(forward_lists(weights, tokens, in_place=True).logits, tokens)[0]
 
 
-def forward_lists(weights, tokens):
+def forward_lists(weights, tokens, in_place=False):
     """The forward pass itself. Layered fields of its `Activations` are lists, by layer.
 
-    So that `loss` and `slices`, which need no stacked arrays, copy none.
+    So that `loss` and `slices`, which need no stacked arrays, copy none. in_place : as in
+    `attention`, for those who need no scores.
     """
     x = embed(weights.W_E, tokens)                                          # 1
     p = 0 if weights.W_pos is None else positions(weights.W_pos, tokens.shape[1])
@@ -97,7 +98,7 @@ def forward_lists(weights, tokens):
         x, p = x + p, 0                                                     # 2
     residual, heads = [x], []
     for W in layers(weights):
-        out, steps = attention(x, p, *W)                                    # 3
+        out, steps = attention(x, p, *W, in_place)                          # 3
         x = x + out
         residual.append(x)
         heads.append(steps)
@@ -105,9 +106,9 @@ def forward_lists(weights, tokens):
                        **by_step(heads))
 
 
-def backward_lists(weights, tokens, acts, dlogits):
+def backward_lists(weights, tokens, acts, dlogits, in_place=False):
     """The same steps in reverse, from dlogits to a dict of every weight's gradient, and to
-    `Activations` of gradients whose layered fields are lists.
+    `Activations` of gradients whose layered fields are lists. in_place : as in `attention`.
     """
     shortformer = weights.positions == "shortformer"
     p = positions(weights.W_pos, tokens.shape[1]) if shortformer else 0
@@ -117,7 +118,7 @@ def backward_lists(weights, tokens, acts, dlogits):
     for layer, W in reversed(list(enumerate(layers(weights)))):
         heads = Heads(*(getattr(acts, step)[layer] for step in Heads._fields))
         dx_read, dp_read, dW, dsteps = attention_backward(                  # 3
-            dx, acts.residual[layer], p, *W, heads)
+            dx, acts.residual[layer], p, *W, heads, in_place)
         dx, dp = dx + dx_read, dp + dp_read     # x goes on, and is read by the heads
         dresidual.insert(0, dx)
         dheads.insert(0, dsteps)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from minicircuits.model.attention import causal_softmax
 from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.notation import POSITIONS, InputError
 from minicircuits.testing import plain
@@ -115,6 +116,24 @@ def test_scores_far_beyond_the_range_of_exp():
     acts = forward(weights, tokens)
     assert np.abs(acts.scores).max() > 1e5
     assert_all_close(acts, plain.forward(weights, tokens), 1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shift", [0, 55, 65, 100, 1e4, -55, -65, -100, -1e4])
+def test_a_shift_of_a_row_leaves_its_pattern(shift, dtype):
+    """Also of one row alone, and where exp of the row as it is would be 0 or infinite."""
+    scores = np.random.default_rng(0).standard_normal((2, 5, 5)).astype(dtype)
+    shifted = scores.copy()
+    shifted[1, 3] += dtype(shift)
+    error = np.abs(causal_softmax(shifted) - causal_softmax(scores)).max()
+    assert error <= 4 * np.finfo(dtype).eps * (1 + abs(shift))
+
+
+def test_a_pattern_in_the_place_of_its_scores():
+    scores = np.random.default_rng(0).standard_normal((2, 5, 5))
+    pattern = causal_softmax(scores)
+    assert causal_softmax(scores, in_place=True) is scores
+    assert (scores == pattern).all()
 
 
 def test_a_target_whose_probability_underflows():
