@@ -5,7 +5,9 @@
 Two layers, float32, three sizes. Each side runs in a process of its own, the processes in
 turn, and the table has the medians over rounds, with the least and the largest, as ratios to
 minicircuits. `floor` is the time the products alone would take at the rate at which this
-machine multiplies large matrices, on all cores; `of rate` is floor / median.
+machine multiplies large matrices, on all cores; `of rate` is floor / median. `bare calls` are
+the products and exponentials of a step in NumPy, on all cores, with nothing between them: what
+lies below that is out of reach of any code that makes these calls.
 """
 
 import argparse
@@ -20,7 +22,8 @@ SIZES = {"small": dict(n_heads=4, d_head=16, d_model=64, d_vocab=256, n_ctx=64, 
          "middle": dict(n_heads=4, d_head=32, d_model=128, d_vocab=1024, n_ctx=128, batch=16),
          "large": dict(n_heads=8, d_head=32, d_model=256, d_vocab=2048, n_ctx=256, batch=8)}
 LAYERS = 2
-SIDES = {"minicircuits": "numpy", "torch plain": "torch", "torch fused": "torch", "jax": "jax"}
+SIDES = {"minicircuits": "numpy", "bare calls": "numpy", "torch plain": "torch",
+         "torch fused": "torch", "jax": "jax"}
 
 
 def arithmetic(n_heads, d_head, d_model, d_vocab, n_ctx, batch):
@@ -45,6 +48,46 @@ def minicircuits_step(size):
     mc = import_module("minicircuits")
     weights, batches = case(size)
     return lambda n: float(mc.loss_and_gradients(weights, batches[n % 8])[0])
+
+
+def bare_step(size):
+    """The shapes and layouts of a step's large calls, on numbers that mean nothing."""
+    np, attention = import_module("numpy"), import_module("minicircuits.model.attention")
+    each = import_module("minicircuits.cores").each
+    slices = 4
+    b, n, h, e, d, v = (size["batch"] // slices, *(size[name] for name in (
+        "n_ctx", "n_heads", "d_head", "d_model", "d_vocab")))
+
+    def numbers(*shape):
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+    def one_slice():
+        x, z, logits = numbers(b * n, d), numbers(b * n, h * e), numbers(b * n, v)
+        W, W_U = numbers(h * e, d), numbers(v, d)
+        q, A = numbers(b, n, h, e).swapaxes(1, 2), numbers(b, h, n, n)
+        dx, dW, dW_U = np.empty_like(x), np.empty_like(W), np.empty_like(W_U)
+        over_z, over_A, over_logits = np.empty_like(z), np.empty_like(A), np.empty_like(logits)
+
+        def calls():
+            for _ in range(LAYERS):
+                for _ in range(4):                               # W_Q, W_K, W_V, W_O
+                    np.matmul(x, W.T, out=over_z)
+                    np.matmul(z, W, out=dx)
+                    np.matmul(z.T, x, out=dW)
+                for _ in range(2):                               # scores, dpattern
+                    np.matmul(q, q.mT, out=over_A)
+                for _ in range(2):                               # z and dq, dv and dk
+                    attention.causal_product(A, q)
+                    attention.causal_product_transposed(A, q)
+                np.exp(A, out=over_A)
+            np.matmul(x, W_U.T, out=over_logits)
+            np.exp(logits, out=over_logits)
+            np.matmul(logits, W_U, out=dx)
+            np.matmul(logits.T, x, out=dW_U)
+        return calls
+
+    parts = [one_slice() for _ in range(slices)]
+    return lambda number: list(each(lambda calls: calls(), parts))
 
 
 def torch_step(size, fused):
@@ -104,7 +147,8 @@ def jax_step(size):
     return lambda number: float(jax.block_until_ready(step(W, batches[number % 8]))[0])
 
 
-STEPS = {"minicircuits": minicircuits_step, "torch plain": partial(torch_step, fused=False),
+STEPS = {"minicircuits": minicircuits_step, "bare calls": bare_step,
+         "torch plain": partial(torch_step, fused=False),
          "torch fused": partial(torch_step, fused=True), "jax": jax_step}
 
 
@@ -122,7 +166,7 @@ def main():
     print(f"products of large matrices: {rate / 1e9:.0f} GFLOP/s")
     for name, size in SIZES.items():
         times = in_turn({side: partial(in_own_process, __file__, "--side", side, "--size", name,
-                                       held=side == "minicircuits") for side in sides},
+                                       held=SIDES[side] == "numpy") for side in sides},
                         options.rounds)
         ours, floor = statistics.median(times["minicircuits"]), arithmetic(**size) / rate
         print(f"\n{name}: {', '.join(f'{key} {value}' for key, value in size.items())}\n"
