@@ -91,8 +91,8 @@ class Report:
         lines = [self.line]
         if d := self.difference:
             place = ", ".join(f"{axis}={n}" for axis, n in zip(d.axes.split(), d.index))
-            lines += [f"  the first that is wrong, in {d.wrong} of {d.of} numbers; worst at "
-                      f"[{place}]",
+            lines += [f"  the first that is wrong, in {d.wrong} of {d.of} numbers",
+                      f"    worst at  [{place}]",
                       f"    yours     {d.yours:.10g}", f"    expected  {d.expected:.10g}",
                       f"    error     {d.error:.2g}, allowed {d.allowed:.2g} ({d.tier})"]
             for name in self.looks_like:

@@ -79,6 +79,11 @@ MUTANTS = {name: Mutant(*rest) for name, *rest in [
     ("softmax_epsilon", "pattern", "softmax", "/ total(shares.values())",
      "/ (total(shares.values()) + 1e-6)",
      "something is added to the denominator"),
+    ("softmax_of_one_tile", "pattern", "softmax", SOFTMAX, "sources = range(i - i % 32, i + 1)",
+     "a destination sees the sources of its own tile of 32 alone"),
+    ("softmax_tiles_not_rescaled", "pattern", "softmax", "scores[b, h, i, j] - largest)",
+     "scores[b, h, i, j] - max(\n            scores[b, h, i, n].real for n in sources "
+     "if n // 32 == j // 32))", "each tile of 32 sources is shifted by its own largest score"),
     # What heads write.
     ("heads_merged_untransposed", "residual", "forward", 'write(W["W_O"][layer], x, z)',
      'write(W["W_O"][layer], x, z.reshape(B, T, H, E).transpose(0, 2, 1, 3))',

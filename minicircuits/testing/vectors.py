@@ -2,7 +2,8 @@
 
 Inputs are recipes: raw 64-bit draws, cut to integers of 7 bits and scaled by powers of two, so
 they are the same numbers on every machine and in every precision down to bfloat16. What is
-expected was computed by the plain loops, is stored in `core.npz`, and is authoritative.
+expected was computed by the plain loops, is stored in `core.npz`, and is authoritative; only
+what a long context needs, and the larger set, is computed by `steps` when it is asked for.
 Ids are never reused: a vector that changes gets a new one.
 
 `exchange` writes and reads them as folders.
@@ -22,6 +23,7 @@ from minicircuits.testing import plain, plain_circuits
 from minicircuits.testing.steps import CIRCUITS, WEIGHT_LETTERS, Reference
 
 STORE, CHECKSUMS = (Path(__file__).with_name(name) for name in ("core.npz", "core.json"))
+LONGEST_STORED = 16      # tokens: patterns of longer contexts would be most of the file
 DRAWN = re.compile(r"drawn-(\d{1,9})")
 
 
@@ -109,6 +111,9 @@ def recipes():
     yield vector("huge-logits", "targets whose probability underflows",
                  "loss_without_shift loss_of_probability",
                  dyadic(8, positions="none", scale={"W_U": 2.0 ** 12}))
+    yield vector("long-context", "67 tokens: more than a tile of 64, and no multiple of any",
+                 "softmax_of_one_tile softmax_tiles_not_rescaled",
+                 dyadic(13, b=1, i=67, h=1, v=69, p=70))
     weights, tokens = dyadic(9, L=2, b=1, v=5, positions="none")
     weights.W_O[0, 0] = 0
     yield vector("circuits", "composition, complex eigenvalues, and a head that writes nothing",
@@ -163,9 +168,13 @@ def far_apart(seed, h=1):
 @cache
 def core():
     """{id: Vector} of the core set, with what is stored for each."""
-    stored = files.read_arrays(STORE)
-    return {vector.id: replace(vector, stored=unpacked(vector, stored[vector.id]))
-            for vector in recipes()}
+    flat = files.read_arrays(STORE)
+    return {vector.id: replace(vector, stored=unpacked(vector, flat[vector.id]))
+            if is_stored(vector) else vector for vector in recipes()}
+
+
+def is_stored(vector):
+    return vector.tokens.shape[1] <= LONGEST_STORED
 
 
 def unpacked(vector, flat):
@@ -178,15 +187,16 @@ def unpacked(vector, flat):
 
 
 def names_of(arrays, vector):
-    """Those of the arrays that are stored for a vector: circuits for some alone."""
+    """Those of the arrays that a vector answers for: circuits for some alone."""
     return {name: array for name, array in arrays.items()
             if vector.with_circuits or name not in CIRCUITS}
 
 
 def by_loops(vector):
-    """{name: array} of what is stored, computed anew by the plain loops."""
+    """{name: array} of a vector's tensors, computed anew by the plain loops."""
     found = plain.tensors(vector.weights, vector.tokens)
-    found |= plain_circuits.tensors(vector.weights, vector.tokens, found["pattern"])
+    if vector.with_circuits:
+        found |= plain_circuits.tensors(vector.weights, vector.tokens, found["pattern"])
     names = names_of(vector.reference.arrays(), vector)
     return {name: np.asarray(found[name], np.float64) for name in names}
 
@@ -194,16 +204,21 @@ def by_loops(vector):
 def write_core(store=STORE, checksums=CHECKSUMS):
     """Compute the core set and write it, with its checksums."""
     flat = {vector.id: np.concatenate([array.ravel() for array in by_loops(vector).values()])
-            for vector in recipes()}
+            for vector in recipes() if is_stored(vector)}
     files.write_arrays(store, flat, force=True)
-    files.write_json(checksums, {vector.id: [inputs_sha256(vector), sha256(flat[vector.id])]
-                                 for vector in recipes()}, force=True)
+    files.write_json(checksums, {vector.id: sums(vector, flat) for vector in recipes()},
+                     force=True)
 
 
 def recorded(vector):
     """Whether a core vector's inputs and stored numbers have the checksums on record."""
-    flat = files.read_arrays(STORE)[vector.id]
-    return files.read_json(CHECKSUMS)[vector.id] == [inputs_sha256(vector), sha256(flat)]
+    return files.read_json(CHECKSUMS)[vector.id] == sums(vector, files.read_arrays(STORE))
+
+
+def sums(vector, flat):
+    """The checksums of a vector's inputs and, where they are stored, of its numbers."""
+    inputs = sha256(*(W for _, W in vector.weights.items()), vector.tokens.astype(np.int64))
+    return [inputs, sha256(flat[vector.id])] if is_stored(vector) else [inputs]
 
 
 def find(id):
@@ -222,7 +237,3 @@ def sha256(*arrays):
     for array in arrays:
         digest.update(np.asarray(array, array.dtype.newbyteorder("<"), order="C").tobytes())
     return digest.hexdigest()
-
-
-def inputs_sha256(vector):
-    return sha256(*(W for _, W in vector.weights.items()), vector.tokens.astype(np.int64))

@@ -155,7 +155,7 @@ def test_the_report_in_full():
     del found["z"]
     text = str(check(ORDINARY, found))
     assert text.startswith("WRONG ordinary-shortformer: pattern[0]\n")
-    for part in ("12 of 36 numbers", "worst at [b=", "yours     0\n", "allowed", "(local)",
+    for part in ("12 of 36 numbers", "worst at  [b=", "yours     0\n", "allowed", "(local)",
                  "the mistake is in this step", "not supplied, so not checked: z",
                  "not judged, as they come after it: logits, loss, dlogits"):
         assert part in text, (part, text)
