@@ -10,6 +10,9 @@ Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction
 """
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
 
 import numpy as np
 from scipy.special import expit

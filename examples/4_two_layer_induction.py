@@ -9,6 +9,9 @@ Paper: "Two-Layer Attention-Only Transformers", "Induction Heads", "How Inductio
 """
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
 
 import numpy as np
 

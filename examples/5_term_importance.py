@@ -10,6 +10,9 @@ Paper: "Term Importance Analysis".
 """
 
 import argparse
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
 
 import numpy as np
 

@@ -19,7 +19,7 @@ import scipy
 import minicircuits
 from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
                                               ordered_versus_shuffled, random_blocks)
-from minicircuits.behavior.patterns import (after_earlier_copies, attention_on,
+from minicircuits.behavior.patterns import (after_earlier_copies, attention_on, formed,
                                             previous_token)
 from minicircuits.model.transformer import forward, init_weights, sinusoids
 from minicircuits.notation import InputError
@@ -198,8 +198,6 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
 
 def log_line(row, before):
     """A measurement as a line, marked where prefix matching (on blocks of 29) passes 0.1."""
-    def formed(row):
-        return row["prefix_matching"] > 0.1
     mark = "  ← over 0.1" if formed(row) and not any(map(formed, before)) else ""
     return (f"  {row['step']:>5} {row['seconds']:>6.0f} s {row['loss']:>8.3f} "
             f"{row['validation']:>10.3f} {row['in_context']:>10.2f} "

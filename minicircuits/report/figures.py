@@ -10,7 +10,7 @@ from minicircuits.behavior.ablation import loss_without_heads, term_importance, 
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import (BLOCKS, induction_scores, ordered_versus_shuffled,
                                               random_blocks)
-from minicircuits.behavior.patterns import (duplicate_token_scores, first_token_scores,
+from minicircuits.behavior.patterns import (duplicate_token_scores, first_token_scores, formed,
                                             offset_profiles, position_share,
                                             previous_token_scores)
 from minicircuits.behavior.virtual_heads import virtual_heads
@@ -176,13 +176,10 @@ def pairs(tokens, values):
     return list(zip(tokens.tolist(), values.tolist()))
 
 
-FORMED = 0.1                # prefix matching above this: an induction head
-
-
 def formation(log):
     """The first measurement of a run with an induction head, and the one before; or None."""
     for before, row in zip([None, *log], log):
-        if row["prefix_matching"] > FORMED:
+        if formed(row):
             return {"step": row["step"], "before": before and before["step"]}
     return None
 

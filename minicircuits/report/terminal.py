@@ -51,9 +51,9 @@ def watched(items, name):
 
 def exactness(errors):
     """Relative differences between sums over paths and the forward pass."""
-    rows = [(f"the sum of {errors['paths']} path(s) is the logits", errors["logits"])]
+    rows = [(f"the sum of all paths ({errors['paths']}) is the logits", errors["logits"])]
     if errors["terms"]:
-        rows += [(f"the sum of {errors['terms']} terms is the scores", errors["scores"]),
+        rows += [(f"the sum of all terms ({errors['terms']}) is the scores", errors["scores"]),
                  ("patterns rebuilt from weights and tokens alone", errors["patterns"]),
                  ("logits through the rebuilt patterns", errors["rebuilt_logits"])]
     return [f"  {name:<48}{'to':>3} {error:.1e}" for name, error in rows]
