@@ -198,7 +198,7 @@ def run(n_layers, text, seed, output, steps=None, resume=False, force=False,
 
 def log_line(row, before):
     """A measurement as a line, marked where prefix matching (on blocks of 29) passes 0.1."""
-    mark = "  ← over 0.1" if formed(row) and not any(map(formed, before)) else ""
+    mark = " ← over 0.1" if formed(row) and not any(map(formed, before)) else ""
     return (f"  {row['step']:>5} {row['seconds']:>6.0f} s {row['loss']:>8.3f} "
             f"{row['validation']:>10.3f} {row['in_context']:>10.2f} "
             f"{row['previous_token']:>10.2f} {row['prefix_matching']:>10.2f}{mark}")

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 
+BAND = 64           # rows of a causal product that are done at once
+
+
 class Heads(NamedTuple):
     """What one layer's heads compute on the way, or (backward) the gradient of each."""
     q: np.ndarray          # (b, h, i, e)
@@ -21,12 +24,12 @@ class Heads(NamedTuple):
     z: np.ndarray          # (b, h, i, e)
 
 
-def attention(x, p, W_Q, W_K, W_V, W_O, in_place=False):
+def attention(x, p, W_Q, W_K, W_V, W_O, lean=False):
     """What a layer adds to the residual stream, and every step on the way.
 
     x : (b, i, d) residual stream; p : (i, d) positions that only W_Q and W_K read, or 0.
-    W_Q, W_K, W_V : (h, e, d); W_O : (h, d, e), the layer's own. in_place : the pattern is
-    written over the scores, which are None in what is returned. Returns (b, i, d), Heads.
+    W_Q, W_K, W_V : (h, e, d); W_O : (h, d, e), the layer's own. lean : scores, whose memory
+    the pattern takes, are None in what is returned. Returns (b, i, d), Heads.
     """
     rescale = 1 / sqrt(W_Q.shape[-2])
     y = x + p
@@ -34,38 +37,38 @@ def attention(x, p, W_Q, W_K, W_V, W_O, in_place=False):
     k = into_heads(y, W_K)                           # 2  k = W_K y
     v = into_heads(x, W_V)                           # 3  v = W_V x
     scores = (q * rescale) @ k.mT                    # 4  scores_ij = q_i·k_j / √d_head
-    pattern = causal_softmax(scores, in_place)       # 5  A = softmax*(scores)
+    pattern = causal_softmax(scores, lean)           # 5  A = softmax*(scores)
     z = causal_product(pattern, v)                   # 6  z_i = Σ_j A_ij v_j
     out = out_of_heads(z, W_O.mT)                    # 7  out = Σ_h W_O z
-    return out, Heads(q, k, v, None if in_place else scores, pattern, z)
+    return out, Heads(q, k, v, None if lean else scores, pattern, z)
 
 
-def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads, in_place=False):
+def attention_backward(dout, x, p, W_Q, W_K, W_V, W_O, heads, lean=False):
     """From dout (b, i, d): dx, dp, the gradients of the four weights, and `Heads` of gradients.
 
-    dp is (b, i, d): not yet summed over the contexts, which share p. in_place : dscores are
-    written over dpattern, which is None in what is returned.
+    dp is (b, i, d): not yet summed over the contexts, which share p. lean : dpattern, whose
+    memory dscores take, is None in what is returned.
     """
     rescale = 1 / sqrt(W_Q.shape[-2])
     q, k, v, _, pattern, z = heads
     y = x + p
     # 7  out = Σ_h W_O z
     dz = into_heads(dout, W_O.mT)
-    dW_O = outer(z, dout).mT
+    dW_O = summed_outer(z, dout).mT
     # 6  z_i = Σ_j A_ij v_j
     dpattern = dz @ v.mT
     dv = causal_product_transposed(pattern, dz)
     # 5  A = softmax*(scores)
-    dscores = causal_softmax_backward(dpattern, pattern, z, dz, in_place)
+    dscores = causal_softmax_backward(dpattern, pattern, z, dz, lean)
     # 4  scores_ij = q_i·k_j / √d_head
     dq = causal_product(dscores, k * rescale)
     dk = causal_product_transposed(dscores, q * rescale)
     # 3  v = W_V x,  2  k = W_K y,  1  q = W_Q y
-    dW_V, dW_K, dW_Q = outer(dv, x), outer(dk, y), outer(dq, y)
+    dW_V, dW_K, dW_Q = summed_outer(dv, x), summed_outer(dk, y), summed_outer(dq, y)
     dy = out_of_heads(dq, W_Q) + out_of_heads(dk, W_K)
     dx = out_of_heads(dv, W_V) + dy
     return dx, dy, (dW_Q, dW_K, dW_V, dW_O), Heads(
-        dq, dk, dv, dscores, None if in_place else dpattern, dz)
+        dq, dk, dv, dscores, None if lean else dpattern, dz)
 
 
 def into_heads(x, W):
@@ -81,29 +84,29 @@ def out_of_heads(z, W):
     return (z.swapaxes(1, 2).reshape(b * i, h * e) @ W.reshape(h * e, -1)).reshape(b, i, -1)
 
 
-def outer(z, x):
+def summed_outer(z, x):
     """Σ_{b,i} z xᵀ for every head, the gradient of a W that made z = W x: bhie,bid->hed."""
     b, h, i, e = z.shape
     return (z.swapaxes(1, 2).reshape(b * i, h * e).T @ x.reshape(b * i, -1)).reshape(h, e, -1)
 
 
-def causal_product(A, v, band=64):
+def causal_product(A, v):
     """A v where A is 0 above its diagonal: bhij,bhje->bhie.
 
     Rows go a band at a time, each with the columns that are not 0.
     """
     z = np.empty_like(v)
-    for start in range(0, A.shape[-1], band):
-        rows, seen = slice(start, start + band), slice(start + band)
+    for start in range(0, A.shape[-1], BAND):
+        rows, seen = slice(start, start + BAND), slice(start + BAND)
         np.matmul(A[..., rows, seen], v[..., seen, :], out=z[..., rows, :])
     return z
 
 
-def causal_product_transposed(A, z, band=64):
+def causal_product_transposed(A, z):
     """Aᵀ z, likewise: bhij,bhie->bhje."""
     v = np.empty_like(z)
-    for start in range(0, A.shape[-1], band):
-        seen, rows = slice(start, start + band), slice(start, None)
+    for start in range(0, A.shape[-1], BAND):
+        seen, rows = slice(start, start + BAND), slice(start, None)
         np.matmul(A[..., rows, seen].mT, z[..., rows, :], out=v[..., seen, :])
     return v
 
@@ -111,8 +114,9 @@ def causal_product_transposed(A, z, band=64):
 def causal_softmax(scores, in_place=False):
     """softmax*: A_ij = exp(scores_ij) / Σ_{j'≤i} exp(scores_ij') for j ≤ i, else exactly 0.
 
-    Where scores are large, each row is first shifted by its largest *allowed* score, so that
-    none overflows; A does not change by that. in_place : A is written over the scores.
+    Where any score is beyond ±60, allowed or not, each row is first shifted by its largest
+    *allowed* score, so that none overflows; A does not change by that. in_place : the scores
+    are overwritten with A.
 
     A destination never reads what comes after it: in "Potter can fly", *can* may read
     *Potter*, never the reverse.
@@ -136,7 +140,7 @@ def causal_softmax_backward(dA, A, z, dz, in_place=False):
     """dscores_ij = A_ij (dA_ij − Σ_j' A_ij' dA_ij'), where the sum is simply z_i·dz_i.
 
     Holds where z = A v: dA_ij = dz_i·v_j, hence Σ_j A_ij dA_ij = dz_i·Σ_j A_ij v_j. 0 where
-    the mask is. in_place : dscores is written over dA.
+    the mask is. in_place : dA is overwritten with dscores.
     """
     dscores = np.subtract(dA, np.einsum("...e,...e", z, dz)[..., None],
                           out=dA if in_place else None)

@@ -11,8 +11,8 @@ from minicircuits.notation import InputError
 def cross_entropy(logits, tokens, in_place=False):
     """loss = −mean_{b, i<T−1} log softmax(logits_i)[token_{i+1}], with the probabilities.
 
-    logits : (b, i, v); tokens : (b, i); in_place : the probabilities are written over the
-    logits. Returns the loss (a scalar of the logits' dtype, nats) and the probabilities
+    logits : (b, i, v); tokens : (b, i); in_place : the logits are overwritten with the
+    probabilities. Returns the loss (a scalar of the logits' dtype, nats) and the probabilities
     (b, i, v), which the backward needs; the last position's are not in the loss. Raises
     InputError for a context of one token: it predicts nothing.
     """
@@ -30,9 +30,9 @@ def cross_entropy(logits, tokens, in_place=False):
 def cross_entropy_backward(probabilities, tokens, share=1, in_place=False):
     """dlogits = (softmax(logits) − one-hot of the next token) / count, (b, i, v).
 
-    0 at the last position, whose next token is not in the context. share : of the batch that
-    the loss is a mean over, where these contexts are not all of it; in_place : dlogits is
-    written over the probabilities.
+    0 at the last position, whose next token is not in the context. share : what part of
+    the batch these contexts are; `count` is the number of predictions in all of it. in_place :
+    the probabilities are overwritten with dlogits.
     """
     count = tokens[:, 1:].size / share
     dlogits = np.divide(probabilities, count, out=probabilities if in_place else None)

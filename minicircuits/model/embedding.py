@@ -1,7 +1,7 @@
 """x = W_E t: tokens into the residual stream. Columns of W_E and of W_pos, and back.
 
-Paper: "Transformer Overview" (embedding), "Zero-Layer Transformers". No formula here is
-deeper than a choice of columns; what each mode does with W_pos is in `transformer`.
+Paper: "Transformer Overview" (embedding), "Zero-Layer Transformers". Forward is a
+choice of columns, backward a sum into them; what each mode does with W_pos is in `transformer`.
 """
 
 import numpy as np
@@ -24,12 +24,12 @@ def embed_backward(dx, tokens, d_vocab):
     return (t @ dx.reshape(n, -1)).T
 
 
-def positions(W_pos, n):
+def embed_positions(W_pos, n):
     """p, the first n columns of W_pos, a row per position: (d, p) -> (i, d)."""
     return W_pos.T[:n]
 
 
-def positions_backward(dp, n_ctx):
+def embed_positions_backward(dp, n_ctx):
     """dW_pos (d, p) from dp (b, i, d): every context of the batch reads the same columns."""
     dW_pos = np.zeros((n_ctx, dp.shape[-1]), dp.dtype)
     dW_pos[:dp.shape[1]] = dp.sum(0)

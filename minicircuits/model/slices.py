@@ -22,29 +22,32 @@ def loss_and_gradients(weights, tokens, slices=None):
     """The loss (scalar, nats per predicted token) and its gradients, a `Weights`.
 
     tokens : (b, i) integers, i ≥ 2. slices : how many parts the batch is cut into; by
-    default it follows from the shapes alone, so that the result does not depend on the
+    default it follows from shapes and dtype alone, so that the result does not depend on the
     machine's cores. Parts are added in their order, whichever is ready first.
     """
     tokens = check_tokens(weights, tokens)
     b, i = tokens.shape
-    if slices is not None and not (isinstance(slices, int) and slices >= 1):
+    if slices is not None and not (isinstance(slices, (int, np.integer)) and slices >= 1):
         raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
-    if slices is None:
-        largest = b * i * max(weights.n_heads * i, weights.d_vocab) * weights.dtype.itemsize
-        slices = 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))     # cores share 2ⁿ evenly
-    parts = np.array_split(tokens, min(slices, b))
-    share = partial(share_of_loss, weights, b)
-    loss, gradients = added(each(share, parts) if len(parts) > 1 else map(share, parts))
+    slices = count_slices(weights, b, i) if slices is None else slices
+    parts, part = np.array_split(tokens, min(slices, b)), partial(part_of_loss, weights, b)
+    loss, gradients = added(each(part, parts) if len(parts) > 1 else map(part, parts))
     return loss, Weights(positions=weights.positions, **gradients)
 
 
-def share_of_loss(weights, b, tokens):
+def count_slices(weights, b, i):
+    """So many that the largest array of one has at most `SLICE_BYTES`; 2ⁿ suit any cores."""
+    largest = b * i * max(weights.n_heads * i, weights.d_vocab) * weights.dtype.itemsize
+    return 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))
+
+
+def part_of_loss(weights, b, tokens):
     """What some of the `b` contexts of a batch add to its loss, and to a dict of gradients."""
     share = len(tokens) / b
-    acts = forward_lists(weights, tokens, in_place=True)
+    acts = forward_lists(weights, tokens, lean=True)
     loss, probabilities = cross_entropy(acts.logits, tokens, in_place=True)
     dlogits = cross_entropy_backward(probabilities, tokens, share, in_place=True)
-    return loss * share, backward_lists(weights, tokens, acts, dlogits, in_place=True)[0]
+    return loss * share, backward_lists(weights, tokens, acts, dlogits, lean=True)[0]
 
 
 def added(results):

@@ -11,8 +11,8 @@ import numpy as np
 
 from minicircuits.model.attention import Heads, attention, attention_backward
 from minicircuits.model.cross_entropy import cross_entropy
-from minicircuits.model.embedding import (embed, embed_backward, positions,
-                                          positions_backward)
+from minicircuits.model.embedding import (embed, embed_backward, embed_positions,
+                                          embed_positions_backward)
 from minicircuits.model.unembedding import unembed, unembed_backward
 from minicircuits.notation import (ACTIVATION_AXES, POSITIONS, Activations, InputError,
                                    Weights, check_axes, check_tokens)
@@ -22,10 +22,16 @@ def init_weights(n_layers, n_heads, d_model, d_head, d_vocab, n_ctx, positions, 
                  dtype=np.float64):
     """Weights to start training from, drawn from `rng`; n_ctx is unused without positions.
 
-    Matrices are N(0, 1/fan-in), embeddings small, N(0, 0.05²), and positions sinusoids of
-    amplitude 2. The same `rng` gives the same weights in every dtype, up to rounding. (The
-    tour's runs start from these with two changes: `runs.first_weights`.)
+    Matrices are N(0, 1/fan-in) (all heads of a layer are the fan-in of its W_O), embeddings
+    small, N(0, 0.05²), and positions sinusoids of amplitude 2. The same `rng` gives the same
+    weights in every dtype, up to rounding. (The tour's runs start from these with two changes:
+    `runs.first_weights`.) Raises InputError for sizes below 1, or 0 for n_layers.
     """
+    sizes = dict(n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head,
+                 d_vocab=d_vocab)
+    for name, size in sizes.items():
+        if size < (least := int(name != "n_layers")):
+            raise InputError(f"{name} must be at least {least}; got {size}")
     if positions not in POSITIONS:
         raise InputError(f"positions must be one of {', '.join(POSITIONS)}; got {positions!r}")
 
@@ -71,7 +77,7 @@ def backward(weights, tokens, acts, dlogits):
     acts : what `forward(weights, tokens)` gave; dlogits : (b, i, v). Returns `Weights` and
     `Activations`, every gradient in the shape of what it is the gradient of.
     """
-    tokens, dlogits = check_tokens(weights, tokens), np.asarray(dlogits)
+    tokens, dlogits = check_tokens(weights, tokens), np.asarray(dlogits, weights.dtype)
     for name, logits in ("acts.logits", acts.logits), ("dlogits", dlogits):
         check_axes(name, logits, ("b", "i", "v"),
                    dict(zip("bi", tokens.shape), v=weights.d_vocab))
@@ -83,22 +89,22 @@ def backward(weights, tokens, acts, dlogits):
 def loss(weights, tokens):
     """Mean next-token cross-entropy over the first T−1 positions: a scalar, in nats."""
     tokens = check_tokens(weights, tokens)
-    return cross_entropy(forward_lists(weights, tokens, in_place=True).logits, tokens)[0]
+    return cross_entropy(forward_lists(weights, tokens, lean=True).logits, tokens, in_place=True)[0]
 
 
-def forward_lists(weights, tokens, in_place=False):
+def forward_lists(weights, tokens, lean=False):
     """The forward pass itself. Layered fields of its `Activations` are lists, by layer.
 
-    So that `loss` and `slices`, which need no stacked arrays, copy none. in_place : as in
-    `attention`, for those who need no scores.
+    For `loss` and `slices`, which need no stacked arrays and so copy none. lean : as in
+    `attention`.
     """
     x = embed(weights.W_E, tokens)                                          # 1
-    p = 0 if weights.W_pos is None else positions(weights.W_pos, tokens.shape[1])
+    p = 0 if weights.W_pos is None else embed_positions(weights.W_pos, tokens.shape[1])
     if weights.positions == "standard":
         x, p = x + p, 0                                                     # 2
     residual, heads = [x], []
     for W in layers(weights):
-        out, steps = attention(x, p, *W, in_place)                          # 3
+        out, steps = attention(x, p, *W, lean)                              # 3
         x = x + out
         residual.append(x)
         heads.append(steps)
@@ -106,19 +112,19 @@ def forward_lists(weights, tokens, in_place=False):
                        **by_step(heads))
 
 
-def backward_lists(weights, tokens, acts, dlogits, in_place=False):
+def backward_lists(weights, tokens, acts, dlogits, lean=False):
     """The same steps in reverse, from dlogits to a dict of every weight's gradient, and to
-    `Activations` of gradients whose layered fields are lists. in_place : as in `attention`.
+    `Activations` of gradients whose layered fields are lists. lean : as in `attention_backward`.
     """
     shortformer = weights.positions == "shortformer"
-    p = positions(weights.W_pos, tokens.shape[1]) if shortformer else 0
+    p = embed_positions(weights.W_pos, tokens.shape[1]) if shortformer else 0
     dx, dW_U = unembed_backward(dlogits, weights.W_U, acts.residual[-1])    # 4
     dp = np.zeros_like(dx)
     dresidual, dheads, dlayers = [dx], [], []
     for layer, W in reversed(list(enumerate(layers(weights)))):
         heads = Heads(*(getattr(acts, step)[layer] for step in Heads._fields))
         dx_read, dp_read, dW, dsteps = attention_backward(                  # 3
-            dx, acts.residual[layer], p, *W, heads, in_place)
+            dx, acts.residual[layer], p, *W, heads, lean)
         dx, dp = dx + dx_read, dp + dp_read     # x goes on, and is read by the heads
         dresidual.insert(0, dx)
         dheads.insert(0, dsteps)
@@ -127,7 +133,7 @@ def backward_lists(weights, tokens, acts, dlogits, in_place=False):
         dp = dx                                                             # 2
     gradients = {
         "W_E": embed_backward(dx, tokens, weights.d_vocab),                 # 1
-        "W_pos": None if weights.W_pos is None else positions_backward(dp, weights.n_ctx),
+        "W_pos": None if weights.W_pos is None else embed_positions_backward(dp, weights.n_ctx),
         **{name: np.array([dW[n] for dW in dlayers], weights.dtype).reshape(
             getattr(weights, name).shape) for n, name in enumerate(LAYERED)},
         "W_U": dW_U}

@@ -51,9 +51,9 @@ def watched(items, name):
 
 def exactness(errors):
     """Relative differences between sums over paths and the forward pass."""
-    rows = [(f"the sum of all paths ({errors['paths']}) is the logits", errors["logits"])]
+    rows = [(f"all paths ({errors['paths']}) sum to the logits", errors["logits"])]
     if errors["terms"]:
-        rows += [(f"the sum of all terms ({errors['terms']}) is the scores", errors["scores"]),
+        rows += [(f"all terms ({errors['terms']}) sum to the scores", errors["scores"]),
                  ("patterns rebuilt from weights and tokens alone", errors["patterns"]),
                  ("logits through the rebuilt patterns", errors["rebuilt_logits"])]
     return [f"  {name:<48}{'to':>3} {error:.1e}" for name, error in rows]
@@ -80,7 +80,7 @@ def heads(rows):
     columns = [("head", name)]
     columns += [(title, lambda row, key=key: f"{row[key]:.2f}") for key, title in number]
     columns += [("own top", lambda row: f"{row['top_own']:4.0%}"),
-                ("main offset", lambda row: f"−{row['offset']} ({row['at_offset']:.2f})")]
+                ("main offset", lambda row: f"{-row['offset']} ({row['at_offset']:.2f})")]
     return table(rows, columns) + [
         "  On repeated random tokens, attention: prev to the previous one, dupl to",
         "  earlier copies, induct to what followed those. On the text: first to the",

@@ -85,7 +85,7 @@ class Report:
     def line(self):
         """The report in one line."""
         return (f"{'ok   ' if self else 'WRONG'} {self.id}: "
-                f"{self.problem or f'{len(self.checked)} tensors right'}")
+                f"{self.problem or counted(len(self.checked), 'tensor') + ' right'}")
 
     def __str__(self):
         lines = [self.line]
@@ -107,6 +107,10 @@ class Report:
         lines += wrapped("  not judged, as they come after it: ", short(self.not_judged))
         lines += wrapped("  not judged, as this case has none: ", self.meaningless)
         return "\n".join(lines)
+
+
+def counted(number, thing):
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def short(names):

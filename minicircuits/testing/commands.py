@@ -14,7 +14,7 @@ from minicircuits.files import FileError
 from minicircuits.notation import InputError
 from minicircuits.testing import checking, exchange
 from minicircuits.testing import vectors as vectors_
-from minicircuits.testing.checking import Report, kills, wrapped
+from minicircuits.testing.checking import Report, counted, kills, wrapped
 from minicircuits.testing.mutants import MUTANTS
 from minicircuits.testing.steps import AXES, FORWARD, WEIGHT_LETTERS
 
@@ -48,10 +48,12 @@ def show(options):
         with np.printoptions(linewidth=80, precision=8, threshold=10 ** 6):
             print(arrays[name])
         return
-    print(f"{vector.id}: {vector.comment}; positions {vector.weights.positions}")
+    print("\n".join(wrapped(f"{vector.id}: ", f"{vector.comment}; positions "
+                            f"{vector.weights.positions}".split(), " ")))
     for name, array in arrays.items():
         axes = exchange.places(name, 1, "paper")[0][2]
-        print(f"  {name:<16} ({', '.join(axes.split())}) {array.shape}")
+        print(f"  {name:<16} ({', '.join(axes.split())}) {array.shape}"
+              if axes else f"  {name:<16} one number")
 
 
 def export(options):
@@ -65,7 +67,7 @@ def export(options):
     for vector, path in zip(chosen, paths):
         exchange.write_case(path, vector, options.convention, dtype(options.precision),
                             force=options.force)
-    print(f"{count(len(chosen))} in {options.folder}")
+    print(f"{counted(len(chosen), 'case')} in {options.folder}")
 
 
 def verify(options):
@@ -122,7 +124,7 @@ def folder_reports(options, ids):
     direct = any(name.endswith(".npy") for name in names_in(folder))
     if direct and len(ids) != 1:
         raise InputError(f"{folder!r} holds one answer: say to which vector with --case ID; got "
-                         f"{len(ids)}")
+                         f"{', '.join(ids) or 'none'}")
     if not ids:
         ids = [os.path.basename(case) for case in subfolders(folder)]
         if not ids:
@@ -195,7 +197,7 @@ def print_reports(reports, quiet):
             print(report if first else report.line, flush=True)
     if not quiet:
         wrong = sum(not report for report in found)
-        print(f"{count(len(found))}, {wrong} wrong")
+        print(f"{counted(len(found), 'case')}, {wrong} wrong")
         supplied = {label.partition("[")[0] for report in found for label in report.checked}
         never = [name for name in AXES if name not in supplied
                  and any(name in report.not_supplied for report in found)]
@@ -206,7 +208,7 @@ def print_reports(reports, quiet):
         for name in AXES:
             here = sum(name in report.not_supplied for report in found)
             if name in supplied and here and all(found):
-                print(f"{name} not supplied in {count(here)} of {len(found)}")
+                print(f"{name} not supplied in {counted(here, 'case')} of {len(found)}")
     return found
 
 
@@ -228,10 +230,6 @@ def mutants(options):
         print(f"{len(matrix)} known bugs, {len(missed)} not caught"
               f"{': ' if missed else ''}{', '.join(missed)}")
     return int(bool(missed))
-
-
-def count(cases):
-    return f"{cases} case{'' if cases == 1 else 's'}"
 
 
 def put_json(path, value):

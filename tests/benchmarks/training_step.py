@@ -3,11 +3,11 @@
     python tests/benchmarks/training_step.py
 
 Two layers, float32, three sizes. Each side runs in a process of its own, the processes in
-turn, and the table has the medians over rounds, with the least and the largest, as ratios to
-minicircuits. `floor` is the time the products alone would take at the rate at which this
+turn, and the table has the medians over rounds, the least and the largest, and the medians as
+ratios to minicircuits. `floor` is the time the products alone would take at the rate at which this
 machine multiplies large matrices, on all cores; `of rate` is floor / median. `bare calls` are
-the products and exponentials of a step in NumPy, on all cores, with nothing between them: what
-lies below that is out of reach of any code that makes these calls.
+the products and exponentials of a step in NumPy, in the same slices, with nothing between them:
+about the least that code of these calls can take.
 """
 
 import argparse
@@ -54,7 +54,8 @@ def bare_step(size):
     """The shapes and layouts of a step's large calls, on numbers that mean nothing."""
     np, attention = import_module("numpy"), import_module("minicircuits.model.attention")
     each = import_module("minicircuits.cores").each
-    slices = 4
+    slices = import_module("minicircuits.model.slices").count_slices(
+        case(size)[0], size["batch"], size["n_ctx"])
     b, n, h, e, d, v = (size["batch"] // slices, *(size[name] for name in (
         "n_ctx", "n_heads", "d_head", "d_model", "d_vocab")))
 

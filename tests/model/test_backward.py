@@ -430,6 +430,14 @@ def test_dlogits_of_a_wrong_shape(shape):
     assert "\n" not in str(caught.value)
 
 
+def test_dlogits_of_another_precision():
+    weights, tokens = random_case(54, dtype=np.float32)
+    acts = forward(weights, tokens)
+    dlogits = np.random.default_rng(0).standard_normal(acts.logits.shape)
+    dW, dacts = backward(weights, tokens, acts, dlogits)
+    assert dW.dtype == dacts.residual.dtype == np.float32
+
+
 def test_activations_of_other_tokens():
     weights, tokens = random_case(53)
     with pytest.raises(InputError, match="acts.logits must have axes"):

@@ -225,6 +225,18 @@ def test_initial_weights(positions):
     assert abs(loss(weights, tokens) - np.log(7)) < 0.5      # an untrained model is unsure
 
 
+@pytest.mark.parametrize("name", ["n_layers", "n_heads", "d_model", "d_head", "d_vocab"])
+def test_initial_weights_of_no_size(name):
+    sizes = dict(n_layers=1, n_heads=1, d_model=2, d_head=2, d_vocab=2) | {name: -1}
+    with pytest.raises(InputError, match=f"{name} must be at least") as caught:
+        init_weights(**sizes, n_ctx=2, positions="none", rng=np.random.default_rng(0))
+    assert "\n" not in str(caught.value)
+    if name != "n_layers":
+        with pytest.raises(InputError, match=f"{name} must be at least 1; got 0"):
+            init_weights(**sizes | {name: 0}, n_ctx=2, positions="none",
+                         rng=np.random.default_rng(0))
+
+
 def test_initial_weights_of_an_unknown_mode():
     with pytest.raises(InputError, match="positions must be one of"):
         init_weights(1, 1, 2, 2, 2, 2, "rotary", np.random.default_rng(0))
