@@ -129,6 +129,15 @@ def test_a_shift_of_a_row_leaves_its_pattern(shift, dtype):
     assert error <= 4 * np.finfo(dtype).eps * (1 + abs(shift))
 
 
+@pytest.mark.parametrize("place", [(0, 2, 1), (0, 2, 3)])      # of an allowed score, a masked one
+@pytest.mark.parametrize("others", [0, 1000, -1000])
+def test_a_nan_stays_in_its_row(place, others):
+    scores = np.full((2, 4, 4), float(others))
+    scores[place] = np.nan
+    lost = np.isnan(causal_softmax(scores)).any(-1)
+    assert np.argwhere(lost).tolist() == [[0, 2]]
+
+
 def test_a_pattern_in_the_place_of_its_scores():
     scores = np.random.default_rng(0).standard_normal((2, 5, 5))
     pattern = causal_softmax(scores)
