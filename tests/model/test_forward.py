@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from minicircuits.model.attention import causal_softmax
+from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.notation import POSITIONS, InputError
 from minicircuits.testing import plain
@@ -150,6 +151,20 @@ def test_a_target_whose_probability_underflows():
     weights = replace(weights, W_U=1e5 * weights.W_U)
     assert loss(weights, tokens) > 1e4
     assert_loss_close(loss(weights, tokens), plain.loss(weights, tokens), 1.0)
+
+
+@pytest.mark.parametrize("likely", [0, 1024, 2047])
+def test_many_unlikely_tokens_count_beside_a_likely_one(likely):
+    """e^−16.5 is less than half an ulp of 1 in float32: added one by one, 2047 of them vanish.
+
+    NumPy adds pairwise, in 8 sums of 16 at the bottom: 16 + 3 + log2(2048/128) roundings.
+    """
+    logits = np.zeros((1, 2, 2048), np.float32)
+    logits[..., likely] = 16.5
+    found, probabilities = cross_entropy(logits, np.full((1, 2), likely))
+    expected = np.log1p(2047 * np.exp(-16.5))
+    assert abs(found - expected) <= 24 * 2.0 ** -24
+    assert abs(probabilities.astype(float).sum(-1) - 1).max() <= 24 * 2.0 ** -24
 
 
 def test_arguments_are_not_written_to_and_a_second_call_is_the_same():
