@@ -84,6 +84,13 @@ MUTANTS = {name: Mutant(*rest) for name, *rest in [
     ("softmax_tiles_not_rescaled", "pattern", "softmax", "scores[b, h, i, j] - largest)",
      "scores[b, h, i, j] - max(\n            scores[b, h, i, n].real for n in sources "
      "if n // 32 == j // 32))", "each tile of 32 sources is shifted by its own largest score"),
+    ("softmax_sum_not_rescaled", "pattern", "softmax", "total(shares.values())", """total(
+                exp(scores[b, h, i, m] - max(scores[b, h, i, n].real for n in sources
+                                             if n // 64 <= m // 64)) for m in sources)""",
+     "the sum of tiles of 64 sources is not rescaled when a later one has a larger score"),
+    ("softmax_shift_of_first_tile", "pattern", "softmax", SHIFT,
+     "largest = max(scores[b, h, i, j].real for j in sources[:64])",
+     "all tiles of 64 sources are shifted by the first one's largest score: some overflow"),
     # What heads write.
     ("heads_merged_untransposed", "residual", "forward", 'write(W["W_O"][layer], x, z)',
      'write(W["W_O"][layer], x, z.reshape(B, T, H, E).transpose(0, 2, 1, 3))',

@@ -111,9 +111,10 @@ def recipes():
     yield vector("huge-logits", "targets whose probability underflows",
                  "loss_without_shift loss_of_probability",
                  dyadic(8, positions="none", scale={"W_U": 2.0 ** 12}))
-    yield vector("long-context", "67 tokens: more than a tile of 64, and no multiple of any",
-                 "softmax_of_one_tile softmax_tiles_not_rescaled",
-                 dyadic(13, b=1, i=67, h=1, v=69, p=70))
+    yield vector("long-context", "67 tokens: more than a tile of 64, and no multiple of any; "
+                 "larger scores in later tiles",
+                 "softmax_of_one_tile softmax_tiles_not_rescaled softmax_sum_not_rescaled "
+                 "softmax_shift_of_first_tile", long_context())
     weights, tokens = dyadic(9, L=2, b=1, v=5, positions="none")
     weights.W_O[0, 0] = 0
     yield vector("circuits", "composition, complex eigenvalues, and a head that writes nothing",
@@ -154,6 +155,20 @@ def rows_far_apart():
     (weights, tokens), W = far_apart(12)
     W["W_pos"][3:] = [[-2, -1, 1, 2], [1, 1, 1, 1]]
     W["W_Q"][0, 0, 0, 3], W["W_K"][0, 0, 0, 4] = 2048, 1
+    return replace(weights, **W), tokens
+
+
+def long_context():
+    """From one source to the next, scores of row i rise by −1/4, 0, 1/4, 1/2 (i mod 4, in turn);
+    by 2, 1024 and 8 in the last rows, where one to three sources are past a tile of 64.
+    """
+    weights, tokens = dyadic(13, b=1, i=67, h=1, v=69, d=5, e=4, p=70)
+    W = {name: getattr(weights, name).copy() for name in ("W_Q", "W_K", "W_pos", "W_E")}
+    W["W_E"][3:] = W["W_Q"][..., 3:] = W["W_K"][..., 3:] = 0
+    W["W_Q"][0, 0, 0], W["W_K"][0, 0, 0] = [0, 0, 0, 2, 0], [0, 0, 0, 0, 1]     # 2 / √d_head = 1
+    rise = np.resize([-0.25, 0, 0.25, 0.5], 70)
+    rise[64:67] = 2, 1024, 8
+    W["W_pos"][3:] = rise, np.arange(70) - 65
     return replace(weights, **W), tokens
 
 
