@@ -109,7 +109,8 @@ def parser():
                        help="run on every case; {case} and {out} become folders")
     check.add_argument("--timeout", type=positive, default=60, metavar="SECONDS",
                        help="for a program, each case (default 60)")
-    check.add_argument("--case", nargs="+", metavar="ID", help="only these vectors")
+    check.add_argument("--case", nargs="+", action="extend", metavar="ID",
+                       help="only these vectors")
     oracle_options(check, "also the first")
     json_output(check)
 

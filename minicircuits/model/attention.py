@@ -126,7 +126,7 @@ def causal_softmax(scores, in_place=False):
            [0.5, 0.5]])
     """
     n = scores.shape[-1]
-    large = not max(scores.real.max(), -scores.real.min()) <= 60    # e^±60 suits every dtype
+    large = not max(scores.real.max(), -scores.real.min()) <= 60    # or NaN; e^±60 suits any dtype
     mask = np.where(np.tri(n, dtype=bool), 0, -np.inf).astype(scores.dtype)
     A = np.add(scores, mask, out=scores if in_place else None)
     if large:
