@@ -115,8 +115,8 @@ def causal_softmax(scores, in_place=False):
     """softmax*: A_ij = exp(scores_ij) / Σ_{j'≤i} exp(scores_ij') for j ≤ i, else exactly 0.
 
     Where any score is beyond ±60, allowed or not, each row is first shifted by its largest
-    *allowed* score, so that none overflows; A does not change by that. in_place : the scores
-    are overwritten with A.
+    *allowed* score, so that none overflows; by that A changes no more than rounding does.
+    in_place : the scores are overwritten with A.
 
     A destination never reads what comes after it: in "Potter can fly", *can* may read
     *Potter*, never the reverse.
