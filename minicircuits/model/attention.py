@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-
 BAND = 64           # rows of a causal product that are done at once
 
 
