@@ -26,7 +26,7 @@ for name in THREADS:
 import numpy as np
 
 from minicircuits import files, runs
-from minicircuits.report.terminal import chart, heading, table
+from minicircuits.terminal.layout import chart, heading, table
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="train on it")

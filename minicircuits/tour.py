@@ -9,7 +9,9 @@ import numpy as np
 from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
 from minicircuits.model.transformer import forward, init_weights, loss
-from minicircuits.report import figures, terminal
+from minicircuits.findings import figures
+from minicircuits.terminal import layout
+from minicircuits.terminal import sections as terminal
 from minicircuits.report.content import content
 from minicircuits.report.page import report_html
 from minicircuits.runs import LOG_HEADING, SHAPE, prepare, prepare_sample, run
@@ -34,12 +36,12 @@ def tour(options):
     files.make_folder(folder)
     for n_layers, output in enumerate(outputs):
         title = f"{NAMES[n_layers].replace('_', ' ').upper()}, from scratch"
-        print(terminal.heading(title), LOG_HEADING, sep="\n")
+        print(layout.heading(title), LOG_HEADING, sep="\n")
         model = run(n_layers, text, options.seed, output, options.steps, force=options.force)
         results[NAMES[n_layers]] = take_apart(model, text, options.seed)
     write_json(options, results)
     write_page(page, model, text, results[NAMES[-1]], options)
-    print(terminal.heading("Where things are"))
+    print(layout.heading("Where things are"))
     print(f"  weights, tokenizers and training logs: {folder}/")
     print(f"  the two-layer model, to click through in a browser: {page}")
     print("  to look at the heads again:",
@@ -141,12 +143,12 @@ def read(options, model=None):
 
 def before_training():
     """The claim on random weights, and induction by hand on one sentence."""
-    print(terminal.heading("The claim: a transformer without MLPs is a sum over paths"))
+    print(layout.heading("The claim: a transformer without MLPs is a sum over paths"))
     weights = init_weights(n_layers=2, n_heads=4, d_model=32, d_head=8, d_vocab=50, n_ctx=16,
                            positions="shortformer", rng=np.random.default_rng(0))
     errors = figures.exactness(weights, np.random.default_rng(1).integers(50, size=(2, 16)))
     print(*terminal.exactness(errors), sep="\n")
-    print(terminal.heading("Induction, built by hand: [a][b] … [a] → [b]"))
+    print(layout.heading("Induction, built by hand: [a][b] … [a] → [b]"))
     words = ["<START>", *dict.fromkeys(SENTENCE.split())]
     tokens = np.array([[START, *map(words.index, SENTENCE.split())]])
     acts = forward(induction_by_k_composition(len(words), tokens.shape[1]), tokens)
@@ -190,7 +192,7 @@ def layers(weights):
 
 
 def show_section(title, lines):
-    print(terminal.heading(title))
+    print(layout.heading(title))
     print(*lines, sep="\n")
 
 

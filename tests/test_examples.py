@@ -14,14 +14,14 @@ import pytest
 FOLDER = Path(__file__).parent.parent / "examples"
 TEXT = ["--text", str(FOLDER.parent / "minicircuits" / "circuits")]
 ARGUMENTS = {
-    "0_notation.py": [], "1_zero_layer_bigrams.py": [*TEXT, "--steps", "5"],
-    "2_one_layer_skip_trigrams.py": [*TEXT, "--steps", "5"], "3_toy_induction.py": TEXT,
-    "4_two_layer_induction.py": [], "5_term_importance.py": [], "6_virtual_heads.py": [],
-    "7_hand_built_circuits.py": [], "8_derive_the_backward.py": [],
-    "9_real_vocabulary.py": ["--heads", "1", "--tokens", "2000"], "10_phase_change.py": [],
+    "00_notation.py": [], "01_zero_layer_bigrams.py": [*TEXT, "--steps", "5"],
+    "03_one_layer_skip_trigrams.py": [*TEXT, "--steps", "5"], "06_toy_induction.py": TEXT,
+    "05_two_layer_induction.py": [], "08_term_importance.py": [], "07_virtual_heads.py": [],
+    "04_hand_built_circuits.py": [], "02_derive_the_backward.py": [],
+    "09_real_vocabulary.py": ["--heads", "1", "--tokens", "2000"], "10_phase_change.py": [],
 }
-ON_A_TEXT = {"0_notation.py": TEXT, "4_two_layer_induction.py": [*TEXT, "--steps", "5"],
-             "7_hand_built_circuits.py": TEXT, "8_derive_the_backward.py": TEXT}
+ON_A_TEXT = {"00_notation.py": TEXT, "05_two_layer_induction.py": [*TEXT, "--steps", "5"],
+             "04_hand_built_circuits.py": TEXT, "02_derive_the_backward.py": TEXT}
 
 
 def run(name, arguments):
@@ -45,7 +45,7 @@ def test_none_is_left_out():
     assert {path.name for path in FOLDER.glob("*.py")} == set(ARGUMENTS)
 
 
-@pytest.mark.parametrize("name", ["0_notation.py", "3_toy_induction.py", "5_term_importance.py"])
+@pytest.mark.parametrize("name", ["00_notation.py", "06_toy_induction.py", "08_term_importance.py"])
 def test_a_text_that_is_not_there_is_an_error(name):
     done = run(name, ["--text", "no such file"])
     assert done.returncode != 0 and "no such file" in done.stderr.splitlines()[-1]

@@ -74,5 +74,5 @@ def test_each_question_has_an_answer(question, answer, namespace):
 def test_files_it_names_are_there():
     for name in re.findall(r"\((examples/[^)]+)\)|`((?:examples|tests)/[\w/.]+\.\w+)`", README):
         assert (ROOT / "".join(name)).exists(), name
-    for name in re.findall(r"`(\d_\w+\.py)`", README):
+    for name in re.findall(r"`(\d\d_\w+\.py)`", README):
         assert (ROOT / "examples" / name).exists(), name

@@ -9,7 +9,8 @@ from math import prod
 import numpy as np
 
 from minicircuits.circuits.expansion import count_paths
-from minicircuits.report import contexts, figures
+from minicircuits.findings import figures
+from minicircuits.report import contexts
 from minicircuits.report.packing import pack_floats, visible
 
 MAX_TOKENS = 128          # of a context

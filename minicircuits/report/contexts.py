@@ -8,7 +8,7 @@ from minicircuits.behavior.patterns import value_weighted_patterns
 from minicircuits.circuits.expansion import embedded
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.model.transformer import forward
-from minicircuits.report.figures import top
+from minicircuits.findings.figures import top
 from minicircuits.report.packing import pack, pack_floats
 
 NEXT = 8              # next tokens listed at a place

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.testing import plain, plain_circuits
+from minicircuits.plain import circuits as plain_circuits
+from minicircuits.plain import model as plain
 from minicircuits.testing.steps import CIRCUITS
 
 

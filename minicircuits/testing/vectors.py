@@ -19,7 +19,8 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.notation import POSITIONS, InputError, Weights
-from minicircuits.testing import plain, plain_circuits
+from minicircuits.plain import circuits as plain_circuits
+from minicircuits.plain import model as plain
 from minicircuits.testing.steps import CIRCUITS, WEIGHT_LETTERS, Reference
 
 STORE, CHECKSUMS = (Path(__file__).with_name(name) for name in ("core.npz", "core.json"))

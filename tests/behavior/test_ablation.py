@@ -20,7 +20,7 @@ from minicircuits.circuits.hand_built import (induction_by_k_composition, induct
                                               two_back)
 from minicircuits.model.transformer import forward, loss
 from minicircuits.notation import POSITIONS, InputError
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.draws import assert_close, disguised, draw_case, random_case, random_weights
 
 LAYERED = ("W_Q", "W_K", "W_V", "W_O")

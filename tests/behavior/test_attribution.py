@@ -14,7 +14,7 @@ from minicircuits.circuits.expansion import expand_logits, ledger
 from minicircuits.circuits.hand_built import induction_by_k_composition, two_back
 from minicircuits.model.transformer import forward
 from minicircuits.notation import POSITIONS, InputError
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.draws import assert_close, disguised, draw_case, random_case
 
 LAYERED = ("W_Q", "W_K", "W_V", "W_O")

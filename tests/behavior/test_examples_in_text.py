@@ -12,7 +12,7 @@ from minicircuits.behavior.examples_in_text import Bug, bugs, occurrences
 from minicircuits.circuits.hand_built import (START, induction_by_k_composition,
                                               skip_trigram_machine)
 from minicircuits.notation import InputError
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.circuits.dense import dense_circuits
 from tests.draws import (SEEDS, assert_close, disguised, draw_case, random_case,
                          random_weights)

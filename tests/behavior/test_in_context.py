@@ -14,7 +14,7 @@ from minicircuits.behavior.in_context import (in_context_score, induction_scores
 from minicircuits.behavior.patterns import prefix_matching_scores
 from minicircuits.model.transformer import init_weights, loss
 from minicircuits.notation import InputError, Weights
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.draws import assert_close, draw_case, random_case, random_weights
 
 

@@ -14,7 +14,7 @@ from minicircuits.behavior.patterns import (
     prefix_matching_scores, previous_token, previous_token_scores, value_weighted_patterns)
 from minicircuits.model.transformer import forward
 from minicircuits.notation import POSITIONS, InputError, Weights
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.draws import assert_close, draw_case, random_case, random_weights
 
 

@@ -14,7 +14,7 @@ from minicircuits.behavior.virtual_heads import virtual_heads
 from minicircuits.circuits.hand_built import induction_by_k_composition, two_back
 from minicircuits.model.transformer import loss
 from minicircuits.notation import POSITIONS, InputError
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.circuits import dense
 from tests.draws import assert_close, disguised, draw_case, random_case
 

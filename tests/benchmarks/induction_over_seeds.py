@@ -21,7 +21,7 @@ from minicircuits.cli import THREADS
 for name in THREADS:
     os.environ.setdefault(name, "1")
 np = import_module("numpy")
-figures = import_module("minicircuits.report.figures")
+figures = import_module("minicircuits.findings.figures")
 runs = import_module("minicircuits.runs")
 
 

@@ -15,7 +15,7 @@ from minicircuits.circuits.heads import positional_qk_circuits, qk_circuit
 from minicircuits.circuits.score_expansion import Split, expand_scores, rebuild, split_scores
 from minicircuits.model.transformer import forward
 from minicircuits.notation import POSITIONS, InputError
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.circuits import dense
 from tests.circuits.dense import Frozen, draw_frozen, invertible, random_pattern, total
 from tests.draws import assert_close, draw_case, random_case

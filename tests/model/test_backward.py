@@ -20,7 +20,7 @@ from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backwa
 from minicircuits.model.slices import loss_and_gradients
 from minicircuits.model.transformer import backward, forward, loss
 from minicircuits.notation import POSITIONS, InputError, Weights
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, draw_case,
                          random_case, roundings)
 

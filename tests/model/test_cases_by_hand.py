@@ -12,7 +12,7 @@ import pytest
 
 from minicircuits.model import slices, transformer
 from minicircuits.notation import Weights
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 
 LN2, LN3 = log(2), log(3)
 

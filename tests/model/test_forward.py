@@ -10,7 +10,7 @@ from minicircuits.model.attention import causal_softmax
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.notation import POSITIONS, InputError
-from minicircuits.testing import plain
+from minicircuits.plain import model as plain
 from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, draw_case,
                          random_case, random_weights, roundings)
 

@@ -14,7 +14,7 @@ from scipy.special import softmax
 import minicircuits as mc
 from minicircuits.report import attention
 from minicircuits.report.content import content
-from minicircuits.report.figures import composition_matrices
+from minicircuits.findings.figures import composition_matrices
 from minicircuits.report.packing import pack, pack_floats, unpack, visible
 from minicircuits.report.page import report_html
 from minicircuits.training.model_file import Model

@@ -6,7 +6,8 @@ import pytest
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
-from minicircuits.report import contexts, figures
+from minicircuits.findings import figures
+from minicircuits.report import contexts
 from minicircuits.report import content as module
 from minicircuits.report.packing import unpack
 from minicircuits.training.model_file import Model

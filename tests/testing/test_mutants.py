@@ -5,7 +5,9 @@ import json
 import pytest
 
 from minicircuits.cli import main
-from minicircuits.testing import plain, plain_circuits, vectors
+from minicircuits.plain import circuits as plain_circuits
+from minicircuits.plain import model as plain
+from minicircuits.testing import vectors
 from minicircuits.testing.checking import check, kills
 from minicircuits.testing.mutants import MUTANTS, candidate
 from minicircuits.testing.steps import CIRCUITS

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 import minicircuits as mc
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.notation import ACTIVATION_AXES, POSITIONS, relative_error
-from minicircuits.testing import plain, plain_circuits, vectors
+from minicircuits.plain import circuits as plain_circuits
+from minicircuits.plain import model as plain
+from minicircuits.testing import vectors
 from minicircuits.testing.steps import AXES, CIRCUITS, UNIT, Reference
 from minicircuits.testing.strategies import draw_case, random_case
 from tests.testing import exact

@@ -11,7 +11,7 @@ from minicircuits import runs
 from minicircuits.behavior.in_context import BLOCKS, ordered_versus_shuffled
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import ov_circuit
-from minicircuits.report import figures
+from minicircuits.findings import figures
 from minicircuits.training.pretrained import PRETRAINED, sample_text
 from minicircuits.training.trainer import Recipe
 

@@ -3,7 +3,7 @@
 All attention patterns are frozen at the model's own. Then the model is run again and again: each
 run adds, in every layer, the head outputs that the previous run saved, and saves its own.
 
-    python examples/5_term_importance.py [--text FILE_OR_FOLDER ...]
+    python examples/08_term_importance.py [--text FILE_OR_FOLDER ...]
 
 On the packaged model; or, given a text, on two layers trained on it first (about 45 s).
 Paper: "Term Importance Analysis".
@@ -18,7 +18,7 @@ import numpy as np
 
 import minicircuits as mc
 from minicircuits.behavior.ablation import loss_of
-from minicircuits.report.terminal import heading, table
+from minicircuits.terminal.layout import heading, table
 from minicircuits.runs import prepare, trained
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from minicircuits.report import terminal
-from minicircuits.report.terminal import watched
+from minicircuits.terminal import layout as terminal
+from minicircuits.terminal.layout import watched
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 A virtual head is a term (A^h A^g) ⊗ (W_U W_OV^h W_OV^g W_E): V-composition. There are many, each
 small. Induction heads are not among them: those are single heads that look by K-composition.
 
-    python examples/6_virtual_heads.py [--text FILE_OR_FOLDER ...]
+    python examples/07_virtual_heads.py [--text FILE_OR_FOLDER ...]
 
 On the packaged model; or, given a text, on two layers trained on it first (about 45 s).
 Paper: "Virtual Attention Heads", "Term Importance Analysis".
@@ -23,7 +23,7 @@ from minicircuits.behavior.patterns import (after_earlier_copies, attention_on, 
 from minicircuits.circuits.composition import composition_excess
 from minicircuits.circuits.expansion import label
 from minicircuits.model.attention import causal_softmax
-from minicircuits.report.terminal import heading, table
+from minicircuits.terminal.layout import heading, table
 from minicircuits.runs import prepare, trained
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -4,7 +4,7 @@ The data are random blocks that repeat: [a][b] … [a] → [b] is all there is t
 one layer depends on two tokens and two places, never on a source's neighbour. Smeared keys mix
 each key with the one before it, k_j ← (1 − g) k_j + g k_{j−1}, with a learned g for each head.
 
-    python examples/3_toy_induction.py [--text FILE_OR_FOLDER ...]   (words for the last table)
+    python examples/06_toy_induction.py [--text FILE_OR_FOLDER ...]   (words for the last table)
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import expit
 
 import minicircuits as mc
-from minicircuits.report.terminal import cut, heading, table
+from minicircuits.terminal.layout import cut, heading, table
 from minicircuits.runs import first_weights
 from minicircuits.training.corpus import read_texts
 from minicircuits.training.optimizers import adamw

@@ -3,7 +3,7 @@
 [a][b] … [a] → [b]: a head of the second layer attends to what followed the present token last
 time, because its keys read what a previous-token head of the first layer wrote (K-composition).
 
-    python examples/4_two_layer_induction.py [--text FILE_OR_FOLDER ...]
+    python examples/05_two_layer_induction.py [--text FILE_OR_FOLDER ...]
 On the packaged model; or, given a text, on two layers trained on it first (about 45 s).
 Paper: "Two-Layer Attention-Only Transformers", "Induction Heads", "How Induction Heads Work".
 """
@@ -20,8 +20,9 @@ from minicircuits.behavior.ablation import loss_of
 from minicircuits.behavior.patterns import after_earlier_copies, attention_on
 from minicircuits.circuits.induction import nearest_matches
 from minicircuits.model.attention import causal_softmax
-from minicircuits.report import figures, terminal
-from minicircuits.report.terminal import heading, table
+from minicircuits.findings import figures
+from minicircuits.terminal import sections as terminal
+from minicircuits.terminal.layout import heading, table
 from minicircuits.runs import prepare, trained
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

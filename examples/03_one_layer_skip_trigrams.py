@@ -4,7 +4,7 @@ T = Id ⊗ W_U W_E + Σ_h A^h ⊗ (W_U W_OV^h W_E): bigrams, and for each head a
 source does to the next token ("OV") beside a table of who wants it ("QK"). Together they read as
 skip-trigrams: [source] … [destination] → [out].
 
-    python examples/2_one_layer_skip_trigrams.py [--text FILE_OR_FOLDER ...]    (about 40 s)
+    python examples/03_one_layer_skip_trigrams.py [--text FILE_OR_FOLDER ...]    (about 40 s)
 
 Paper: "One-Layer Attention-Only Transformers".
 """
@@ -19,8 +19,9 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.circuits.copying import copying_companions
 from minicircuits.circuits.hand_built import skip_trigram_machine
-from minicircuits.report import figures, terminal
-from minicircuits.report.terminal import cut, heading, table
+from minicircuits.findings import figures
+from minicircuits.terminal import sections as terminal
+from minicircuits.terminal.layout import cut, heading, table
 from minicircuits.runs import prepare, trained
 from minicircuits.training.corpus import spread
 

@@ -3,7 +3,7 @@
 One layer, one head. Every word is one of three kinds, and the residual stream has a dimension
 for each: it holds nothing but "a name", "a number" or "another word".
 
-    python examples/0_notation.py [--text FILE_OR_FOLDER ...]      (its first nine words)
+    python examples/00_notation.py [--text FILE_OR_FOLDER ...]      (its first nine words)
 
 Paper: "Notation", "Transformer Overview", "Attention Heads are Independent and Additive".
 """
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 import minicircuits as mc
-from minicircuits.report.terminal import cut, heading, table
+from minicircuits.terminal.layout import cut, heading, table
 from minicircuits.training.corpus import read_texts
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -3,7 +3,7 @@
 Weights are random, but for one skip-trigram written into each head: a needle in two
 haystacks of 2.5 billion numbers. No matrix of tokens by tokens is ever held.
 
-    python examples/9_real_vocabulary.py [--text FILE_OR_FOLDER ...]       (about 40 s,
+    python examples/09_real_vocabulary.py [--text FILE_OR_FOLDER ...]       (about 40 s,
     and on busy cores minutes; --heads 1 --tokens 2000 for a quick look)
 
 The text gives the tokens their names, by frequency, and their probabilities; without --text
@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: t
 import numpy as np
 
 import minicircuits as mc
-from minicircuits.report.terminal import cut, heading, table, watched
+from minicircuits.terminal.layout import cut, heading, table, watched
 from minicircuits.training.corpus import read_texts, standard_library
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

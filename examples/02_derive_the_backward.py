@@ -3,7 +3,7 @@
 What a learner derives on paper is the two lines of `causal_softmax_backward`. Here is the
 derivation, then each step of it on numbers.
 
-    python examples/8_derive_the_backward.py [--text FILE_OR_FOLDER ...]
+    python examples/02_derive_the_backward.py [--text FILE_OR_FOLDER ...]
 
 Paper: "Transformer Overview" (the softmax* of an attention pattern).
 """
@@ -15,7 +15,7 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.model.attention import causal_softmax, causal_softmax_backward
 from minicircuits.notation import relative_error
-from minicircuits.report.terminal import heading, table
+from minicircuits.terminal.layout import heading, table
 from minicircuits.training.corpus import read_texts
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

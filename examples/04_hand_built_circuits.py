@@ -3,7 +3,7 @@
 Nothing is trained. Each circuit does one thing exactly, so its patterns are 0, 1 or 1/m and its
 logits can be read as sentences.
 
-    python examples/7_hand_built_circuits.py [--text FILE_OR_FOLDER ...]   (its first words)
+    python examples/04_hand_built_circuits.py [--text FILE_OR_FOLDER ...]   (its first words)
 
 Paper: "Virtual Attention Heads", "How Induction Heads Work", "Skip-Trigram "Bugs"".
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 import minicircuits as mc
 from minicircuits.circuits import hand_built
-from minicircuits.report.terminal import cut, heading, table
+from minicircuits.terminal.layout import cut, heading, table
 from minicircuits.training.bigrams import bigram, count_bigrams
 from minicircuits.training.corpus import read_texts
 

@@ -1,52 +1,9 @@
-"""The figures as text, at 80 columns: each function turns one figure into lines.
+"""Each section of what was found in a model, as lines of text.
 
 `show` turns a token id into something readable; no formula lives here.
 """
 
-import sys
-import time
-
-import numpy as np
-
-WIDTH = 80
-
-
-def heading(title):
-    return f"\n{title}\n{'─' * min(len(title), WIDTH)}"
-
-
-def table(rows, columns):
-    """Lines of aligned columns; columns: pairs of a title and a function row -> text.
-
-    The first column is set to the left, all others to the right.
-    """
-    cells = [[title for title, _ in columns]]
-    cells += [[text(row) for _, text in columns] for row in rows]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(columns))]
-    return ["  " + "  ".join(cell.ljust(width) if n == 0 else cell.rjust(width)
-                             for n, (cell, width) in enumerate(zip(row, widths))).rstrip()
-            for row in cells]
-
-
-def cut(text, width):
-    return text if len(text) <= width else text[:width - 1] + "…"
-
-
-def watched(items, name):
-    """Yields `items`, and counts them on standard error with the time left, if somebody looks."""
-    visible, begun = sys.stderr.isatty(), time.perf_counter()
-    shown = begun
-    try:
-        for done, item in enumerate(items):
-            now = time.perf_counter()
-            if visible and done and now - shown >= 0.2:
-                left, shown = (now - begun) / done * (len(items) - done), now
-                print(f"\r  {done} of {len(items)} {name}  {left:.0f} s left \x1b[K", end="",
-                      file=sys.stderr, flush=True)
-            yield item
-    finally:
-        if shown > begun:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+from minicircuits.terminal.layout import WIDTH, cut, table
 
 
 def exactness(errors):
@@ -68,20 +25,17 @@ def losses(figures):
 def next_tokens(rows, show):
     def pairs(found):
         return " ".join(f"{cut(show(token), 9)} {share:.2f}" for token, share in found)
-    return table(rows, [("after", lambda row: show(row["token"])),
-                        ("the model says", lambda row: pairs(row["model"])),
-                        ("the text has", lambda row: pairs(row["text"]))])
+    return table(["after", "the model says", "the text has"],
+                 [[show(row["token"]), pairs(row["model"]), pairs(row["text"])] for row in rows])
 
 
 def heads(rows):
     """What each head looks at, copies, and rests on, with a legend."""
-    number = [("previous", "prev"), ("duplicate", "dupl"), ("induction", "induct"),
-              ("first", "first"), ("by_position", "by pos"), ("copying", "copying")]
-    columns = [("head", name)]
-    columns += [(title, lambda row, key=key: f"{row[key]:.2f}") for key, title in number]
-    columns += [("own top", lambda row: f"{row['top_own']:4.0%}"),
-                ("main offset", lambda row: f"{-row['offset']} ({row['at_offset']:.2f})")]
-    return table(rows, columns) + [
+    numbers = {"previous": "prev", "duplicate": "dupl", "induction": "induct", "first": "first",
+               "by_position": "by pos", "copying": "copying"}
+    return table(["head", *numbers.values(), "own top", "main offset"], [
+        [name(row), *(f"{row[key]:.2f}" for key in numbers), f"{row['top_own']:4.0%}",
+         f"{-row['offset']} ({row['at_offset']:.2f})"] for row in rows]) + [
         "  On repeated random tokens, attention: prev to the previous one, dupl to",
         "  earlier copies, induct to what followed those. On the text: first to the",
         "  first token, by pos how much of a pattern position explains, main offset",
@@ -122,10 +76,9 @@ def importance(figures):
 
 
 def virtual_heads(figures):
-    return table(figures["virtual_heads"][:3], [
-        ("virtual head", lambda row: row["heads"]),
-        ("takes off (nats)", lambda row: f"{row['importance']:.4f}"),
-        ("copying", lambda row: f"{row['copying']:.2f}")])
+    return table(["virtual head", "takes off (nats)", "copying"],
+                 [[row["heads"], f"{row['importance']:.4f}", f"{row['copying']:.2f}"]
+                  for row in figures["virtual_heads"][:3]])
 
 
 def composition(figures):
@@ -177,28 +130,3 @@ def ledger(figures, show):
                     f"{figures['others']:>+10.3f}",
                     f"  {'sum':<38}{figures['sum']:>+10.3f}",
                     f"  {'the model’s logit':<38}{figures['logit']:>+10.3f}"]
-
-
-def chart(title, logs, value, height=8):
-    """One measurement of several training runs over tokens seen, as curves.
-
-    logs : pairs of a mark (one character) and a run's log, whose rows have "tokens" and
-    `value`; runs of one kind share a mark, and where curves meet the last one drawn is seen.
-    Curves are straight between measurements. Both axes are linear.
-    """
-    low, high = (extreme(row[value] for _, log in logs for row in log) for extreme in (min, max))
-    end = max(log[-1]["tokens"] for _, log in logs)
-    columns = np.arange(WIDTH - 11)
-    lines = [[" "] * len(columns) for _ in range(height)]
-    for mark, log in logs:
-        tokens = [row["tokens"] for row in log]
-        reached = columns <= tokens[-1] / (end or 1) * columns[-1]
-        at = np.interp(columns[reached] / columns[-1] * end, tokens, [row[value] for row in log])
-        rows = np.rint((high - at) / ((high - low) or 1) * (height - 1)).astype(int)
-        for column, row in enumerate(rows):
-            lines[row][column] = mark
-    labels = {0: f"{high:.2f}", height - 1: f"{low:.2f}"}
-    lines = [f"{labels.get(n, ''):>8} │{''.join(line).rstrip()}" for n, line in enumerate(lines)]
-    right = f"{end / 1e6:.1f} million tokens"
-    return [f"  {title}", *lines, f"{'':>8} └{'─' * len(columns)}",
-            f"{'':>9}0{right:>{len(columns)}}"]

@@ -3,7 +3,7 @@
 T = W_U W_E, a table with a logit for every pair of tokens, through d_model dimensions. A little
 training on text brings it near the text's own bigram statistics.
 
-    python examples/1_zero_layer_bigrams.py [--text FILE_OR_FOLDER ...]    (about 30 s)
+    python examples/01_zero_layer_bigrams.py [--text FILE_OR_FOLDER ...]    (about 30 s)
 
 Paper: "Zero-Layer Transformers".
 """
@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 
 import minicircuits as mc
 from minicircuits.circuits.hand_built import bigram_model
-from minicircuits.report.terminal import cut, heading, table
+from minicircuits.terminal.layout import cut, heading, table
 from minicircuits.runs import SHAPE, prepare, trained
 from minicircuits.training.bigrams import (bigram, count_bigrams, counted_loss, fit_zero_layer,
                                            unigram, zero_layer_loss)

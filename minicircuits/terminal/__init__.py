@@ -1,0 +1,1 @@
+"""Findings as text, at 80 columns."""
