@@ -109,7 +109,7 @@ def batch(stream, n, n_ctx, start, seed, step):
     Raises InputError if the stream is shorter than n_ctx - 1.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(step,)))
-    return _contexts(stream, n_ctx, start, lambda places: rng.integers(places, size=n))
+    return contexts(stream, rng.integers(count_places(stream, n_ctx), size=n), n_ctx, start)
 
 
 def spread(stream, n, n_ctx, start):
@@ -117,17 +117,20 @@ def spread(stream, n, n_ctx, start):
 
     Always the same ones; they overlap where the stream has no room. Otherwise as `batch`.
     """
-    return _contexts(stream, n_ctx, start,
-                     lambda places: np.linspace(0, places - 1, n).astype(int))
+    at = np.linspace(0, count_places(stream, n_ctx) - 1, n).astype(int)
+    return contexts(stream, at, n_ctx, start)
 
 
-def _contexts(stream, n_ctx, start, choose):
-    """START and n_ctx - 1 tokens from each place that `choose`, given how many, returns."""
-    places = len(stream) - (n_ctx - 1) + 1
-    if places < 1:
+def count_places(stream, n_ctx):
+    """At how many places of the stream a context can begin. Raises InputError if at none."""
+    if len(stream) < n_ctx - 1:
         raise InputError(f"a text for contexts of {n_ctx} must have at least {n_ctx - 1} tokens; "
                          f"got {len(stream)}")
-    at = choose(places)
+    return len(stream) - (n_ctx - 1) + 1
+
+
+def contexts(stream, at, n_ctx, start):
+    """START and the n_ctx - 1 tokens from each of the places `at` (b,): int32 (b, i)."""
     tokens = np.full((len(at), n_ctx), start, np.int32)
     tokens[:, 1:] = stream[at[:, None] + np.arange(n_ctx - 1)]
     return tokens

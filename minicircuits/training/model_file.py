@@ -4,10 +4,9 @@ The file is an uncompressed `.npz` (see `files`) with the members of `files.save
 
     merges      the tokenizer's, integers (merge, 2)
     metadata    strict JSON, as bytes
-    state/…     in a checkpoint: what the trainer needs to go on
+    state/…     in a `checkpoint`: what the trainer needs to go on
 
-So a checkpoint is a model file too: `load_model` takes it, and passes the state over. This
-file does not know what the metadata say, nor how a run goes on.
+So a checkpoint is a model file too: `load_model` takes it, and passes the state over.
 """
 
 from typing import NamedTuple
@@ -18,7 +17,6 @@ from minicircuits import files
 from minicircuits.files import FileError
 from minicircuits.notation import InputError, Weights
 from minicircuits.training.tokenizer import Tokenizer
-from minicircuits.training.trainer import state_from_arrays, state_to_arrays
 
 
 class Model(NamedTuple):
@@ -40,23 +38,8 @@ def load_model(path):
     """The `Model` in a model file or a checkpoint, as it was saved, or FileError."""
     arrays = files.read_arrays(path)
     model = model_from_arrays(path, arrays)
-    _check_nothing_left(path, [name for name in arrays if not name.startswith("state/")])
+    check_nothing_left(path, [name for name in arrays if not name.startswith("state/")])
     return model
-
-
-def save_checkpoint(path, model, state):
-    """Write `model` and the trainer's `State` that it is at, in the place of an earlier one."""
-    files.write_arrays(path, {**model_to_arrays(path, model), **state_to_arrays(state)},
-                       force=True)
-
-
-def load_checkpoint(path):
-    """The `Model` and the `State` that `save_checkpoint` wrote, bit for bit, or FileError."""
-    arrays = files.read_arrays(path)
-    model = model_from_arrays(path, arrays)
-    state = state_from_arrays(path, arrays, model.weights)
-    _check_nothing_left(path, list(arrays))
-    return model, state
 
 
 def model_to_arrays(path, model):
@@ -81,7 +64,7 @@ def model_from_arrays(path, arrays):
     return _check(path, Model(weights, tokenizer, metadata))
 
 
-def _check_nothing_left(path, names):
+def check_nothing_left(path, names):
     if names:
         raise FileError(f"{str(path)!r} must hold one model; got also {names[0]}")
 

@@ -1,13 +1,13 @@
 """Bytes to tokens and back: byte-level BPE whose tokens can be read in a table.
 
 Byte-pair encoding (Gage 1994; Sennrich et al. 2016) begins with the 256 bytes and joins, again
-and again, the pair of neighbours that occurs most often. Here a pair is joined only inside a
+and again, the pair of neighbors that occurs most often. Here a pair is joined only inside a
 *piece*: a word with the one space before it, up to three digits, a run of punctuation, or the
 end of a line with the indentation of the next. So ` self`, `_name` and `\\n        ` can be
 tokens; `self.` and `if not` cannot.
 
 Every string of bytes can be encoded and comes back as it was. Nothing in a text gives START,
-and nothing is normalised: not Unicode, not line ends, not case.
+and nothing is normalized: not Unicode, not line ends, not case.
 """
 
 import heapq
