@@ -20,8 +20,8 @@ from minicircuits.behavior.patterns import (after_earlier_copies, attention_on, 
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from minicircuits.terminal.progress import clear_line, log_line, watched
-from minicircuits.training.checkpoint import load_checkpoint, save_checkpoint
-from minicircuits.training.model_file import Model, save_model
+from minicircuits.training.model_file import (Model, load_checkpoint, save_checkpoint,
+                                              save_model)
 from minicircuits.training.recipe import Recipe, first_weights
 from minicircuits.training.trainer import first_state, train
 

@@ -30,9 +30,9 @@ def standard_library():
     Without its tests, generated tables, and what names folders of this host. Raises
     InputError where there is no source.
     """
-    texts = _texts_below(sysconfig.get_path("stdlib"),
-                         lambda name: name in LEFT_OUT or name.startswith(LEFT_OUT_PREFIXES),
-                         ending=".py")
+    paths = _files_below(sysconfig.get_path("stdlib"), lambda name: (
+        name in LEFT_OUT or name.startswith(LEFT_OUT_PREFIXES)))
+    texts = _texts_in(path for path in paths if path.endswith(".py"))
     if not texts:
         raise InputError("there is no source of Python's standard library on this machine: "
                          "choose another text with --text FILE_OR_FOLDER ...")
@@ -44,35 +44,29 @@ def read_texts(paths):
 
     Folders are read to the bottom, in the order of names, without empty and binary files (those
     with a NUL byte) and without names that begin with a dot, such as `.git`. Raises InputError
-    on a folder in which that leaves nothing, and on a file that is empty, binary or unreadable.
+    where a path leads to no text, and on a file that cannot be read.
     """
     texts = []
     for path in paths:
-        if os.path.isdir(path):
-            found = _texts_below(path, lambda name: name.startswith("."))
-        else:
-            found = [files.read_bytes(path)]
-        if not any(map(_is_text, found)):
-            came = "a folder without any" if os.path.isdir(path) else (
-                "a binary file" if found[0] else "an empty file")
-            raise InputError(f"{str(path)!r} must be text; got {came}")
+        found = _texts_in(_files_below(path, lambda name: name.startswith("."))
+                          if os.path.isdir(path) else [path])
+        if not found:
+            raise InputError(f"{str(path)!r} must be text; got nothing but empty or binary files")
         texts += found
     return texts
 
 
-def _texts_below(folder, left_out, ending=""):
-    """The texts of all files below `folder`, but for names of files or folders left out."""
-    texts = []
+def _files_below(folder, left_out):
+    """The paths of all files below `folder`, but for names of files or folders left out."""
     for here, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not left_out(name))
-        paths = [os.path.join(here, name) for name in sorted(names)
-                 if name.endswith(ending) and not left_out(name)]
-        texts += [files.read_bytes(path) for path in paths if os.path.isfile(path)]
-    return list(filter(_is_text, texts))
+        paths = (os.path.join(here, name) for name in sorted(names) if not left_out(name))
+        yield from filter(os.path.isfile, paths)
 
 
-def _is_text(data):
-    return len(data) > 0 and b"\0" not in data
+def _texts_in(paths):
+    """The contents of files, without those that are empty or binary."""
+    return [data for data in map(files.read_bytes, paths) if data and b"\0" not in data]
 
 
 def digest(texts):

@@ -53,8 +53,8 @@ class Tokenizer:
         most LONGEST bytes. Does not ask whether the merges are useful, or all different.
         """
         merges = np.asarray(merges)
-        n = len(merges) if merges.ndim else -1
-        if merges.shape != (n, 2) or merges.dtype.kind not in "iu" or n > MAX_VOCAB - 257:
+        if not (merges.ndim == 2 and merges.shape[1] == 2 and merges.dtype.kind in "iu"
+                and len(merges) <= MAX_VOCAB - 257):
             raise InputError(f"merges must be integers with axes (merge, 2), at most "
                              f"{MAX_VOCAB - 257} merges; got {merges.dtype} {merges.shape}")
         tokens = [bytes([byte]) for byte in range(256)]
@@ -137,9 +137,9 @@ def train_tokenizer(text, d_vocab=1024):
     if not 257 <= d_vocab <= MAX_VOCAB:
         raise InputError(f"d_vocab must be from 257 (256 bytes and <START>) to {MAX_VOCAB}; got "
                          f"{d_vocab}")
-    counted = Counter(_pieces(text))
-    words = [piece.decode("latin-1") for piece in counted]       # strings of ids, as in `encode`
-    counts = list(counted.values())
+    pieces = Counter(_pieces(text))
+    words = [piece.decode("latin-1") for piece in pieces]        # strings of ids, as in `encode`
+    counts = list(pieces.values())
     pairs = defaultdict(int)              # pair -> how often it occurs
     where = defaultdict(set)              # pair -> the words that have it, or once had it
     for word, (characters, count) in enumerate(zip(words, counts)):
@@ -162,8 +162,6 @@ def train_tokenizer(text, d_vocab=1024):
         for word in where.pop(pair):
             before = words[word]
             words[word] = after = before.replace("".join(pair), new)
-            if after == before:           # it had the pair once
-                continue
             for old in zip(before, before[1:]):
                 pairs[old] -= counts[word]
             for fresh in zip(after, after[1:]):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from minicircuits import files
-from minicircuits.training.checkpoint import load_checkpoint, save_checkpoint
-from minicircuits.training.model_file import Model, load_model, save_model
+from minicircuits.training.model_file import (Model, load_checkpoint, load_model, save_checkpoint,
+                                              save_model)
 from minicircuits.training.tokenizer import train_tokenizer
 from minicircuits.training.trainer import train
 from tests.training.test_trainer import batch, begun, same
@@ -55,7 +55,7 @@ def bytes_of(text):
     ({"state/recipe": bytes_of(b'{"steps": 1e9}')}, "steps must be int"),
     ({"state/recipe": bytes_of(b'{"cooks": 3}')}, "cooks"),
     ({"state/recipe": bytes_of(b"[]")}, "must be a checkpoint"),
-    ({"state/W_X/0": np.zeros(1)}, "must hold one model; got also state/W_X/0")])
+    ({"state/W_X/0": np.zeros(1)}, "must be a checkpoint: got also state/W_X/0")])
 def test_a_foreign_checkpoint_is_refused_in_one_line(tmp_path, changes, message):
     path = tmp_path / "checkpoint.npz"
     saved(path)(begun(d_vocab=257))
