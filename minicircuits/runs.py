@@ -33,8 +33,8 @@ def train_to_file(n_layers, text, seed, output, steps=None, force=False, every=E
     """Train a model of `n_layers` on `text`, write it as `output`, and return it.
 
     text : a `Text`; seed : of the weights, the batches and the measurements
-    steps : of training, or None for those of `Recipe`
-    every : steps from one measurement to the next; report : gets a line for each
+    steps : of training; by default those of `Recipe`
+    every : steps between measurements; report : function that gets a line for each
 
     A checkpoint stands beside `output` meanwhile; it is a model file too. A file that exists
     is overwritten only by `force`.
@@ -89,7 +89,7 @@ def go_on(state, log, text, output, force, every, report):
         save_checkpoint(checkpoint, Model(state.weights, text.tokenizer, metadata), state)
 
     def note(taken, steps_per_second):
-        _, _, loss = taken
+        *_, loss = taken
         return f"loss {loss:.3f}  {steps_per_second * tokens_per_step:,.0f} tokens/s"
 
     def tell(line):
@@ -104,9 +104,9 @@ def go_on(state, log, text, output, force, every, report):
                     row = {"step": step, "tokens": step * tokens_per_step,
                            "seconds": time.perf_counter() - begun, "loss": loss,
                            **measure(weights, text.validation, text.tokenizer.start, recipe.seed)}
-                    mark = " ← over 0.1" if formed(row) and not any(map(formed, log)) else ""
+                    newly_formed = formed(row) and not any(map(formed, log))
                     log.append(row)          # before it is shown: a display may fail
-                    tell(log_line(row, mark))
+                    tell(log_line(row, newly_formed))
     except KeyboardInterrupt:
         tell(f"  interrupted; to go on: minicircuits train -o {output} --resume "
              "(with the same --text)")

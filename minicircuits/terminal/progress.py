@@ -39,8 +39,9 @@ def clear_line():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def log_line(row, mark=""):
-    """A measurement of a training run as a line below LOG_HEADING."""
+def log_line(row, newly_formed):
+    """A measurement of a training run, as a line below LOG_HEADING."""
+    mark = " ← over 0.1" if newly_formed else ""
     return (f"  {row['step']:>5} {row['seconds']:>6.0f} s {row['loss']:>8.3f} "
             f"{row['validation']:>10.3f} {row['in_context']:>10.2f} "
             f"{row['previous_token']:>10.2f} {row['prefix_matching']:>10.2f}{mark}")

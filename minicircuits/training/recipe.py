@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 
 from minicircuits.model.transformer import init_weights, sinusoids
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, Weights
 
 SHAPE = {"n_heads": 4, "d_model": 128, "d_head": 32, "n_ctx": 128, "positions": "shortformer"}
 
@@ -52,7 +52,7 @@ class Recipe:
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
 
 
-def first_weights(n_layers, d_vocab, seed=0, shape=SHAPE):
+def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAPE) -> Weights:
     """`init_weights` in float32, with two changes. Induction heads then form early, on most seeds.
 
     Positions are fast sinusoids, and fill a quarter of the dimensions only. Neighbors then lie

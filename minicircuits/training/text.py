@@ -29,7 +29,8 @@ class Text(NamedTuple):
                        self.tokenizer.start, recipe.seed)
 
 
-def load_text(paths=None, tokenizer=None, n_ctx=SHAPE["n_ctx"]):
+def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
+              n_ctx: int = SHAPE["n_ctx"]) -> Text:
     """Read a text, hold out a part, tokenize and count it: a `Text`.
 
     paths : a list of files and folders, or None for the source of Python's standard library

@@ -6,6 +6,7 @@ on the same machine. The trainer knows neither texts nor scores.
 """
 
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,25 +35,30 @@ class State:
     step: int
 
 
-def first_state(recipe, weights):
+def first_state(recipe: Recipe, weights: Weights) -> State:
     """The `State` before the first step, with moments of 0."""
     moments = {name: (np.zeros_like(W),) * (2 if name in ADAMW else 1)
                for name, W in weights.items()}
     return State(recipe, weights, moments, step=0)
 
 
-def train(state, batch, save=None, every=100):
+def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | None = None,
+          every: int = 100) -> Iterator[tuple[int, Weights, float]]:
     """Yields (step, weights, loss) from `state` to the last step of its recipe, both included.
 
-    `loss` (float, nats per predicted token) is that of `weights` on `batch(step)`.
+        text, recipe = mc.load_text(["my_book.txt"]), mc.Recipe(steps=650)
+        weights = mc.first_weights(2, text.tokenizer.d_vocab)
+        for step, weights, loss in mc.train(mc.first_state(recipe, weights), text.batches(recipe)):
+            print(step, loss)
+
+    `loss` (nats per predicted token) is that of `weights` on `batch(step)`.
 
     state : from `first_state`, or from a checkpoint
     batch : function, step -> tokens (b, i); for one step always the same ones
-    save : function of a state, or None; it writes a checkpoint. It is called with the state
-        reached at every multiple of `every` steps and at the last step. It is also called when
-        the run is interrupted, by Ctrl-C in here or by closing the generator (which
-        `contextlib.closing` does for sure). It then gets the latest state there is: the one
-        last yielded, or the next.
+    save : function of a state, which writes a checkpoint. It is called at every multiple of
+        `every` steps and at the last step. It is also called when the run is interrupted, by
+        Ctrl-C in here or because the generator is closed (`contextlib.closing` does so for
+        sure). The state is then the one last yielded or, if it has got so far, the next.
 
     Raises InputError when numbers stop being finite, and does not call `save` then.
     """
