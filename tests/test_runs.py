@@ -11,6 +11,7 @@ from minicircuits import runs
 from minicircuits.behavior.in_context import loss_by_position
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
 from minicircuits.files import FileError
+from minicircuits.training.corpus import batch
 from minicircuits.training.recipe import SHAPE
 from minicircuits.training.text import load_text
 
@@ -90,6 +91,8 @@ def test_in_memory_and_by_the_front_door_the_same_weights(text, whole):
     assert same(weights, whole.weights)
     assert [int(line.split()[1]) for line in lines] == [0, 2, 4]
     recipe = mc.Recipe(steps=5, seed=3)
+    assert (text.batches(recipe)(0) == batch(text.stream, 24, 128, text.tokenizer.start,
+                                             recipe.seed, 0)).all()
     weights = mc.first_weights(2, text.tokenizer.d_vocab, recipe.seed)
     for step, weights, loss in mc.train(mc.first_state(recipe, weights), text.batches(recipe)):
         pass

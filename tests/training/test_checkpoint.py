@@ -36,6 +36,8 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, n_layers, positions, d
     model, state = load_checkpoint(path)
     resumed = list(train(state, batch))
     assert len(resumed) == 13 - stop and all(map(same, resumed, whole[stop:]))
+    for array in state.weights.W_E, *state.moments["W_E"]:      # laid out as before
+        assert array.flags.f_contiguous
     for loaded in model, load_model(path):                     # a model file, too
         assert loaded[1:] == (TOKENIZER, METADATA)
         assert same((stop, loaded.weights, 0), (stop, whole[stop][1], 0))

@@ -87,9 +87,10 @@ def test_orthogonalized_is_the_same_at_any_scale(seed, a, b):
     assert (orthogonalize(scaled) == orthogonalize(M)).all()
 
 
-def test_orthogonalized_zero_is_zero_and_the_smallest_number_is_not():
+@pytest.mark.parametrize("number", ["smallest_subnormal", "max"])
+def test_orthogonalized_zero_is_zero_and_the_smallest_and_the_largest_number_are_not(number):
     M = np.zeros((2, 3, 5), np.float32)
-    M[1, 2, 2] = np.finfo(np.float32).smallest_subnormal
+    M[1, 2, 2] = getattr(np.finfo(np.float32), number)
     actual = orthogonalize(M)
     assert (actual[0] == 0).all() and 0.68 < actual[1, 2, 2] < 1.21
 

@@ -37,5 +37,5 @@ def test_first_weights_are_those_of_init_weights_with_two_changes():
     assert (first.W_pos[32:] == 0).all()
     p = first.W_pos[:32].T
     assert p[:, :16] ** 2 + p[:, 16:] ** 2 == pytest.approx(9)     # sinusoids of amplitude 3
-    nearest = np.argsort(-(p @ p.T), axis=1)
-    assert (nearest[:, 0] == np.arange(128)).all()                  # every place has its own
+    likeness = p @ p.T / (9 * 16)                                   # of two places: cosines
+    assert likeness[~np.eye(128, dtype=bool)].max() < 0.7           # neighbors are far apart
