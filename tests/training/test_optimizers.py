@@ -113,15 +113,3 @@ def test_arrays_keep_dtype_and_layout_and_no_argument_is_written_to(
         assert array.dtype == dtype and array.shape == (5, 3)
     if rule is adamw:                     # elementwise: a transposed array stays transposed
         assert all(array.flags.f_contiguous == (order == "F") for array in (new, *new_moments))
-
-
-def test_both_descend_a_quadratic():
-    """½‖W − T‖² from 0: both come within the size of their last steps."""
-    T = np.random.default_rng(0).normal(size=(4, 6))
-    for rule, n_moments, numbers in ((adamw, 2, {"beta1": 0.9, "beta2": 0.98, "decay": 0.0}),
-                                     (muon, 1, {"momentum": 0.9, "decay": 0.0})):
-        W, moments = np.zeros_like(T), (np.zeros_like(T),) * n_moments
-        for step in range(400):
-            counted = {"step": step + 1} if rule is adamw else {}
-            W, moments = rule(W, W - T, moments, rate=0.1 * (1 - step / 400), **counted, **numbers)
-        assert np.abs(W - T).max() < 0.01
