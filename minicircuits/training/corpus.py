@@ -25,10 +25,9 @@ HELD_OUT = 0.05                # of the bytes
 
 
 def standard_library():
-    """The source of the standard library of this Python, a list of bytes: about 10 MB.
+    """The source of this Python's standard library, a list of bytes, 10 MB, or InputError.
 
-    Without its tests, generated tables, and what names folders of this host. Raises
-    InputError where there is no source.
+    Without its tests, generated tables, and what names folders of this host.
     """
     paths = _files_below(sysconfig.get_path("stdlib"), lambda name: (
         name in LEFT_OUT or name.startswith(LEFT_OUT_PREFIXES)))
@@ -42,9 +41,9 @@ def standard_library():
 def read_texts(paths):
     """The texts in these files and folders, a list of bytes.
 
-    Folders are read to the bottom, in the order of names, without empty and binary files (those
-    with a NUL byte) and without names that begin with a dot, such as `.git`. Raises InputError
-    where a path leads to no text, and on a file that cannot be read.
+    Folders are read to the bottom, in the order of names. Left out are empty and binary files
+    (those with a NUL byte) and names that begin with a dot, such as `.git`. Raises InputError
+    where a path leads to no text, or a file cannot be read.
     """
     texts = []
     for path in paths:
@@ -75,11 +74,10 @@ def digest(texts):
 
 
 def split(texts):
-    """Texts for training and for validation, each end to end: two bytes.
+    """Texts for training and for validation, each joined end to end: a pair of bytes.
 
-    The texts are put in the order of their hashes, and the last HELD_OUT of all the bytes is for
-    validation: whole files, chosen by their content alone, but for the one that the border
-    falls in, which is cut. So a single file is held out by its end.
+    The texts are put in the order of their hashes, so their content alone decides. The last
+    HELD_OUT of the bytes is for validation. The text that the border falls in is cut there.
     """
     stream = b"".join(sorted(texts, key=_hash))
     border = len(stream) - round(HELD_OUT * len(stream))
@@ -95,12 +93,9 @@ def batch(stream, n, n_ctx, start, seed, step):
 
     They depend on the arguments alone, so that training can be resumed at any step.
 
-    stream : ids (token,), without START
-    n, n_ctx : number of contexts, and their length with START
-    start : the id of START
+    stream : ids (token,), without START, at least n_ctx - 1 of them, or InputError
+    n, n_ctx : number of contexts, and their length with START, whose id is `start`
     seed, step : integers >= 0
-
-    Raises InputError if the stream is shorter than n_ctx - 1.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(step,)))
     return contexts(stream, rng.integers(count_places(stream, n_ctx), size=n), n_ctx, start)

@@ -36,8 +36,7 @@ def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer, met
                force: bool = False) -> None:
     """Write a model file, whole or not at all; a file that exists is refused unless `force`.
 
-    Raises FileError also where weights and tokenizer differ in d_vocab, or the metadata are
-    not a dict of JSON values.
+    Raises FileError also unless weights and tokenizer agree in d_vocab and metadata are JSON.
     """
     files.write_arrays(path, model_to_arrays(path, Model(weights, tokenizer, metadata)), force)
 

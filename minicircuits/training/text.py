@@ -35,16 +35,13 @@ def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
 
     paths : a list of files and folders, or None for the source of Python's standard library
     tokenizer : that of a trained model, or None to learn one of 1,024 tokens from the text
-    n_ctx : length of the held-out contexts
-
-    Raises InputError where there is no text, or less than one context of it.
+    n_ctx : length of the held-out contexts. Raises InputError if the text is too short for one.
     """
     texts = corpus.read_texts(paths) if paths else corpus.standard_library()
     training, held_out = corpus.split(texts)
     tokenizer = tokenizer or train_tokenizer(training)
     stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
     validation = corpus.spread(held_out, 32, n_ctx, tokenizer.start)
-    corpus.count_places(stream, n_ctx)                      # at least one, or InputError
     counts = count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab)
     ahead = count_bigrams(validation, tokenizer.d_vocab)
     return Text(tokenizer, stream, validation, counts,

@@ -1,13 +1,12 @@
 """Bytes to tokens and back: byte-level BPE whose tokens can be read in a table.
 
-Byte-pair encoding (Gage 1994; Sennrich et al. 2016) begins with the 256 bytes and joins, again
-and again, the pair of neighbors that occurs most often. Here a pair is joined only inside a
-*piece*: a word with the one space before it, up to three digits, a run of punctuation, or the
-end of a line with the indentation of the next. So ` self`, `_name` and `\\n        ` can be
-tokens; `self.` and `if not` cannot.
+Byte-pair encoding (Gage 1994; Sennrich et al. 2016) begins with the 256 bytes. Again and again
+it joins the pair of neighbors that occurs most often. Here pairs are joined inside a *piece*
+only: a word with the one space before it, up to three digits, a run of punctuation, or the end
+of a line with the indentation of the next. So ` self`, `_name` and `\\n        ` can be tokens;
+`self.` and `if not` cannot.
 
-Every string of bytes can be encoded and comes back as it was. Nothing in a text gives START,
-and nothing is normalized: not Unicode, not line ends, not case.
+Every string of bytes comes back as it was, since nothing is normalized. No text gives START.
 """
 
 import heapq
@@ -84,10 +83,9 @@ class Tokenizer:
     def encode(self, text):
         """The ids of a text, int32 (i,). A str counts as its UTF-8. START is not put before it.
 
-        Every different piece is encoded once: while that is done an id is a character, a piece
-        is a string, and a merge is `str.replace`. Making the merges one after another gives
-        the same as looking for the first possible merge each time, because a merge makes
-        possible only merges that come after it.
+        Every different piece is encoded once. Meanwhile an id is a character, a piece is a
+        string, and a merge is `str.replace`. A merge makes possible only merges that come
+        after it, so each of them has to be made once only, in order.
         """
         pieces = _pieces(text)
         between = chr(self.start)

@@ -1,8 +1,8 @@
 """Weights, step after step: `train` yields them, and whoever called it measures.
 
-A run is a `State`. From one state the next follows by the gradients of one batch, and a batch
-depends on its step alone. So an interrupted run goes on from its checkpoint to the same numbers,
-on the same machine. The trainer knows neither texts nor scores.
+A run is a `State`. The next state follows by the gradients of a batch, and a batch depends on
+its step alone. So an interrupted run goes on from its checkpoint to the same numbers, on the
+same machine. The trainer knows neither texts nor scores.
 """
 
 import warnings
