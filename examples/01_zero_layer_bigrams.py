@@ -19,7 +19,7 @@ from scipy.special import log_softmax, softmax
 import minicircuits as mc
 from minicircuits.circuits.hand_built import bigram_model
 from minicircuits.terminal.layout import cut, heading, table
-from minicircuits.runs import SHAPE, prepare, trained
+from minicircuits.runs import train_in_memory
 from minicircuits.training.bigrams import (bigram, count_bigrams, counted_loss, fit_zero_layer,
                                            unigram, zero_layer_loss)
 
@@ -28,13 +28,13 @@ parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your ow
 parser.add_argument("--steps", type=int, default=250, metavar="N", help="of training")
 options = parser.parse_args()
 
-text = prepare(options.text)
+text = mc.load_text(options.text)
 show, start, d_vocab = text.tokenizer.show, text.tokenizer.start, text.tokenizer.d_vocab
 
 print(heading("Training W_U W_E"))
 print(f"  {text.size / 1e6:.1f} MB of text, {d_vocab} tokens. Look at the first loss: who knows")
 print(f"  nothing pays ln {d_vocab} = {np.log(d_vocab):.3f} nats a token.\n")
-weights = trained(0, text, steps=options.steps).astype(float)
+weights = train_in_memory(0, text, steps=options.steps).astype(float)
 T = mc.direct_path(weights)                                              # LowRank (v, u)
 
 print(heading("What comes next, by the model and by counting"))
@@ -73,8 +73,8 @@ print(*table(list(losses.items()), [("", lambda row: row[0]),
 print(heading("Why it cannot be exact: the rank"))
 log_p = log_softmax(T.AB, axis=0)                # T up to a constant per column
 reached = zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0]
-best = fit_zero_layer(text.counts, SHAPE["d_model"], np.random.default_rng(0), iterations=60)
-print(f"  W_U W_E has {d_vocab}² entries and passes through {SHAPE['d_model']} dimensions.")
+best = fit_zero_layer(text.counts, weights.d_model, np.random.default_rng(0), iterations=60)
+print(f"  W_U W_E has {d_vocab}² entries and passes through {weights.d_model} dimensions.")
 print("  Look at the losses on its training text: what counts reach is out of reach.\n")
 print(*table([("rank of W_U W_E", T.rank()), ("loss of this model", f"{reached:.3f}"),
               ("the best that another optimizer found at this rank", f"{best:.3f}"),
@@ -86,7 +86,7 @@ logits = mc.forward(weights, text.validation).logits
 assert mc.relative_error(T.columns(text.validation), logits) < 1e-12     # T t is the model
 present, swapped = text.validation[:, 64], text.validation[:, ::-1]
 assert mc.relative_error(logits[:, ::-1], mc.forward(weights, swapped).logits) < 1e-12  # no order
-assert T.rank() == SHAPE["d_model"] < d_vocab
+assert T.rank() == weights.d_model < d_vocab
 assert np.allclose(softmax(log_p, axis=0), p_model) and not np.allclose(log_p, T.AB)
 assert abs(losses["the same as W_U W_E, d_model = d_vocab"]
            / losses["bigram counts, interpolated"] - 1) < 1e-9

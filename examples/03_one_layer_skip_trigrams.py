@@ -22,7 +22,7 @@ from minicircuits.circuits.hand_built import skip_trigram_machine
 from minicircuits.findings import figures
 from minicircuits.terminal import sections as terminal
 from minicircuits.terminal.layout import cut, heading, table
-from minicircuits.runs import prepare, trained
+from minicircuits.runs import train_in_memory
 from minicircuits.training.corpus import spread
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -31,9 +31,9 @@ parser.add_argument("--steps", type=int, default=300, metavar="N", help="of trai
 options = parser.parse_args()
 
 print(heading("Training one layer"))
-text = prepare(options.text)
+text = mc.load_text(options.text)
 show, start = text.tokenizer.show, text.tokenizer.start
-weights = trained(1, text, steps=options.steps).astype(float)
+weights = train_in_memory(1, text, steps=options.steps).astype(float)
 H = weights.n_heads
 contexts = spread(text.stream, 512, weights.n_ctx, start)               # of the training text
 probabilities = text.counts.sum(1) / text.counts.sum()                  # unigram, (v,)

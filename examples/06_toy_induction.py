@@ -19,10 +19,9 @@ from scipy.special import expit
 
 import minicircuits as mc
 from minicircuits.terminal.layout import cut, heading, table
-from minicircuits.runs import first_weights
 from minicircuits.training.corpus import read_texts
 from minicircuits.training.optimizers import adamw
-from minicircuits.training.trainer import Recipe, after, begin
+from minicircuits.training.trainer import next_state
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="words to try it on")
@@ -77,7 +76,8 @@ def smeared_backward(two_layers, weights, g):
 
 def trained(n_layers, smear=False):
     """Weights after STEPS, and the g of each head."""
-    state = begin(Recipe(STEPS), first_weights(n_layers, n, seed=0, shape=shape).astype(float))
+    state = mc.first_state(mc.Recipe(STEPS), mc.first_weights(
+        n_layers, n, shape=shape).astype(float))
     gate, moments = np.zeros(h), (np.zeros(h), np.zeros(h))              # g = sigmoid(gate)
     while state.step < STEPS:
         g, weights = expit(gate)[:, None, None], state.weights
@@ -87,7 +87,7 @@ def trained(n_layers, smear=False):
             gradients, dg = smeared_backward(gradients, weights, g)
             gate, moments = adamw(gate, dg * expit(gate) * expit(-gate), moments, state.step + 1,
                                   0.02, 0.9, 0.98, 0)
-        state = after(state, gradients)
+        state = next_state(state, gradients)
     return (smeared(state.weights, expit(gate)[:, None, None]) if smear else state.weights,
             state.weights, expit(gate))
 

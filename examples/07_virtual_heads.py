@@ -24,7 +24,7 @@ from minicircuits.circuits.composition import composition_excess
 from minicircuits.circuits.expansion import label
 from minicircuits.model.attention import causal_softmax
 from minicircuits.terminal.layout import heading, table
-from minicircuits.runs import prepare, trained
+from minicircuits.runs import train_in_memory
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="train on your own text")
@@ -32,11 +32,11 @@ parser.add_argument("--steps", type=int, default=400, metavar="N", help="of trai
 options = parser.parse_args()
 
 if options.text:
-    text = prepare(options.text)
-    weights = trained(2, text, steps=options.steps)
+    text = mc.load_text(options.text)
+    weights = train_in_memory(2, text, steps=options.steps)
 else:
     weights, tokenizer, _ = mc.load_pretrained()
-    text = prepare(None, tokenizer, weights.n_ctx)
+    text = mc.load_text(None, tokenizer, weights.n_ctx)
 weights, start, contexts = weights.astype(float), text.tokenizer.start, text.validation[:16]
 block = 29
 blocks = mc.random_blocks(weights.d_vocab, block, 2, 16, start, np.random.default_rng(0))

@@ -19,7 +19,7 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.behavior.ablation import loss_of
 from minicircuits.terminal.layout import heading, table
-from minicircuits.runs import prepare, trained
+from minicircuits.runs import train_in_memory
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="train on your own text")
@@ -27,11 +27,11 @@ parser.add_argument("--steps", type=int, default=400, metavar="N", help="of trai
 options = parser.parse_args()
 
 if options.text:
-    text = prepare(options.text)
-    weights = trained(2, text, steps=options.steps)
+    text = mc.load_text(options.text)
+    weights = train_in_memory(2, text, steps=options.steps)
 else:
     weights, tokenizer, _ = mc.load_pretrained()
-    text = prepare(None, tokenizer, weights.n_ctx)
+    text = mc.load_text(None, tokenizer, weights.n_ctx)
 weights, contexts = weights.astype(float), text.validation[:8]
 L, H = weights.n_layers, weights.n_heads
 

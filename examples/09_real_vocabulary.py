@@ -25,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: t
 import numpy as np
 
 import minicircuits as mc
-from minicircuits.terminal.layout import cut, heading, table, watched
+from minicircuits.terminal.layout import cut, heading, table
+from minicircuits.terminal.progress import watched
 from minicircuits.training.corpus import read_texts, standard_library
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -25,8 +25,11 @@ for name in THREADS:
 
 import numpy as np
 
-from minicircuits import files, runs
+import minicircuits as mc
+from minicircuits import files
+from minicircuits.runs import train_to_file
 from minicircuits.terminal.layout import chart, heading, table
+from minicircuits.terminal.progress import LOG_HEADING
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="train on it")
@@ -35,11 +38,12 @@ options = parser.parse_args()
 
 # 1. The logs. Each row was measured on the weights as they were after so many tokens.
 if options.text:
-    runs.EVERY, text, logs = 25, runs.prepare(options.text), []
+    text, logs = mc.load_text(options.text), []
     with tempfile.TemporaryDirectory() as folder:
         for layers in (1, 2):
-            print(heading(f"Training, layers: {layers}"), runs.LOG_HEADING, sep="\n")
-            model = runs.run(layers, text, 0, Path(folder, f"{layers}.npz"), options.steps)
+            print(heading(f"Training, layers: {layers}"), LOG_HEADING, sep="\n")
+            model = train_to_file(layers, text, 0, Path(folder, f"{layers}.npz"), options.steps,
+                                  every=25)
             logs.append((layers, 0, model.metadata["log"]))
 else:
     recorded = files.read_json(Path(__file__).with_name("phase_change.json"))

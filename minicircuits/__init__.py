@@ -28,6 +28,9 @@ _MODULES = {
     "behavior.examples_in_text": "occurrences bugs",
     "training.model_file": "save_model load_model",
     "training.pretrained": "load_pretrained",
+    "training.text": "load_text",
+    "training.recipe": "Recipe first_weights",
+    "training.trainer": "first_state train",
     "interop": "from_transformer_lens to_transformer_lens activations_from_transformer_lens "
                "activations_to_transformer_lens",
 }

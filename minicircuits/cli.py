@@ -135,6 +135,8 @@ def positive(text):
 
 def main(arguments=None):
     """Run one command; returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code
+        stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     for name in THREADS:
         os.environ.setdefault(name, "1")

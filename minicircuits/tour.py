@@ -12,12 +12,15 @@ from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.findings import figures
 from minicircuits.terminal import layout
 from minicircuits.terminal import sections as terminal
+from minicircuits.terminal.progress import LOG_HEADING
 from minicircuits.report.content import content
 from minicircuits.report.page import report_html
-from minicircuits.runs import LOG_HEADING, SHAPE, prepare, prepare_sample, run
+from minicircuits.runs import resume, train_to_file
 from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_loss
 from minicircuits.training.model_file import load_model
 from minicircuits.training.pretrained import load_pretrained
+from minicircuits.training.recipe import SHAPE
+from minicircuits.training.text import load_sample, load_text
 
 NAMES = ("zero_layers", "one_layer", "two_layers")
 EXACT = 1e-12         # relative, in float64
@@ -37,7 +40,7 @@ def tour(options):
     for n_layers, output in enumerate(outputs):
         title = f"{NAMES[n_layers].replace('_', ' ').upper()}, from scratch"
         print(layout.heading(title), LOG_HEADING, sep="\n")
-        model = run(n_layers, text, options.seed, output, options.steps, force=options.force)
+        model = train_to_file(n_layers, text, options.seed, output, options.steps, options.force)
         results[NAMES[n_layers]] = take_apart(model, text, options.seed)
     write_json(options, results)
     write_page(page, model, text, results[NAMES[-1]], options)
@@ -59,8 +62,11 @@ def train(options):
     check_json(options)
     text = read(options)
     print(LOG_HEADING)
-    model = run(options.layers, text, options.seed, options.output, options.steps,
-                options.resume, options.force)
+    if options.resume:
+        model = resume(text, options.output, options.force)
+    else:
+        model = train_to_file(options.layers, text, options.seed, options.output, options.steps,
+                              options.force)
     print(f"  written: {options.output}")
     write_json(options, model.metadata)
 
@@ -124,7 +130,7 @@ def model_and_text(options):
     model = load_model(options.model) if options.model else load_pretrained()
     if options.model or options.text:
         return model, read(options, model)
-    text = prepare_sample(model)
+    text = load_sample(model)
     print(f"\nThe model that comes with this package, on {len(text.stream):,} tokens of a text "
           "that it\nhas not seen.")
     return model, text
@@ -133,7 +139,7 @@ def model_and_text(options):
 def read(options, model=None):
     """The text asked for, in the tokens and the context of `model` if there is one."""
     began = time.perf_counter()
-    text = prepare(options.text) if model is None else prepare(
+    text = load_text(options.text) if model is None else load_text(
         options.text, model.tokenizer, model.weights.n_ctx or SHAPE["n_ctx"])
     print(f"\nText: {text.size / 1e6:.1f} MB, {len(text.stream):,} tokens of "
           f"{text.tokenizer.d_vocab} for training, read and tokenized in "

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "terminal": "",
     "report": "model circuits behavior training findings",
     "testing": "plain model circuits behavior training interop report runs",
-    "runs": "model behavior training",
+    "runs": "model behavior terminal training",
     "tour": "model circuits behavior training interop findings terminal report runs",
     "cli": "testing tour",
     "__main__": "cli",

@@ -1,5 +1,6 @@
 """The command line as its user meets it: what it prints, what it leaves, how it refuses."""
 
+import io
 import json
 import os
 import subprocess
@@ -60,6 +61,15 @@ def test_model_files_say_nothing_of_this_machine(toured):
     data = (folder / "tour" / "two_layers.npz").read_bytes()
     for secret in (str(folder), str(PACKAGE), Path.home().name):
         assert len(secret) < 5 or secret.encode() not in data
+
+
+def test_where_output_has_no_code_for_a_character_it_is_a_question_mark(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    with pytest.raises(SystemExit) as ended:
+        main(["tour", "--help"])
+    sys.stdout.seek(0)
+    assert ended.value.code == 0 and "tour-2, ? that" in " ".join(
+        sys.stdout.read().split())
 
 
 def test_heads_reads_a_model_of_the_tour(toured, capsys):

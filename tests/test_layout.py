@@ -6,14 +6,15 @@ from contextlib import closing
 import pytest
 
 from minicircuits.terminal import layout as terminal
-from minicircuits.terminal.layout import watched
+from minicircuits.terminal import progress
+from minicircuits.terminal.progress import watched
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that moves when told to."""
     now = [100.0]
-    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     return now
 
 
@@ -30,6 +31,14 @@ def test_says_how_many_are_done_and_the_time_left(clock, monkeypatch, capsys):
     assert out == ""
     assert err == "".join(f"\r  {done} of 4 heads  {left} s left \x1b[K"
                           for done, left in ((1, 6), (2, 4), (3, 2))) + "\r\x1b[K"
+
+
+def test_of_a_run_that_goes_on_it_says_more(clock, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for item in watched(iter("abc"), "steps", 10, 12, lambda item, speed: f"{item} {speed}"):
+        clock[0] += 0.5
+    assert capsys.readouterr().err == ("\r  11 of 12 steps  b 2.0  0 s left \x1b[K"
+                                       "\r  12 of 12 steps  c 2.0  0 s left \x1b[K\r\x1b[K")
 
 
 @pytest.mark.parametrize("seconds, looking", [(2, False), (0.01, True)])

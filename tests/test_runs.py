@@ -1,5 +1,6 @@
 """A run from text to model file: interrupted, resumed, and the same as if it never had been."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,39 @@ from minicircuits import runs
 from minicircuits.behavior.in_context import loss_by_position
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
 from minicircuits.files import FileError
-from minicircuits.training.model_file import load_model
-
-SMALL = {"n_heads": 2, "d_model": 12, "d_head": 4, "n_ctx": 128, "positions": "shortformer"}
-
-
-@pytest.fixture(scope="module")
-def text():
-    return runs.prepare([Path(mc.__file__).parent / "model"])
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(runs, "SHAPE", SMALL)
-    monkeypatch.setattr(runs, "EVERY", 2)
+from minicircuits.training.corpus import batch
+from minicircuits.training.recipe import SHAPE
+from minicircuits.training.text import load_text
 
 
 def silent(line):
     pass
+
+
+resume = partial(runs.resume, every=2, report=silent)
+
+
+def train_to_file(n_layers, text, output, steps, report=silent):
+    return runs.train_to_file(n_layers, text, 3, output, steps, every=2, report=report)
+
+
+@pytest.fixture(scope="module")
+def text():
+    return load_text([Path(mc.__file__).parent / "model"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in {"n_heads": 2, "d_model": 12, "d_head": 4}.items():
+            patch.setitem(SHAPE, name, size)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(text, tmp_path_factory):
+    """A run of five steps, never interrupted."""
+    return train_to_file(2, text, tmp_path_factory.mktemp("whole") / "model.npz", 5)
 
 
 def without_times(model):
@@ -36,72 +52,69 @@ def without_times(model):
     return {**model.metadata, "log": log}
 
 
-@pytest.mark.parametrize("stop_at", [0, 2, 4])
-def test_interrupted_and_resumed_is_the_same(text, tmp_path, stop_at):
-    whole = runs.run(2, text, 3, tmp_path / "whole.npz", steps=5, report=silent)
+def same(a, b):
+    return all((W == getattr(b, name)).all() for name, W in a.items())
 
+
+@pytest.mark.parametrize("stop_at, error", [(0, KeyboardInterrupt), (2, UnicodeError),
+                                            (4, KeyboardInterrupt)])
+def test_interrupted_and_resumed_is_the_same(text, whole, tmp_path, stop_at, error):
+    """By Ctrl-C, or by a display that fails: what was measured by then is kept."""
     def interrupt(line):
         if line.split()[0] == str(stop_at):
-            raise KeyboardInterrupt
+            raise error
 
     output = tmp_path / "cut.npz"
-    with pytest.raises(KeyboardInterrupt):
-        runs.run(2, text, 3, output, steps=5, report=interrupt)
+    with pytest.raises(error):
+        train_to_file(2, text, output, 5, interrupt)
     assert not output.exists()
-    usable = load_model(f"{output}.checkpoint")                 # a model file, too
-    assert usable.weights.n_layers == 2
-    resumed = runs.run(2, text, 3, output, resume=True, report=silent)
+    usable = mc.load_model(f"{output}.checkpoint")              # a model file, too
+    assert [row["step"] for row in usable.metadata["log"]] == list(range(0, stop_at + 1, 2))
+    resumed = resume(text, output)
     assert not Path(f"{output}.checkpoint").exists()
-    for name, W in whole.weights.items():
-        assert np.array_equal(W, getattr(resumed.weights, name)), name
-    assert without_times(resumed) == without_times(whole)
-    assert [row["step"] for row in resumed.metadata["log"]] == [0, 2, 4, 5]
-    assert without_times(load_model(output)) == without_times(whole)
+    assert same(resumed.weights, whole.weights)
+    assert without_times(resumed) == without_times(whole) == without_times(mc.load_model(output))
 
 
-def test_a_checkpoint_of_another_text_is_refused(text, tmp_path):
-    def interrupt(line):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        runs.run(0, text, 0, tmp_path / "model.npz", steps=2, report=interrupt)
-    other = text._replace(digest="0" * 64)
-    with pytest.raises(mc.InputError, match="another text"):
-        runs.run(0, other, 0, tmp_path / "model.npz", resume=True, report=silent)
+def test_the_log_and_the_baselines_are_there(text, whole):
+    assert whole.metadata["baselines"] == text.baselines
+    log = whole.metadata["log"]
+    assert [row["step"] for row in log] == [0, 2, 4, 5]
+    assert all(row["tokens"] == row["step"] * 24 * 128 for row in log)
+    assert log[0].keys() == {"step", "tokens", "seconds", "loss", "validation", "in_context",
+                             "gap", "prefix_matching", "previous_token"}
 
 
-def test_without_files_the_same_weights(text, tmp_path):
+def test_in_memory_and_by_the_front_door_the_same_weights(text, whole):
     lines = []
-    weights = runs.trained(2, text, seed=3, steps=5, report=lines.append)
-    model = runs.run(2, text, 3, tmp_path / "model.npz", steps=5, report=silent)
-    for name, W in model.weights.items():
-        assert np.array_equal(W, getattr(weights, name)), name
+    weights = runs.train_in_memory(2, text, seed=3, steps=5, every=2, report=lines.append)
+    assert same(weights, whole.weights)
     assert [int(line.split()[1]) for line in lines] == [0, 2, 4]
+    recipe = mc.Recipe(steps=5, seed=3)
+    assert (text.batches(recipe)(0) == batch(text.stream, 24, 128, text.tokenizer.start,
+                                             recipe.seed, 0)).all()
+    weights = mc.first_weights(2, text.tokenizer.d_vocab, recipe.seed)
+    for step, weights, loss in mc.train(mc.first_state(recipe, weights), text.batches(recipe)):
+        pass
+    assert step == 5 and same(weights, whole.weights) and loss == whole.metadata["log"][-1]["loss"]
 
 
-def test_nothing_to_resume(text, tmp_path):
+def test_a_checkpoint_of_another_text_or_none_is_refused(text, tmp_path):
+    output = tmp_path / "model.npz"
     with pytest.raises(FileError, match="no such file"):
-        runs.run(0, text, 0, tmp_path / "model.npz", resume=True, report=silent)
+        resume(text, output)
+    with pytest.raises(ZeroDivisionError):
+        train_to_file(0, text, output, 2, lambda line: 1 / 0)
+    with pytest.raises(mc.InputError, match="another text"):
+        resume(text._replace(digest="0" * 64), output)
 
 
 def test_an_output_that_appears_meanwhile_is_kept(text, tmp_path):
     output = tmp_path / "model.npz"
-
-    def meanwhile(line):
-        output.write_bytes(b"precious")
-
     with pytest.raises(FileError, match="exists"):
-        runs.run(0, text, 0, output, steps=1, report=meanwhile)
+        train_to_file(0, text, output, 1, lambda line: output.write_bytes(b"precious"))
     assert output.read_bytes() == b"precious"
-    assert load_model(f"{output}.checkpoint").weights.n_layers == 0
-
-
-def test_the_log_and_the_baselines_are_there(text, tmp_path):
-    metadata = runs.run(2, text, 0, tmp_path / "model.npz", steps=2, report=silent).metadata
-    assert metadata["baselines"] == text.baselines
-    assert [row["step"] for row in metadata["log"]] == [0, 2]
-    assert metadata["log"][0].keys() == {"step", "tokens", "seconds", "loss", "validation",
-                                         "in_context", "gap", "prefix_matching", "previous_token"}
+    assert mc.load_model(f"{output}.checkpoint").weights.n_layers == 0
 
 
 def test_what_is_measured():

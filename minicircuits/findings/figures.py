@@ -24,7 +24,7 @@ from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_
 from minicircuits.circuits.skip_trigrams import skip_trigrams
 from minicircuits.model.transformer import forward
 from minicircuits.notation import relative_error
-from minicircuits.terminal.layout import watched
+from minicircuits.terminal.progress import watched
 
 
 def heads_of(weights):

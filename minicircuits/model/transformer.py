@@ -25,7 +25,7 @@ def init_weights(n_layers, n_heads, d_model, d_head, d_vocab, n_ctx, positions, 
     Matrices are N(0, 1/fan-in) (all heads of a layer are the fan-in of its W_O), embeddings
     small, N(0, 0.05²), and positions sinusoids of amplitude 2. The same `rng` gives the same
     weights in every dtype, up to rounding. (The tour's runs start from these with two changes:
-    `runs.first_weights`.) Raises InputError for sizes below 1, or 0 for n_layers.
+    `training.recipe.first_weights`.) Raises InputError for sizes below 1, or 0 for n_layers.
     """
     sizes = dict(n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head,
                  d_vocab=d_vocab)

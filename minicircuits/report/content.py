@@ -23,7 +23,7 @@ def content(model, text, results, seed):
     """The page of a trained model, as JSON has it.
 
     results : what `tour.take_apart(model, text, seed)` returned, so that terminal and page
-    show the same numbers; text : `runs.Text`, whose first 16 held-out contexts are used.
+    show the same numbers; text : a `Text`, whose first 16 held-out contexts are used.
     """
     weights = model.weights.astype(np.float64)
     held_out = text.validation[:16, :MAX_TOKENS]

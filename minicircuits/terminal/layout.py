@@ -1,7 +1,4 @@
-"""How text is laid out at 80 columns: headings, tables, curves, and progress while one waits."""
-
-import sys
-import time
+"""How text is laid out at 80 columns: headings, tables and curves."""
 
 import numpy as np
 
@@ -26,23 +23,6 @@ def table(titles, rows):
 
 def cut(text, width):
     return text if len(text) <= width else text[:width - 1] + "…"
-
-
-def watched(items, name):
-    """Yields `items`, and counts them on standard error with the time left, if somebody looks."""
-    visible, begun = sys.stderr.isatty(), time.perf_counter()
-    shown = begun
-    try:
-        for done, item in enumerate(items):
-            now = time.perf_counter()
-            if visible and done and now - shown >= 0.2:
-                left, shown = (now - begun) / done * (len(items) - done), now
-                print(f"\r  {done} of {len(items)} {name}  {left:.0f} s left \x1b[K", end="",
-                      file=sys.stderr, flush=True)
-            yield item
-    finally:
-        if shown > begun:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def chart(title, logs, value, height=8):

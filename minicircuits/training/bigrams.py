@@ -78,9 +78,9 @@ def zero_layer_loss(W_U, W_E, C):
 def fit_zero_layer(C, d_model, rng, iterations=150):
     """The least loss of a model without layers on the text behind C, nats, found by L-BFGS.
 
-    As near as `iterations` come to it from small random weights: on 1,024 tokens to about
-    0.02 nats, from above. In float32, and with every column of W_E in units of one over the
-    root of its token's share of the text, so that rare tokens are not far away.
+    It starts from small random weights and comes near from above: on 1,024 tokens to about
+    0.02 nats. In float32. Columns of W_E are in units of 1/√(their token's share of the text),
+    so that rare tokens are not far away.
     """
     C = C.astype(np.float32)
     d_vocab = len(C)

@@ -25,14 +25,13 @@ HELD_OUT = 0.05                # of the bytes
 
 
 def standard_library():
-    """The source of the standard library of this Python, a list of bytes: about 10 MB.
+    """The source of this Python's standard library, a list of bytes, 10 MB, or InputError.
 
-    Without its tests, generated tables, and what names folders of this host. Raises
-    InputError where there is no source.
+    Without its tests, generated tables, and what names folders of this host.
     """
-    texts = _texts_below(sysconfig.get_path("stdlib"),
-                         lambda name: name in LEFT_OUT or name.startswith(LEFT_OUT_PREFIXES),
-                         ending=".py")
+    paths = _files_below(sysconfig.get_path("stdlib"), lambda name: (
+        name in LEFT_OUT or name.startswith(LEFT_OUT_PREFIXES)))
+    texts = _texts_in(path for path in paths if path.endswith(".py"))
     if not texts:
         raise InputError("there is no source of Python's standard library on this machine: "
                          "choose another text with --text FILE_OR_FOLDER ...")
@@ -42,37 +41,31 @@ def standard_library():
 def read_texts(paths):
     """The texts in these files and folders, a list of bytes.
 
-    Folders are read to the bottom, in the order of names, without empty and binary files (those
-    with a NUL byte) and without names that begin with a dot, such as `.git`. Raises InputError
-    on a folder in which that leaves nothing, and on a file that is empty, binary or unreadable.
+    Folders are read to the bottom, in the order of names. Left out are empty and binary files
+    (those with a NUL byte) and names that begin with a dot, such as `.git`. Raises InputError
+    where a path leads to no text, or a file cannot be read.
     """
     texts = []
     for path in paths:
-        if os.path.isdir(path):
-            found = _texts_below(path, lambda name: name.startswith("."))
-        else:
-            found = [files.read_bytes(path)]
-        if not any(map(_is_text, found)):
-            came = "a folder without any" if os.path.isdir(path) else (
-                "a binary file" if found[0] else "an empty file")
-            raise InputError(f"{str(path)!r} must be text; got {came}")
+        found = _texts_in(_files_below(path, lambda name: name.startswith("."))
+                          if os.path.isdir(path) else [path])
+        if not found:
+            raise InputError(f"{str(path)!r} must be text; got nothing but empty or binary files")
         texts += found
     return texts
 
 
-def _texts_below(folder, left_out, ending=""):
-    """The texts of all files below `folder`, but for names of files or folders left out."""
-    texts = []
+def _files_below(folder, left_out):
+    """The paths of all files below `folder`, but for names of files or folders left out."""
     for here, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not left_out(name))
-        paths = [os.path.join(here, name) for name in sorted(names)
-                 if name.endswith(ending) and not left_out(name)]
-        texts += [files.read_bytes(path) for path in paths if os.path.isfile(path)]
-    return list(filter(_is_text, texts))
+        paths = (os.path.join(here, name) for name in sorted(names) if not left_out(name))
+        yield from filter(os.path.isfile, paths)
 
 
-def _is_text(data):
-    return len(data) > 0 and b"\0" not in data
+def _texts_in(paths):
+    """The contents of files, without those that are empty or binary."""
+    return [data for data in map(files.read_bytes, paths) if data and b"\0" not in data]
 
 
 def digest(texts):
@@ -81,11 +74,10 @@ def digest(texts):
 
 
 def split(texts):
-    """Texts for training and for validation, each end to end: two bytes.
+    """Texts for training and for validation, each joined end to end: a pair of bytes.
 
-    The texts are put in the order of their hashes, and the last HELD_OUT of all the bytes is for
-    validation: whole files, chosen by their content alone, but for the one that the border
-    falls in, which is cut. So a single file is held out by its end.
+    The texts are put in the order of their hashes, so their content alone decides. The last
+    HELD_OUT of the bytes is for validation. The text that the border falls in is cut there.
     """
     stream = b"".join(sorted(texts, key=_hash))
     border = len(stream) - round(HELD_OUT * len(stream))
@@ -101,15 +93,12 @@ def batch(stream, n, n_ctx, start, seed, step):
 
     They depend on the arguments alone, so that training can be resumed at any step.
 
-    stream : ids (token,), without START
-    n, n_ctx : number of contexts, and their length with START
-    start : the id of START
+    stream : ids (token,), without START, at least n_ctx - 1 of them, or InputError
+    n, n_ctx : number of contexts, and their length with START, whose id is `start`
     seed, step : integers >= 0
-
-    Raises InputError if the stream is shorter than n_ctx - 1.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(step,)))
-    return _contexts(stream, n_ctx, start, lambda places: rng.integers(places, size=n))
+    return contexts(stream, rng.integers(count_places(stream, n_ctx), size=n), n_ctx, start)
 
 
 def spread(stream, n, n_ctx, start):
@@ -117,17 +106,20 @@ def spread(stream, n, n_ctx, start):
 
     Always the same ones; they overlap where the stream has no room. Otherwise as `batch`.
     """
-    return _contexts(stream, n_ctx, start,
-                     lambda places: np.linspace(0, places - 1, n).astype(int))
+    at = np.linspace(0, count_places(stream, n_ctx) - 1, n).astype(int)
+    return contexts(stream, at, n_ctx, start)
 
 
-def _contexts(stream, n_ctx, start, choose):
-    """START and n_ctx - 1 tokens from each place that `choose`, given how many, returns."""
-    places = len(stream) - (n_ctx - 1) + 1
-    if places < 1:
+def count_places(stream, n_ctx):
+    """At how many places of the stream a context can begin. Raises InputError if at none."""
+    if len(stream) < n_ctx - 1:
         raise InputError(f"a text for contexts of {n_ctx} must have at least {n_ctx - 1} tokens; "
                          f"got {len(stream)}")
-    at = choose(places)
+    return len(stream) - (n_ctx - 1) + 1
+
+
+def contexts(stream, at, n_ctx, start):
+    """START and the n_ctx - 1 tokens from each of the places `at` (b,): int32 (b, i)."""
     tokens = np.full((len(at), n_ctx), start, np.int32)
     tokens[:, 1:] = stream[at[:, None] + np.arange(n_ctx - 1)]
     return tokens

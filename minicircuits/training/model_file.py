@@ -6,10 +6,12 @@ The file is an uncompressed `.npz` (see `files`) with the members of `files.save
     metadata    strict JSON, as bytes
     state/…     in a checkpoint: what the trainer needs to go on
 
-So a checkpoint is a model file too: `load_model` takes it, and passes the state over. This
-file does not know what the metadata say, nor how a run goes on.
+So a checkpoint is a model file too: `load_model` takes it, and passes the state over.
 """
 
+import json
+from dataclasses import asdict, replace
+from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +19,11 @@ import numpy as np
 from minicircuits import files
 from minicircuits.files import FileError
 from minicircuits.notation import InputError, Weights
+from minicircuits.training.recipe import Recipe
 from minicircuits.training.tokenizer import Tokenizer
-from minicircuits.training.trainer import state_from_arrays, state_to_arrays
+from minicircuits.training.trainer import first_state
+
+BY_COLUMN = ("W_E", "W_pos")             # a column is contiguous in memory, as in init_weights
 
 
 class Model(NamedTuple):
@@ -27,21 +32,18 @@ class Model(NamedTuple):
     metadata: dict          # JSON: text, numbers, lists, dicts
 
 
-def save_model(path, weights, tokenizer, metadata, force=False):
+def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer, metadata: dict,
+               force: bool = False) -> None:
     """Write a model file, whole or not at all; a file that exists is refused unless `force`.
 
-    Raises FileError also where weights and tokenizer differ in d_vocab, or the metadata are
-    not a dict of JSON values.
+    Raises FileError also unless weights and tokenizer agree in d_vocab and metadata are JSON.
     """
     files.write_arrays(path, model_to_arrays(path, Model(weights, tokenizer, metadata)), force)
 
 
-def load_model(path):
+def load_model(path: str | PathLike) -> Model:
     """The `Model` in a model file or a checkpoint, as it was saved, or FileError."""
-    arrays = files.read_arrays(path)
-    model = model_from_arrays(path, arrays)
-    _check_nothing_left(path, [name for name in arrays if not name.startswith("state/")])
-    return model
+    return _model_and_rest(path)[0]
 
 
 def save_checkpoint(path, model, state):
@@ -52,11 +54,25 @@ def save_checkpoint(path, model, state):
 
 def load_checkpoint(path):
     """The `Model` and the `State` that `save_checkpoint` wrote, bit for bit, or FileError."""
+    model, rest = _model_and_rest(path)
+    return model, state_from_arrays(path, rest, model.weights)
+
+
+def _model_and_rest(path):
+    """The `Model` in a file, and a dict of the arrays that stand for a state, if there are."""
     arrays = files.read_arrays(path)
-    model = model_from_arrays(path, arrays)
-    state = state_from_arrays(path, arrays, model.weights)
-    _check_nothing_left(path, list(arrays))
-    return model, state
+    rest = {name: arrays.pop(name) for name in list(arrays) if name.startswith("state/")}
+    if missing := {"merges", "metadata"} - arrays.keys():
+        raise FileError(f"{str(path)!r} must hold a model; got no {min(missing)}")
+    weights = files.weights_from_arrays(path, arrays)
+    try:
+        tokenizer = Tokenizer.from_merges(arrays.pop("merges"))
+    except InputError as error:
+        raise FileError(f"{str(path)!r} must hold a tokenizer: {error}") from None
+    metadata = files.parse_json(arrays.pop("metadata").tobytes(), f"metadata of {path}")
+    if arrays:
+        raise FileError(f"{str(path)!r} must hold one model; got also {min(arrays)}")
+    return _check(path, Model(weights, tokenizer, metadata)), rest
 
 
 def model_to_arrays(path, model):
@@ -68,24 +84,6 @@ def model_to_arrays(path, model):
             "metadata": np.frombuffer(metadata, np.uint8)}
 
 
-def model_from_arrays(path, arrays):
-    """The `Model` among `arrays`, taken out of that dict; FileError speaks of `path`."""
-    if missing := {"merges", "metadata"} - arrays.keys():
-        raise FileError(f"{str(path)!r} must hold a model; got no {min(missing)}")
-    weights = files.weights_from_arrays(path, arrays)
-    try:
-        tokenizer = Tokenizer.from_merges(arrays.pop("merges"))
-    except InputError as error:
-        raise FileError(f"{str(path)!r} must hold a tokenizer: {error}") from None
-    metadata = files.parse_json(arrays.pop("metadata").tobytes(), f"metadata of {path}")
-    return _check(path, Model(weights, tokenizer, metadata))
-
-
-def _check_nothing_left(path, names):
-    if names:
-        raise FileError(f"{str(path)!r} must hold one model; got also {names[0]}")
-
-
 def _check(path, model):
     if not isinstance(model.metadata, dict):
         raise FileError(f"metadata of {str(path)!r} must be a dict; got "
@@ -94,3 +92,40 @@ def _check(path, model):
         raise FileError(f"weights and tokenizer of {str(path)!r} must agree; got d_vocab="
                         f"{model.weights.d_vocab} and {model.tokenizer.d_vocab}")
     return model
+
+
+def state_to_arrays(state):
+    """What stands for `state` in a file beside its weights, as a dict of arrays."""
+    recipe = json.dumps(asdict(state.recipe)).encode()
+    return {"state/step": np.array(state.step), "state/recipe": np.frombuffer(recipe, np.uint8),
+            **{f"state/{name}/{n}": moment for name, moments in state.moments.items()
+               for n, moment in enumerate(moments)}}
+
+
+def state_from_arrays(path, arrays, weights):
+    """The `State` that `arrays` stand for beside its weights, or FileError about `path`."""
+    weights = replace(weights, **{name: np.asfortranarray(W) for name, W in weights.items()
+                                  if name in BY_COLUMN})
+    try:
+        recipe = Recipe(**files.parse_json(arrays.pop("state/recipe").tobytes(), path))
+        state, step = first_state(recipe, weights), arrays.pop("state/step")
+        if step.shape or step.dtype.kind != "i" or not 0 <= step <= recipe.steps:
+            raise InputError(f"a step must be a whole number from 0 to {recipe.steps}; got {step}")
+        moments = {name: tuple(_moment_like(zero, arrays.pop(f"state/{name}/{n}"))
+                               for n, zero in enumerate(zeros))
+                   for name, zeros in state.moments.items()}
+        if arrays:
+            raise InputError(f"got also {min(arrays)}")
+    except KeyError as error:
+        raise FileError(f"{str(path)!r} must be a checkpoint; got no {error}") from None
+    except (TypeError, InputError) as error:
+        raise FileError(f"{str(path)!r} must be a checkpoint: {error}") from None
+    return replace(state, moments=moments, step=int(step))
+
+
+def _moment_like(zero, moment):
+    """`moment`, laid out in memory as `zero` is, if it is finite and of its shape and dtype."""
+    if (moment.shape, moment.dtype) != (zero.shape, zero.dtype) or not np.isfinite(moment).all():
+        raise InputError(f"moments must be finite, {zero.dtype} of shape {zero.shape}; got "
+                         f"{moment.dtype} {moment.shape}")
+    return np.asfortranarray(moment) if zero.flags.f_contiguous else moment

@@ -21,7 +21,7 @@ def adamw(W, dW, moments, step, rate, beta1, beta2, decay):
         s ← β₂ s + (1 − β₂) dW²          ŝ = s / (1 − β₂ˢ)
         W ← W − rate · (m̂ / (√ŝ + 1e-8) + decay · W)
 
-    moments : (m, s), both zero before step 1, as `trainer.begin` has them
+    moments : (m, s), both zero before step 1, as `trainer.first_state` has them
     step : s, counted from 1
     """
     m, s = moments
@@ -37,7 +37,7 @@ def muon(W, dW, moments, rate, momentum, decay):
         m ← momentum · m + dW
         W ← W − rate · (orthogonalize(momentum · m + dW) + decay · W)
 
-    moments : (m,), zero before step 1, as `trainer.begin` has it
+    moments : (m,), zero before step 1, as `trainer.first_state` has it
     """
     m, = moments
     m = momentum * m + dW
@@ -56,6 +56,9 @@ def orthogonalize(M):
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     X = M if M.shape[-2] <= M.shape[-1] else M.mT           # the smaller X Xᵀ
+    # A power of two first, which costs no bit: squares of what is near 1 stay in a float's range.
+    _, exponent = np.frexp(np.abs(X).max((-2, -1), keepdims=True))
+    X = X / np.ldexp(M.dtype.type(1), exponent - 1)
     X = X / (np.linalg.norm(X, axis=(-2, -1), keepdims=True) + np.finfo(M.dtype).tiny)
     for _ in range(5):
         XXt = X @ X.mT

@@ -12,13 +12,13 @@ what the model does on it is no memory.
 from pathlib import Path
 
 from minicircuits import files
-from minicircuits.training.model_file import load_model
+from minicircuits.training.model_file import Model, load_model
 
 PRETRAINED = Path(__file__).with_name("pretrained.npz")
 SAMPLE = Path(__file__).with_name("sample.txt")
 
 
-def load_pretrained():
+def load_pretrained() -> Model:
     """The `Model` that comes with this package: weights, tokenizer, metadata.
 
     Two layers of 4 heads × 32, d_model 128, 1,024 tokens, contexts of 128, float32: 1.7 MB.

@@ -1,13 +1,12 @@
 """Bytes to tokens and back: byte-level BPE whose tokens can be read in a table.
 
-Byte-pair encoding (Gage 1994; Sennrich et al. 2016) begins with the 256 bytes and joins, again
-and again, the pair of neighbours that occurs most often. Here a pair is joined only inside a
-*piece*: a word with the one space before it, up to three digits, a run of punctuation, or the
-end of a line with the indentation of the next. So ` self`, `_name` and `\\n        ` can be
-tokens; `self.` and `if not` cannot.
+Byte-pair encoding (Gage 1994; Sennrich et al. 2016) begins with the 256 bytes. Again and again
+it joins the pair of neighbors that occurs most often. Here pairs are joined inside a *piece*
+only: a word with the one space before it, up to three digits, a run of punctuation, or the end
+of a line with the indentation of the next. So ` self`, `_name` and `\\n        ` can be tokens;
+`self.` and `if not` cannot.
 
-Every string of bytes can be encoded and comes back as it was. Nothing in a text gives START,
-and nothing is normalised: not Unicode, not line ends, not case.
+Every string of bytes comes back as it was, since nothing is normalized. No text gives START.
 """
 
 import heapq
@@ -53,8 +52,8 @@ class Tokenizer:
         most LONGEST bytes. Does not ask whether the merges are useful, or all different.
         """
         merges = np.asarray(merges)
-        n = len(merges) if merges.ndim else -1
-        if merges.shape != (n, 2) or merges.dtype.kind not in "iu" or n > MAX_VOCAB - 257:
+        if not (merges.ndim == 2 and merges.shape[1] == 2 and merges.dtype.kind in "iu"
+                and len(merges) <= MAX_VOCAB - 257):
             raise InputError(f"merges must be integers with axes (merge, 2), at most "
                              f"{MAX_VOCAB - 257} merges; got {merges.dtype} {merges.shape}")
         tokens = [bytes([byte]) for byte in range(256)]
@@ -84,10 +83,9 @@ class Tokenizer:
     def encode(self, text):
         """The ids of a text, int32 (i,). A str counts as its UTF-8. START is not put before it.
 
-        Every different piece is encoded once: while that is done an id is a character, a piece
-        is a string, and a merge is `str.replace`. Making the merges one after another gives
-        the same as looking for the first possible merge each time, because a merge makes
-        possible only merges that come after it.
+        Every different piece is encoded once. Meanwhile an id is a character, a piece is a
+        string, and a merge is `str.replace`. A merge makes possible only merges that come
+        after it, so each of them has to be made once only, in order.
         """
         pieces = _pieces(text)
         between = chr(self.start)
@@ -137,9 +135,9 @@ def train_tokenizer(text, d_vocab=1024):
     if not 257 <= d_vocab <= MAX_VOCAB:
         raise InputError(f"d_vocab must be from 257 (256 bytes and <START>) to {MAX_VOCAB}; got "
                          f"{d_vocab}")
-    counted = Counter(_pieces(text))
-    words = [piece.decode("latin-1") for piece in counted]       # strings of ids, as in `encode`
-    counts = list(counted.values())
+    pieces = Counter(_pieces(text))
+    words = [piece.decode("latin-1") for piece in pieces]        # strings of ids, as in `encode`
+    counts = list(pieces.values())
     pairs = defaultdict(int)              # pair -> how often it occurs
     where = defaultdict(set)              # pair -> the words that have it, or once had it
     for word, (characters, count) in enumerate(zip(words, counts)):
@@ -162,8 +160,6 @@ def train_tokenizer(text, d_vocab=1024):
         for word in where.pop(pair):
             before = words[word]
             words[word] = after = before.replace("".join(pair), new)
-            if after == before:           # it had the pair once
-                continue
             for old in zip(before, before[1:]):
                 pairs[old] -= counts[word]
             for fresh in zip(after, after[1:]):

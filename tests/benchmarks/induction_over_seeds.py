@@ -22,11 +22,12 @@ for name in THREADS:
     os.environ.setdefault(name, "1")
 np = import_module("numpy")
 figures = import_module("minicircuits.findings.figures")
-runs = import_module("minicircuits.runs")
+train_to_file = import_module("minicircuits.runs").train_to_file
+load_text = import_module("minicircuits.training.text").load_text
 
 
 def two_layers(text, seed, folder):
-    model = runs.run(2, text, seed, os.path.join(folder, f"two-{seed}.npz"), report=log)
+    model = train_to_file(2, text, seed, os.path.join(folder, f"two-{seed}.npz"), report=log)
     weights, start = model.weights.astype(np.float64), model.tokenizer.start
     rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(),
                               text.validation[:16], seed)
@@ -42,7 +43,7 @@ def two_layers(text, seed, folder):
 
 
 def one_layer(text, seed, folder):
-    model = runs.run(1, text, seed, os.path.join(folder, f"one-{seed}.npz"), report=log)
+    model = train_to_file(1, text, seed, os.path.join(folder, f"one-{seed}.npz"), report=log)
     scores = figures.induction_scores(model.weights, model.tokenizer.start,
                                       np.random.default_rng(seed))
     return f"{scores.max():9.2f}"
@@ -57,7 +58,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--text", nargs="+")
     options = parser.parse_args()
-    text = runs.prepare(options.text)
+    text = load_text(options.text)
     print("seed    first > 0.1   prev.  induction  copying   gap: all  −ind  −prev    time  "
           "one layer")
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,8 @@ from minicircuits.cli import THREADS
 for name in THREADS:
     os.environ.setdefault(name, "1")
 files = import_module("minicircuits.files")
-runs = import_module("minicircuits.runs")
+train_to_file = import_module("minicircuits.runs").train_to_file
+load_text = import_module("minicircuits.training.text").load_text
 VALUES = ("step", "tokens", "validation", "in_context", "prefix_matching", "gap")
 
 
@@ -28,15 +29,15 @@ def main():
     parser.add_argument("-o", "--output", required=True)
     options = parser.parse_args()
     files.check_output(options.output, force=True)
-    runs.EVERY = 25
-    text = runs.prepare(options.text)
+    text = load_text(options.text)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
             for n_layers in (1, 2):
                 log(f"layers: {n_layers}, seed: {seed}")
                 output = os.path.join(folder, f"{n_layers}-{seed}.npz")
-                metadata = runs.run(n_layers, text, seed, output, report=log).metadata
+                metadata = train_to_file(n_layers, text, seed, output, every=25,
+                                         report=log).metadata
                 found.append({"layers": n_layers, "seed": seed, "log": [
                     {name: round(row[name], 4) for name in VALUES} for row in metadata["log"]]})
     shared = {name: metadata[name] for name in ("recipe", "text_sha256", "python", "numpy")}

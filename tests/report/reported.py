@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 import minicircuits as mc
-from minicircuits import runs, tour
+from minicircuits import tour
 from minicircuits.report.content import content
 from minicircuits.training.model_file import Model
+from minicircuits.training.text import Text
 
 TEXT = Path(mc.__file__).parent / "circuits"
 LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 - step / 100,
@@ -19,14 +20,14 @@ LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 
 
 class Reported(NamedTuple):
     model: Model
-    text: runs.Text
+    text: Text
     results: dict       # of `tour.take_apart`
     content: dict
 
 
 @cache
 def text():
-    return runs.prepare([TEXT])
+    return mc.load_text([TEXT])
 
 
 @cache

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import minicircuits as mc
-from minicircuits import tour
 from minicircuits.cli import main
 from minicircuits.report import attention, page
 from minicircuits.report.content import content
 from minicircuits.training.model_file import Model, save_model
+from minicircuits.training.recipe import SHAPE
 from tests.report.reported import TEXT, reported, text
 from tests.report.test_packing import HOSTILE
 
@@ -114,7 +114,7 @@ def test_every_figure_has_a_title_and_a_sentence():
 def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(monkeypatch):
     """Random weights pack as trained ones do: sizes follow from shapes."""
     weights = mc.init_weights(2, d_vocab=text().tokenizer.d_vocab, rng=np.random.default_rng(0),
-                              dtype=np.float32, **tour.SHAPE)
+                              dtype=np.float32, **SHAPE)
     assert weights.d_vocab > 1000
     model = Model(weights, text().tokenizer, {})
     results = {**reported(2).results, "heads": [

@@ -79,9 +79,8 @@ def test_a_dot_in_the_path_that_was_asked_for_is_fine(tmp_path):
 
 def test_text_that_is_none(tmp_path):
     write(tmp_path, empty=b"", binary=b"PNG\0", f__binary=b"\0", g=b"text")
-    for name, came in [("empty", "must be text; got an empty file"),
-                       ("binary", "must be text; got a binary file"),
-                       ("f", "must be text; got a folder without any"),
+    for name, came in [("empty", "must be text; got nothing but empty or binary files"),
+                       ("binary", "must be text"), ("f", "must be text"),
                        ("missing", "no such file")]:
         message = refused(read_texts, [tmp_path / "g", tmp_path / name])
         assert came in message and repr(str(tmp_path / name)) in message

@@ -1,7 +1,6 @@
 """One file for a trained model: it comes back as it was, and nothing else is taken for one."""
 
 import random
-from collections import deque
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from minicircuits.files import FileError
 from minicircuits.training import model_file
 from minicircuits.training.model_file import Model, load_model, save_model
 from minicircuits.training.tokenizer import train_tokenizer
-from minicircuits.training.trainer import Recipe, begin, train
 from tests.draws import random_weights
 
 METADATA = {"seed": 7, "python": "3.11.7", "loss": [2.5, None], "é": {}}
@@ -49,55 +47,6 @@ def test_a_model_that_exists_is_refused_unless_forced(tmp_path):
         save_model(tmp_path / "model.npz", *model())
     save_model(tmp_path / "model.npz", *model(metadata={"new": 1}), force=True)
     assert load_model(tmp_path / "model.npz").metadata == {"new": 1}
-
-
-def checkpoint(path):
-    """Write one, after one step; return what it holds."""
-    def batch(step):
-        return np.random.default_rng(step).integers(260, size=(2, 4))
-
-    states = []
-    deque(train(begin(Recipe(steps=1, batch=2, n_ctx=4), model().weights), batch, states.append))
-    saved = Model(states[-1].weights, *model()[1:])
-    model_file.save_checkpoint(path, saved, states[-1])
-    return saved, states[-1]
-
-
-def test_a_checkpoint_is_a_model_and_a_state_in_one_file(tmp_path):
-    path = tmp_path / "checkpoint"
-    saved, state = checkpoint(path)
-    loaded, again = model_file.load_checkpoint(path)
-    for weights in (loaded.weights, again.weights, load_model(path).weights):
-        for (name, actual), (_, desired) in zip(weights.items(), state.weights.items()):
-            np.testing.assert_array_equal(actual, desired, name, strict=True)
-    assert loaded[1:] == load_model(path)[1:] == saved[1:]
-    assert (again.recipe, again.step) == (state.recipe, 1)
-    assert again.moments.keys() == state.moments.keys()
-    for name, moments in state.moments.items():
-        for actual, desired in zip(again.moments[name], moments, strict=True):
-            assert np.any(desired)
-            np.testing.assert_array_equal(actual, desired, name, strict=True)
-    model_file.save_checkpoint(path, loaded, again)         # replaces the one before
-
-
-def test_what_is_no_checkpoint(tmp_path):
-    path = tmp_path / "checkpoint"
-    save_model(path, *model())
-    with pytest.raises(FileError, match="must be a checkpoint; got no 'state/"):
-        model_file.load_checkpoint(path)
-    checkpoint(path)
-    files.write_arrays(path, {**files.read_arrays(path), "state/W_X/0": np.zeros(1)}, force=True)
-    with pytest.raises(FileError, match="must hold one model; got also state/W_X/0"):
-        model_file.load_checkpoint(path)
-
-
-@pytest.mark.parametrize("step", [np.nan, np.inf, 0.5, -1, 2, [1], True, 1 + 0j])
-def test_a_checkpoint_whose_step_is_none(tmp_path, step):
-    path = tmp_path / "checkpoint"
-    checkpoint(path)
-    files.write_arrays(path, {**files.read_arrays(path), "state/step": np.array(step)}, force=True)
-    with pytest.raises(FileError, match="step must be a whole number from 0 to 1"):
-        model_file.load_checkpoint(path)
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -13,7 +13,8 @@ from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import ov_circuit
 from minicircuits.findings import figures
 from minicircuits.training.pretrained import PRETRAINED, sample_text
-from minicircuits.training.trainer import Recipe
+from minicircuits.training.recipe import Recipe
+from minicircuits.training.text import load_sample
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def pretrained():
 
 @pytest.fixture(scope="module")
 def text(pretrained):
-    return runs.prepare_sample(pretrained)
+    return load_sample(pretrained)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_its_log_is_that_of_a_whole_run(pretrained):
 def test_the_last_row_of_its_log_is_measured_again(pretrained):
     """What needs no held-out text: the same random blocks, on the weights in the file."""
     last = pretrained.metadata["log"][-1]
-    again = runs.measure(pretrained.weights, runs.prepare_sample(pretrained).validation,
+    again = runs.measure(pretrained.weights, load_sample(pretrained).validation,
                          pretrained.tokenizer.start, pretrained.metadata["seed"])
     for name in "prefix_matching", "previous_token", "gap":
         assert again[name] == pytest.approx(last[name], rel=1e-3)

@@ -1,10 +1,6 @@
 """The tokenizer against a slow BPE written from its definition, and the promises it makes."""
 
-import dataclasses
 import io
-import os
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -98,12 +94,6 @@ def test_training_is_the_slow_bpe(text, more):
     assert tokenizer.encode(text + more).tolist() == slow_encode(text + more, merges)
 
 
-def test_encoding_is_the_slow_bpe_on_a_text_it_has_not_seen(tokenizer):
-    with open(__file__, "rb") as file:
-        text = file.read()[:5000]
-    assert tokenizer.encode(text).tolist() == slow_encode(text, tokenizer.merges)
-
-
 @given(text=CODE)
 def test_pieces_and_tokens_stay_inside_the_boundaries(text):
     pieces = PIECE.findall(text)
@@ -160,16 +150,6 @@ def test_few_repetitions_make_a_small_vocabulary():
     assert train_tokenizer(b"", 1024).d_vocab == 257
     assert train_tokenizer(b"abcdefgh", 1024).d_vocab == 257
     assert train_tokenizer(b"ab.ab", 1024).merges == ((97, 98),)
-
-
-def test_training_does_not_depend_on_the_hash_seed():
-    code = ("from minicircuits.training import tokenizer as t; "
-            "print(t.train_tokenizer(open(t.__file__, 'rb').read(), 500).merges)")
-    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True,
-                              env={**os.environ, "PYTHONHASHSEED": seed,
-                                   "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}).stdout
-               for seed in ("1", "2")}
-    assert len(outputs) == 1
 
 
 @pytest.mark.parametrize("token, shown", [
@@ -260,9 +240,3 @@ def test_bad_input_gets_one_line(tokenizer, call, message):
     with pytest.raises(InputError) as error:
         call(tokenizer)
     assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_tokenizer_is_frozen(tokenizer):
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        tokenizer.merges = ()
-    assert hash(tokenizer) == hash(Tokenizer.from_merges(tokenizer.to_array()))

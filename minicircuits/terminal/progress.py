@@ -1,0 +1,47 @@
+"""What one sees while one waits: a line that counts, and the log of a training run."""
+
+import sys
+import time
+
+LOG_HEADING = (f"  {'step':>5} {'time':>8} {'loss':>8} {'held-out':>10} {'in context':>10} "
+               f"{'previous':>10} {'prefix':>10}")
+
+
+def watched(items, name, first=0, total=None, note=None):
+    """Yields `items`, and counts them on standard error with the time left.
+
+    It shows nothing where standard error is no terminal, nor in the first fifth of a second.
+
+    name : what the items are, in the plural
+    first, total : the number of the first item, and of all; by default 0 and len(items)
+    note : function (item, items per second) -> text to show beside the count, or None
+    """
+    total = len(items) if total is None else total
+    begun = shown = time.perf_counter()
+    try:
+        for done, item in enumerate(items):
+            now = time.perf_counter()
+            if done and now - shown >= 0.2 and sys.stderr.isatty():
+                shown, speed = now, done / (now - begun)
+                said = f"{note(item, speed)}  " if note else ""
+                print(f"\r  {first + done} of {total} {name}  {said}"
+                      f"{(total - first - done) / speed:.0f} s left \x1b[K", end="",
+                      file=sys.stderr, flush=True)
+            yield item
+    finally:
+        if shown > begun:
+            clear_line()
+
+
+def clear_line():
+    """Empty the line that `watched` shows, before something else is printed."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def log_line(row, newly_formed):
+    """A measurement of a training run, as a line below LOG_HEADING."""
+    mark = " ← over 0.1" if newly_formed else ""
+    return (f"  {row['step']:>5} {row['seconds']:>6.0f} s {row['loss']:>8.3f} "
+            f"{row['validation']:>10.3f} {row['in_context']:>10.2f} "
+            f"{row['previous_token']:>10.2f} {row['prefix_matching']:>10.2f}{mark}")

@@ -1,0 +1,73 @@
+"""What a run starts from: the numbers of its recipe, its sizes, and its first weights."""
+
+from dataclasses import dataclass, fields, replace
+from math import inf
+
+import numpy as np
+
+from minicircuits.model.transformer import init_weights, sinusoids
+from minicircuits.notation import InputError, Weights
+
+SHAPE = {"n_heads": 4, "d_model": 128, "d_head": 32, "n_ctx": 128, "positions": "shortformer"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers that a run depends on, besides its first weights and its text.
+
+    steps, warm_up : changes of the weights; over how many of them the rates rise
+    batch, n_ctx, seed : contexts a step, tokens in each, and what they are drawn with (for
+        whoever makes the batches; `train` does not look)
+    adamw_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
+    muon_rate, momentum : of Muon, for W_Q, W_K, W_V, W_O
+    decay : of both
+
+    Raises InputError on a number of another type, negative, infinite or NaN.
+    """
+
+    steps: int = 650
+    warm_up: int = 50
+    batch: int = 24
+    n_ctx: int = SHAPE["n_ctx"]
+    seed: int = 0
+    adamw_rate: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    muon_rate: float = 0.1
+    momentum: float = 0.9
+    decay: float = 0.1
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (type(value) in (int, field.type) and 0 <= value < inf):
+                raise InputError(f"{field.name} must be {field.type.__name__}, finite and not "
+                                 f"negative; got {value!r}")
+
+    def rate(self, step):
+        """The share of the rates at which weights change from `step` to `step` + 1.
+
+        It rises from 0 over the warm-up, and falls linearly to 0 at the last step.
+        """
+        return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
+
+
+def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAPE) -> Weights:
+    """`init_weights` in float32, with two changes. Induction heads then form early, on most seeds.
+
+    Positions are fast sinusoids, and fill a quarter of the dimensions only. Neighbors then lie
+    far apart, which a previous-token head needs. Tokens have the other dimensions to
+    themselves, which an induction head needs.
+
+    Heads of later layers begin with W_Q = 0, so they attend to every source alike. Before an
+    earlier layer has learned anything, there is nothing worth looking for.
+
+    shape : n_heads, d_model, d_head, n_ctx and positions, as in SHAPE; there must be positions.
+    """
+    weights = init_weights(n_layers, d_vocab=d_vocab, rng=np.random.default_rng(seed),
+                           dtype=np.float32, **shape)
+    d = weights.d_model // 4
+    W_pos, W_Q = np.zeros_like(weights.W_pos), weights.W_Q.copy()
+    W_pos[:d] = 3 * sinusoids(weights.n_ctx, d, fastest=2.5, slowest=0.025).T
+    W_Q[1:] = 0
+    return replace(weights, W_pos=W_pos, W_Q=W_Q)
