@@ -8,7 +8,7 @@ from importlib import import_module
 
 _MODULES = {
     "notation": "Weights Activations InputError relative_error",
-    "files": "save load",
+    "files.weights": "save load",
     "model.transformer": "init_weights forward backward loss",
     "model.slices": "loss_and_gradients",
     "circuits.low_rank": "LowRank",

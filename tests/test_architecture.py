@@ -138,7 +138,7 @@ FORBIDDEN = {
     "from a room's own page": ("circuits.__init__", "from ..model import attention"),
     "behind": ("training.trainer", "from minicircuits.circuits.heads import ov_circuit"),
     "scores for the trainer": ("training.trainer", "from minicircuits.behavior import patterns"),
-    "files know no model": ("files", "from minicircuits.model.transformer import forward"),
+    "files know no model": ("files.weights", "from minicircuits.model.transformer import forward"),
     "notation knows nothing": ("notation", "from minicircuits.files import save"),
     "the page imports nothing": ("__init__", "from minicircuits.notation import Weights"),
     "interop is alone": ("interop", "from minicircuits.model.transformer import forward"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minicircuits import files
-from minicircuits.files import FileError
+from minicircuits.files import FileError, disk
 from minicircuits.testing import exchange
 from minicircuits.testing.vectors import core
 from minicircuits.training.model_file import Model, load_model, model_to_arrays
@@ -32,7 +32,7 @@ def refused(read, seed, contents, rounds):
 
 
 def test_npy(monkeypatch):
-    monkeypatch.setattr(files, "read_bytes", lambda data, largest: data)
+    monkeypatch.setattr(disk, "read_bytes", lambda data, largest: data)
     contents = [npy(np.zeros((2, 3))), npy(np.float32(1)), npy(np.zeros((0, 3), int)),
                 npy(np.ones(4, bool))]
     assert 1000 < refused(files.read_npy, 0, contents, 2000) < 2000
@@ -69,16 +69,19 @@ def test_cases_and_answers(work, tmp_path, monkeypatch):
     rng = random.Random(2)
 
     def read(data):
-        name = data_name[0]
-        monkeypatch.setattr(files, "read_bytes", lambda path, largest=None: (
-            data if Path(path).name == name else contents.get(Path(path).name, b"")))
+        def read_bytes(path, largest=None):
+            path = Path(path)
+            return data if path.name == damaged else contents.get(path.name, b"")
+
+        monkeypatch.setattr(disk, "read_bytes", read_bytes)
+        monkeypatch.setattr(files, "read_bytes", read_bytes)
         if work == "verify_case":
             return exchange.verify_case(tmp_path / "case")
         return exchange.read_answer(tmp_path / "case", vector)
 
-    count, data_name = 0, [""]
+    count = 0
     for _ in range(60):
-        data_name[0] = ("manifest.json" if work == "verify_case" else
-                        rng.choice(sorted(contents.keys() - {"manifest.json"})))
-        count += refused(read, rng.random(), [contents[data_name[0]]], 10)
+        damaged = ("manifest.json" if work == "verify_case" else
+                   rng.choice(sorted(contents.keys() - {"manifest.json"})))
+        count += refused(read, rng.random(), [contents[damaged]], 10)
     assert 200 < count <= 600
