@@ -110,8 +110,9 @@ def from_contents_page(name):
     """Where `minicircuits.name` really is: a room, the home of a public name, or the page."""
     if name in ROOMS:
         return f"minicircuits.{name}"
-    if name in minicircuits._HOME:
-        return f"minicircuits.{minicircuits._HOME[name]}"
+    homes = minicircuits._ROOMS | minicircuits._HOME
+    if name in homes:
+        return f"minicircuits.{homes[name]}"
     return "sys" if name.startswith("__") else f"minicircuits.{name}"
 
 
@@ -131,6 +132,7 @@ FORBIDDEN = {
     "as a module": ("circuits.heads", "import minicircuits.model.attention as a"),
     "through the contents page": ("circuits.heads", "from minicircuits import forward"),
     "as its attribute": ("circuits.heads", "import minicircuits as mc\nf = mc.forward"),
+    "a module of a room": ("model.attention", "from minicircuits import hand_built"),
     "a whole room": ("model.attention", "from minicircuits import circuits"),
     "relative": ("circuits.heads", "from ..model.attention import attention"),
     "relative room": ("circuits.heads", "from .. import model"),
@@ -206,12 +208,35 @@ def test_numpy_is_not_loaded_before_it_is_used(statement):
     assert "minicircuits" in loaded and not {"numpy", "scipy"} & set(loaded)
 
 
-@pytest.mark.parametrize("name", minicircuits.__all__)
+@pytest.mark.parametrize("name", minicircuits._HOME)
 def test_every_name_on_the_contents_page_is_where_it_says(name):
     home = import_module(f"minicircuits.{minicircuits._HOME[name]}")
     assert getattr(minicircuits, name) is getattr(home, name)
     assert getattr(home, name).__module__ == home.__name__, "its home is another module"
     assert name in dir(minicircuits)
+
+
+def test_rooms_are_reachable_once_the_page_is_imported():
+    """In a new process: here the tests have imported them all."""
+    names = sorted(minicircuits._ROOMS)
+    subprocess.run([sys.executable, "-c", "import minicircuits as mc\n" + "\n".join(
+        f"assert mc.{name}.__name__ == 'minicircuits.{minicircuits._ROOMS[name]}'\n"
+        f"assert '{name}' in dir(mc)" for name in names)], cwd=PACKAGE.parent, check=True)
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= set(names)
+
+
+def test_editors_read_the_same_page():
+    """`__init__.pyi` and `_MODULES` name the same things at the same places."""
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    told = []
+    for node in stub.body:
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            assert node.level == 1 and alias.asname == alias.name    # only so is it public there
+            place = [node.module] if node.module else []
+            if alias.name not in minicircuits._HOME:
+                place.append(alias.name)
+            told.append((alias.name, ".".join(place)))
+    assert sorted(told) == sorted((minicircuits._HOME | minicircuits._ROOMS).items())
 
 
 def test_a_name_that_is_not_there():
