@@ -98,7 +98,7 @@ def to_bytes(arrays):
             info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             info.create_system = 3                    # the same bytes on every system
             archive.writestr(info, _npy(array))
-    return data.getbuffer()
+    return data.getvalue()
 
 
 def _npy(array):
