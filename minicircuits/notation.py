@@ -32,6 +32,7 @@ Paper: "Notation" and "Transformer Overview". No formula of the model is here: o
 in is checked, and numbers are compared (`relative_error`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +58,7 @@ ACTIVATION_AXES = {              # in the order in which the model computes them
     "logits": "b i v",
 }
 POSITIONS = ("shortformer", "standard", "none")
+Tokens = np.ndarray | Sequence[Sequence[int]]          # (b, i), see `check_tokens`
 DTYPES = ("float32", "float64", "complex128")
 # complex128 is for derivatives by complex step, f(W + 1e-100j).imag / 1e-100: hence maxima of
 # .real, and no abs, in `model`.
@@ -128,7 +130,7 @@ class Weights:
         return [(name, getattr(self, name)) for name in WEIGHT_AXES
                 if getattr(self, name) is not None]
 
-    def astype(self, dtype: DTypeLike) -> "Weights":
+    def astype(self, dtype: "DTypeLike") -> "Weights":
         """The same weights in another dtype: float32, float64 or complex128."""
         return replace(self, **{name: W.astype(dtype) for name, W in self.items()})
 
@@ -241,7 +243,7 @@ def check_head(weights, layer, head):
                          f"{weights.n_heads}, counted from 0; got {layer}.{head}")
 
 
-def relative_error(actual: ArrayLike, desired: ArrayLike, scale: float | None = None) -> float:
+def relative_error(actual: "ArrayLike", desired: "ArrayLike", scale: float | None = None) -> float:
     """max|actual − desired| / max|desired|, the one relative error of this package.
 
     `scale` replaces max|desired| where a result is a sum of terms that may cancel (the

@@ -26,6 +26,10 @@ class Model(NamedTuple):
     tokenizer: Tokenizer
     metadata: dict          # JSON: text, numbers, lists, dicts
 
+    def __repr__(self):
+        return (f"Model({self.weights}, tokenizer of {self.tokenizer.d_vocab} tokens, "
+                f"metadata: {', '.join(self.metadata)})")
+
 
 def save_model(path, weights, tokenizer, metadata, force=False):
     """Write a model file, whole or not at all; a file that exists is refused unless `force`.

@@ -135,6 +135,11 @@ def test_files_that_are_no_model(tmp_path, changes, message):
     assert "model.npz" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+def test_a_line_says_what_a_model_is():
+    assert repr(model()) == (f"Model({model().weights}, tokenizer of 260 tokens, "
+                             "metadata: seed, python, loss, é)")
+
+
 def test_weights_are_loaded_from_a_model_file_and_a_checkpoint(tmp_path):
     save_model(tmp_path / "model.npz", *model())
     checkpoint(tmp_path / "checkpoint")
