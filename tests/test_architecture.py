@@ -7,6 +7,7 @@ Two rivers, `model` and `circuits`, never meet before `behavior`. If they shared
 import ast
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
 
@@ -242,3 +243,15 @@ def test_editors_read_the_same_page():
 def test_a_name_that_is_not_there():
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         minicircuits.nonsense
+
+
+def test_every_file_is_packaged():
+    """What is no Python travels only if `setup.cfg` says so."""
+    config = ConfigParser()
+    config.read(Path(__file__).parents[1] / "setup.cfg")
+    told = {package: patterns.split(", ")
+            for package, patterns in config["options.package_data"].items()}
+    for path in PACKAGE.rglob("*.*"):
+        if path.suffix not in (".py", ".pyc"):
+            package = ".".join(path.parent.relative_to(PACKAGE.parent).parts)
+            assert any(map(path.match, told[package])), path
