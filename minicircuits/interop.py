@@ -26,13 +26,13 @@ normalization_type None ("LNPre" has no parameters that would show) and attn_sca
 positional_embedding_type is called `positions` here. torch is not imported.
 """
 
+from collections.abc import Mapping
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.notation import (Activations, InputError, Weights, check_axes,
-                                   check_tokens)
+from minicircuits.notation import Activations, InputError, Tokens, Weights, check_axes, check_tokens
 
 
 class Row(NamedTuple):
@@ -79,7 +79,7 @@ DERIVED = re.compile(r"hook_(pos_)?embed|blocks\.\d+\.(hook_(attn_in|[qkv]_input
                      r"|resid_post)|attn\.hook_result)")
 
 
-def crosswalk(*names):
+def crosswalk(*names: str) -> str:
     """The rows of these objects, or all, as the lines of a table."""
     rows = [(*row, "no" if row.axes == row.their_axes else "yes")
             for row in WEIGHTS + ACTIVATIONS + CIRCUITS if not names or row.ours in names]
@@ -96,7 +96,7 @@ def reordered(array, axes, new_axes):
     return np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
 
 
-def from_transformer_lens(state_dict, positions):
+def from_transformer_lens(state_dict: Mapping, positions: str) -> Weights:
     """The `Weights` in a TransformerLens state dict, as copies, in its dtype.
 
     Parameters
@@ -125,7 +125,7 @@ def from_transformer_lens(state_dict, positions):
     return Weights(**{"W_pos": None, **weights}, positions=positions)
 
 
-def to_transformer_lens(weights):
+def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     """The state dict, key -> copied array, of a TransformerLens model that computes the same.
 
     Its biases are there, as zeros; its buffers are not (their shape differs between versions),
@@ -142,7 +142,8 @@ def to_transformer_lens(weights):
     return {**state_dict, "unembed.b_U": np.zeros(weights.d_vocab, weights.dtype)}
 
 
-def activations_to_transformer_lens(weights, tokens, acts):
+def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
+                                    acts: Activations) -> dict[str, np.ndarray]:
     """What `run_with_cache(tokens)` of that model caches: hook name -> copied array.
 
     acts : `forward(weights, tokens)`. These are all hooks that its attention-only models have
@@ -164,7 +165,7 @@ def activations_to_transformer_lens(weights, tokens, acts):
     return cache
 
 
-def activations_from_transformer_lens(cache):
+def activations_from_transformer_lens(cache: Mapping) -> Activations:
     """The `Activations` in a TransformerLens cache, as copies, in its dtype.
 
     cache : hook name -> array, or a detached torch tensor on the CPU, with its batch axis.

@@ -4,6 +4,7 @@ A model file (see `training.model_file`) has the same members and some beside th
 takes the weights out of it.
 """
 
+from os import PathLike
 import numpy as np
 
 from minicircuits.files.arrays import read_arrays, write_arrays
@@ -13,12 +14,12 @@ from minicircuits.notation import WEIGHT_AXES, InputError, Weights
 OF_A_MODEL = ("merges", "metadata", "state")      # what else a model file holds; state/… too
 
 
-def save(path, weights, force=False):
+def save(path: str | PathLike[str], weights: Weights, force: bool = False) -> None:
     """Write `weights` as `.npz` or `.safetensors`; a file that exists is refused unless `force`."""
     write_arrays(path, weights_to_arrays(weights), force)
 
 
-def load(path):
+def load(path: str | PathLike[str]) -> Weights:
     """The `Weights` in a file that `save` or `save_model` wrote, bit for bit, or FileError.
 
     Of a model file, the tokenizer and what is known of the model are passed over, unread.
