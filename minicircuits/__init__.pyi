@@ -12,6 +12,7 @@ from . import report as report
 from . import testing as testing
 from . import files as files
 from . import interop as interop
+from .circuits import hand_built as hand_built
 from .notation import Weights as Weights
 from .notation import Activations as Activations
 from .notation import InputError as InputError
@@ -23,7 +24,6 @@ from .model.transformer import forward as forward
 from .model.transformer import backward as backward
 from .model.transformer import loss as loss
 from .model.slices import loss_and_gradients as loss_and_gradients
-from .circuits import hand_built as hand_built
 from .circuits.low_rank import LowRank as LowRank
 from .circuits.heads import direct_path as direct_path
 from .circuits.heads import ov_circuit as ov_circuit
