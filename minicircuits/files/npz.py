@@ -32,7 +32,7 @@ def from_bytes(path, data):
         members = _members(expect, memoryview(data))
     except struct.error:
         expect(False, "a part of one")
-    return {name: _array(f"{name} in {str(path)!r}", member) for name, member in members.items()}
+    return {name: _from_npy(f"{name} in {str(path)!r}", member) for name, member in members.items()}
 
 
 def _members(expect, data):
@@ -64,7 +64,7 @@ def _members(expect, data):
     return members
 
 
-def _array(place, data):
+def _from_npy(place, data):
     """The array in the `.npy` bytes `data`, which errors call `place`."""
     expect = disk.expecting(f"{place} must be an array of numbers")
     start = 10 if data[6:7] == b"\1" else 12
@@ -75,10 +75,10 @@ def _array(place, data):
     header = HEADER.fullmatch(text.replace(" ", ""))
     expect(header and header[1].replace(">", "<") in KINDS, f"the header {text[:80]!r}")
     shape = [int(size) for size in header[3].split(",") if size]
-    return sound(place, header[1], shape, data[stop:], "F" if header[2] == "True" else "C")
+    return array_from(place, header[1], shape, data[stop:], "F" if header[2] == "True" else "C")
 
 
-def sound(place, kind, shape, data, order="C"):
+def array_from(place, kind, shape, data, order="C"):
     """The numbers in `data` as an array: native, in C order, writable; a copy where needed."""
     expect = disk.expecting(f"{place} must be an array of numbers")
     dtype = np.dtype(kind)
@@ -97,11 +97,11 @@ def to_bytes(arrays):
         for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             info.create_system = 3                    # the same bytes on every system
-            archive.writestr(info, _npy(array))
+            archive.writestr(info, _to_npy(array))
     return data.getvalue()
 
 
-def _npy(array):
+def _to_npy(array):
     data = io.BytesIO()
     np.lib.format.write_array(data, array, version=(1, 0), allow_pickle=False)
     return data.getvalue()
@@ -119,11 +119,11 @@ def plain(path, name, array, kinds=KINDS):
 
 def read_npy(path, largest=disk.MAX_BYTES):
     """The array in a `.npy` file of at most `largest` bytes; see `arrays.read_arrays`."""
-    return _array(repr(str(path)), memoryview(disk.read_bytes(path, largest)))
+    return _from_npy(repr(str(path)), memoryview(disk.read_bytes(path, largest)))
 
 
 def write_npy(path, array, force=False):
     """Write one array as `.npy`, little-endian, in C order; returns its bytes."""
-    data = _npy(plain(path, "array", array))
+    data = _to_npy(plain(path, "array", array))
     disk.write_bytes(path, data, force)
     return data

@@ -6,7 +6,7 @@ except ImportError:                # the extra `interop`
     safetensors = None
 
 from minicircuits.files import disk
-from minicircuits.files.npz import MAX_MEMBERS, MEMBER, sound
+from minicircuits.files.npz import MAX_MEMBERS, MEMBER, array_from
 
 NAMES = {"BOOL": "|b1", "I8": "|i1", "U8": "|u1", "I16": "<i2", "U16": "<u2", "I32": "<i4",
          "U32": "<u4", "I64": "<i8", "U64": "<u8", "F32": "<f4", "F64": "<f8"}
@@ -29,8 +29,8 @@ def from_bytes(path, data):
     for name, tensor in found:
         expect(MEMBER.fullmatch(f"{name}.npy"), f"a tensor named {name[:40]!r}")
         expect(tensor["dtype"] in NAMES, f"{name} of {tensor['dtype']}")
-        arrays[name] = sound(f"{name} in {str(path)!r}", NAMES[tensor["dtype"]], tensor["shape"],
-                             tensor["data"])
+        arrays[name] = array_from(f"{name} in {str(path)!r}", NAMES[tensor["dtype"]],
+                                  tensor["shape"], tensor["data"])
     return arrays
 
 
