@@ -1,10 +1,10 @@
 """TransformerLens's names and orientation (those of its 3.x): ours as its, and the reverse.
 
-Its matrices act on the right, on rows; ours on the left, as in the paper. So each of its
-matrices is ours transposed, its OV = W_V @ W_O too, but its QK = W_Q @ W_K.T is ours as it is:
-both have the destination first. `WEIGHTS`, `ACTIVATIONS` and `CIRCUITS` are the whole
-crosswalk, with the axes of either side: whatever is transposed shows there, and the functions
-below, and the tests against TransformerLens itself, do nothing but follow these axes.
+Its matrices act on the right, on rows; ours act on the left, as in the paper. So each of its
+matrices is ours transposed, and its OV = W_V @ W_O too. Its QK = W_Q @ W_K.T is ours as it is:
+both have the destination first. The tables `WEIGHTS`, `ACTIVATIONS` and `CIRCUITS` give the
+axes of either side. The functions below, and the tests against TransformerLens itself, follow
+these tables and nothing else.
 
 >>> print(crosswalk("W_Q", "q", "W_OV", "W_QK"))
 ours  axes                TransformerLens         axes                transposed
@@ -21,18 +21,18 @@ True
 >>> bool(np.allclose(V @ O, mc.W_OV(weights, 0, 1).AB.T))
 True
 
-A state dict does not tell the whole model. Ask its `cfg`: attn_only must be True,
-normalization_type None ("LNPre" has no parameters that would show), attn_scale √d_head, and
-positional_embedding_type is what `positions` says here. torch is not imported.
+A state dict does not tell the whole model. In its `cfg`, attn_only must be True,
+normalization_type None ("LNPre" has no parameters that would show) and attn_scale √d_head;
+positional_embedding_type is called `positions` here. torch is not imported.
 """
 
+from collections.abc import Mapping
 import re
 from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.notation import (Activations, InputError, Weights, check_axes,
-                                   check_tokens)
+from minicircuits.notation import Activations, InputError, Tokens, Weights, check_axes, check_tokens
 
 
 class Row(NamedTuple):
@@ -79,7 +79,7 @@ DERIVED = re.compile(r"hook_(pos_)?embed|blocks\.\d+\.(hook_(attn_in|[qkv]_input
                      r"|resid_post)|attn\.hook_result)")
 
 
-def crosswalk(*names):
+def crosswalk(*names: str) -> str:
     """The rows of these objects, or all, as the lines of a table."""
     rows = [(*row, "no" if row.axes == row.their_axes else "yes")
             for row in WEIGHTS + ACTIVATIONS + CIRCUITS if not names or row.ours in names]
@@ -88,7 +88,7 @@ def crosswalk(*names):
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def turned(array, axes, new_axes):
+def reordered(array, axes, new_axes):
     """A view of `array` with its axes, named by letters, in another order."""
     if axes == new_axes:                          # a letter may be there twice: d d
         return array
@@ -96,7 +96,7 @@ def turned(array, axes, new_axes):
     return np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
 
 
-def from_transformer_lens(state_dict, positions):
+def from_transformer_lens(state_dict: Mapping, positions: str) -> Weights:
     """The `Weights` in a TransformerLens state dict, as copies, in its dtype.
 
     Parameters
@@ -119,13 +119,13 @@ def from_transformer_lens(state_dict, positions):
                 raise InputError(f"{key} must be zero, there is no place for it; got "
                                  f"{np.count_nonzero(array)} other numbers of {array.size}")
     rows = [row for row in WEIGHTS if (row.ours, positions) != ("W_pos", "none")]
-    n_layers = _count_layers(state_dict)
+    n_layers = len(set(BLOCK.findall(" ".join(state_dict))))
     weights = _gathered(arrays, rows, n_layers, f"a state dict of {n_layers} layers with "
                         f"positions={positions!r}")
     return Weights(**{"W_pos": None, **weights}, positions=positions)
 
 
-def to_transformer_lens(weights):
+def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     """The state dict, key -> copied array, of a TransformerLens model that computes the same.
 
     Its biases are there, as zeros; its buffers are not (their shape differs between versions),
@@ -135,16 +135,15 @@ def to_transformer_lens(weights):
     state_dict = {key: _copied(getattr(weights, row.ours)[index], row)
                   for row, index, key in _places(WEIGHTS, weights.n_layers)
                   if getattr(weights, row.ours) is not None}
-    shapes = {"b_Q": weights.W_Q.shape[1:3], "b_K": weights.W_K.shape[1:3],
-              "b_V": weights.W_V.shape[1:3], "b_O": weights.d_model}
+    per_head = (weights.n_heads, weights.d_head)
     for layer in range(weights.n_layers):
-        state_dict |= {f"blocks.{layer}.attn.{bias}": np.zeros(shape, weights.dtype)
-                       for bias, shape in shapes.items()}
-    state_dict["unembed.b_U"] = np.zeros(weights.d_vocab, weights.dtype)
-    return state_dict
+        for bias, shape in zip("QKVO", (per_head, per_head, per_head, weights.d_model)):
+            state_dict[f"blocks.{layer}.attn.b_{bias}"] = np.zeros(shape, weights.dtype)
+    return {**state_dict, "unembed.b_U": np.zeros(weights.d_vocab, weights.dtype)}
 
 
-def activations_to_transformer_lens(weights, tokens, acts):
+def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
+                                    acts: Activations) -> dict[str, np.ndarray]:
     """What `run_with_cache(tokens)` of that model caches: hook name -> copied array.
 
     acts : `forward(weights, tokens)`. These are all hooks that its attention-only models have
@@ -158,7 +157,7 @@ def activations_to_transformer_lens(weights, tokens, acts):
     for row, index, key in _places(ACTIVATIONS, weights.n_layers):
         cache[key] = _copied(getattr(acts, row.ours)[index], row)
         if row.ours == "scores":
-            np.copyto(cache[key], -np.inf, where=_hidden(cache[key]))
+            cache[key][..., ~np.tri(tokens.shape[1], dtype=bool)] = -np.inf
     for layer in range(weights.n_layers):
         out = np.tensordot(acts.z[layer], weights.W_O[layer], ((1, 3), (0, 2)))   # Σ_h W_O z
         cache[f"blocks.{layer}.hook_attn_out"] = out
@@ -166,7 +165,7 @@ def activations_to_transformer_lens(weights, tokens, acts):
     return cache
 
 
-def activations_from_transformer_lens(cache):
+def activations_from_transformer_lens(cache: Mapping) -> Activations:
     """The `Activations` in a TransformerLens cache, as copies, in its dtype.
 
     cache : hook name -> array, or a detached torch tensor on the CPU, with its batch axis.
@@ -179,22 +178,17 @@ def activations_from_transformer_lens(cache):
     """
     arrays = {key: _array(key, value) for key, value in cache.items()
               if not DERIVED.fullmatch(key)}
-    n_layers = _count_layers(cache)
+    n_layers = len(set(BLOCK.findall(" ".join(cache))))
     acts = _gathered(arrays, ACTIVATIONS, n_layers, f"a cache of {n_layers} layers")
-    hidden = _hidden(acts["scores"])
-    for layer, masked in enumerate(np.isneginf(acts["scores"]) != hidden):
-        if masked.any():
+    scores, q, k = acts["scores"], acts["q"], acts["k"]
+    hidden = ~np.tri(scores.shape[-1], dtype=bool)                                # j > i
+    for layer, wrong in enumerate(np.isneginf(scores) != hidden):
+        if wrong.any():
             raise InputError(f"blocks.{layer}.attn.hook_attn_scores must be -inf exactly where "
-                             f"the source comes after the destination; got {masked.sum()} "
-                             f"other scores of {masked.size}")
-    scores = acts["q"] @ acts["k"].mT / np.sqrt(acts["q"].shape[-1], dtype=acts["q"].dtype)
-    np.copyto(acts["scores"], scores, where=hidden)
+                             f"the source comes after the destination; got {wrong.sum()} "
+                             f"other scores of {wrong.size}")
+    np.copyto(scores, q @ k.mT / np.sqrt(q.shape[-1], dtype=q.dtype), where=hidden)
     return Activations(**acts)
-
-
-def _hidden(scores):
-    """Where a causal mask hides scores (…, i, j): j > i, in their shape."""
-    return np.broadcast_to(~np.tri(scores.shape[-1], dtype=bool), scores.shape)
 
 
 def _places(rows, n_layers):
@@ -208,11 +202,7 @@ def _places(rows, n_layers):
 
 
 def _copied(array, row):
-    return np.array(turned(array, row.axes, row.their_axes), order="C")
-
-
-def _count_layers(keys):
-    return len({match[1] for match in map(BLOCK.match, keys) if match})
+    return np.array(reordered(array, row.axes, row.their_axes), order="C")
 
 
 def _gathered(arrays, rows, n_layers, what):
@@ -239,7 +229,7 @@ def _gathered(arrays, rows, n_layers, what):
             shape = [n_layers + (row.ours == "residual"), *shape]
         gathered.setdefault(row.ours, np.empty(shape, arrays[first].dtype))
     for row, index, key in places:
-        gathered[row.ours][index] = turned(arrays[key], row.their_axes, row.axes)
+        gathered[row.ours][index] = reordered(arrays[key], row.their_axes, row.axes)
     return gathered
 
 

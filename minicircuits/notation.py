@@ -12,14 +12,15 @@ Letters, as axes and as indices:
     k  middle of a two-hop path   p  position in context   u  in token (a column of W_E)
     T  tokens in a context        L  number of layers      H  heads in a layer
 
-(The arrays q, k, v are queries, keys and values; k in a signature is "how many".) Head 1.2
-is head 2 of layer 1, both counted from 0; the paper's labels do so too, its prose does not.
+As arrays, q, k, v are queries, keys and values; in a signature, k is "how many". A raised ᵀ
+transposes; a raised l,h or h names a head and is never a power. Head 1.2 is head 2 of layer 1,
+both counted from 0; the paper's labels do so too, its prose does not.
 
 Names, whose axes never change:
 
     t         one-hot tokens       (b, i, u)    never built: W_E t is a choice of columns
     x         residual stream      (b, i, d)    at any one place in the model
-    y         what W_Q, W_K read   (b, i, d)    x + p in "shortformer" mode, else x
+    y         what W_Q, W_K read   (b, i, d)    x plus W_pos in "shortformer" mode, else x
     A         pattern of one head  (b, i, j)    A[i, j]: how much destination i reads source j
     W_QK      W_Q.mT @ W_K         (d, d)       which source a destination attends to
     W_OV      W_O @ W_V            (d, d)       what attending there writes
@@ -27,12 +28,15 @@ Names, whose axes never change:
                                                 not np.outer: on flattened x it is np.kron
     dname     gradient of a scalar with respect to `name`; it has the shape of `name`
 
-Paper: "Notation" and "Transformer Overview". This file computes nothing.
+Paper: "Notation" and "Transformer Overview". No formula of the model is here: only what comes
+in is checked, and numbers are compared (`relative_error`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 WEIGHT_AXES = {
     "W_E": ("d_model", "d_vocab"),
@@ -54,6 +58,7 @@ ACTIVATION_AXES = {              # in the order in which the model computes them
     "logits": "b i v",
 }
 POSITIONS = ("shortformer", "standard", "none")
+Tokens = np.ndarray | Sequence[Sequence[int]]          # (b, i), see `check_tokens`
 DTYPES = ("float32", "float64", "complex128")
 # complex128 is for derivatives by complex step, f(W + 1e-100j).imag / 1e-100: hence maxima of
 # .real, and no abs, in `model`.
@@ -63,7 +68,7 @@ class InputError(ValueError):
     """What was expected and what came, in one line. Every error of this package is one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Weights:
     """The whole model: seven stacked arrays. Gradients are another `Weights`.
 
@@ -79,7 +84,8 @@ class Weights:
         "standard": once, to the residual stream; "none": nowhere (W_pos is None).
 
     Raises InputError unless the shapes agree, all arrays have one dtype (float32, float64
-    or complex128) and every number is finite: weights that exist are sound.
+    or complex128) and every number is finite: weights that exist are sound. Two are equal (==)
+    only if they are one object: compare their arrays.
 
     Paper: "Transformer Overview". No biases, no LayerNorm, no MLP.
     """
@@ -102,7 +108,7 @@ class Weights:
                              f"positions={self.positions!r}, W_pos "
                              f"{'None' if self.W_pos is None else 'given'}")
         for name in WEIGHT_AXES:
-            if getattr(self, name) is not None:
+            if (name, self.positions) != ("W_pos", "none"):
                 object.__setattr__(self, name, np.asarray(getattr(self, name)))
         sizes = {}
         for name, W in self.items():
@@ -114,46 +120,51 @@ class Weights:
                 raise InputError(f"{name} must be finite; got "
                                  f"{np.count_nonzero(~np.isfinite(W))} NaN or Inf of {W.size}")
 
-    def items(self):
+    def __repr__(self):
+        sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
+        return (f"Weights({', '.join(f'{size}={getattr(self, size)}' for size in sizes)}, "
+                f"positions={self.positions!r}, dtype={self.dtype})")
+
+    def items(self) -> list[tuple[str, np.ndarray]]:
         """Pairs (name, array) of the arrays that are there, in the order of the fields."""
         return [(name, getattr(self, name)) for name in WEIGHT_AXES
                 if getattr(self, name) is not None]
 
-    def astype(self, dtype):
+    def astype(self, dtype: "DTypeLike") -> "Weights":
         """The same weights in another dtype: float32, float64 or complex128."""
         return replace(self, **{name: W.astype(dtype) for name, W in self.items()})
 
     @property
-    def n_layers(self):
+    def n_layers(self) -> int:
         return self.W_Q.shape[0]
 
     @property
-    def n_heads(self):
+    def n_heads(self) -> int:
         return self.W_Q.shape[1]
 
     @property
-    def d_head(self):
+    def d_head(self) -> int:
         return self.W_Q.shape[2]
 
     @property
-    def d_model(self):
+    def d_model(self) -> int:
         return self.W_E.shape[0]
 
     @property
-    def d_vocab(self):
+    def d_vocab(self) -> int:
         return self.W_E.shape[1]
 
     @property
-    def n_ctx(self):
+    def n_ctx(self) -> int | None:
         """The longest context, in tokens; None where there are no positions to run out of."""
         return None if self.W_pos is None else self.W_pos.shape[1]
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.W_E.dtype
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Activations:
     """Every intermediate of a forward pass, or (as `dacts`) the gradient of each.
 
@@ -172,6 +183,12 @@ class Activations:
     pattern: np.ndarray
     z: np.ndarray
     logits: np.ndarray
+
+    def __repr__(self):
+        n_layers, b, n_heads, i, _ = self.pattern.shape
+        return (f"Activations({n_layers=}, {b=}, {n_heads=}, {i=}, "
+                f"d_model={self.residual.shape[-1]}, d_vocab={self.logits.shape[-1]}, "
+                f"dtype={self.logits.dtype})")
 
 
 def check_axes(name, array, axes, sizes):
@@ -226,7 +243,7 @@ def check_head(weights, layer, head):
                          f"{weights.n_heads}, counted from 0; got {layer}.{head}")
 
 
-def relative_error(actual, desired, scale=None):
+def relative_error(actual: "ArrayLike", desired: "ArrayLike", scale: float | None = None) -> float:
     """max|actual − desired| / max|desired|, the one relative error of this package.
 
     `scale` replaces max|desired| where a result is a sum of terms that may cancel (the

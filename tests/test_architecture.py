@@ -7,6 +7,7 @@ Two rivers, `model` and `circuits`, never meet before `behavior`. If they shared
 import ast
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
 
@@ -110,8 +111,9 @@ def from_contents_page(name):
     """Where `minicircuits.name` really is: a room, the home of a public name, or the page."""
     if name in ROOMS:
         return f"minicircuits.{name}"
-    if name in minicircuits._HOME:
-        return f"minicircuits.{minicircuits._HOME[name]}"
+    homes = minicircuits._ROOMS | minicircuits._HOME
+    if name in homes:
+        return f"minicircuits.{homes[name]}"
     return "sys" if name.startswith("__") else f"minicircuits.{name}"
 
 
@@ -131,6 +133,7 @@ FORBIDDEN = {
     "as a module": ("circuits.heads", "import minicircuits.model.attention as a"),
     "through the contents page": ("circuits.heads", "from minicircuits import forward"),
     "as its attribute": ("circuits.heads", "import minicircuits as mc\nf = mc.forward"),
+    "a module of a room": ("model.attention", "from minicircuits import hand_built"),
     "a whole room": ("model.attention", "from minicircuits import circuits"),
     "relative": ("circuits.heads", "from ..model.attention import attention"),
     "relative room": ("circuits.heads", "from .. import model"),
@@ -138,7 +141,7 @@ FORBIDDEN = {
     "from a room's own page": ("circuits.__init__", "from ..model import attention"),
     "behind": ("training.trainer", "from minicircuits.circuits.heads import ov_circuit"),
     "scores for the trainer": ("training.trainer", "from minicircuits.behavior import patterns"),
-    "files know no model": ("files", "from minicircuits.model.transformer import forward"),
+    "files know no model": ("files.weights", "from minicircuits.model.transformer import forward"),
     "notation knows nothing": ("notation", "from minicircuits.files import save"),
     "the page imports nothing": ("__init__", "from minicircuits.notation import Weights"),
     "interop is alone": ("interop", "from minicircuits.model.transformer import forward"),
@@ -206,7 +209,7 @@ def test_numpy_is_not_loaded_before_it_is_used(statement):
     assert "minicircuits" in loaded and not {"numpy", "scipy"} & set(loaded)
 
 
-@pytest.mark.parametrize("name", minicircuits.__all__)
+@pytest.mark.parametrize("name", minicircuits._HOME)
 def test_every_name_on_the_contents_page_is_where_it_says(name):
     home = import_module(f"minicircuits.{minicircuits._HOME[name]}")
     assert getattr(minicircuits, name) is getattr(home, name)
@@ -214,6 +217,41 @@ def test_every_name_on_the_contents_page_is_where_it_says(name):
     assert name in dir(minicircuits)
 
 
+def test_rooms_are_reachable_once_the_page_is_imported():
+    """In a new process: here the tests have imported them all."""
+    names = sorted(minicircuits._ROOMS)
+    subprocess.run([sys.executable, "-c", "import minicircuits as mc\n" + "\n".join(
+        f"assert mc.{name}.__name__ == 'minicircuits.{minicircuits._ROOMS[name]}'\n"
+        f"assert '{name}' in dir(mc)" for name in names)], cwd=PACKAGE.parent, check=True)
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} <= set(names)
+
+
+def test_editors_read_the_same_page():
+    """`__init__.pyi` and `_MODULES` name the same things at the same places."""
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    told = []
+    for node in stub.body:
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            assert node.level == 1 and alias.asname == alias.name    # only so is it public there
+            place = [node.module] if node.module else []
+            if alias.name not in minicircuits._HOME:
+                place.append(alias.name)
+            told.append((alias.name, ".".join(place)))
+    assert sorted(told) == sorted((minicircuits._HOME | minicircuits._ROOMS).items())
+
+
 def test_a_name_that_is_not_there():
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         minicircuits.nonsense
+
+
+def test_every_file_is_packaged():
+    """What is no Python travels only if `setup.cfg` says so."""
+    config = ConfigParser()
+    config.read(Path(__file__).parents[1] / "setup.cfg")
+    told = {package: patterns.split(", ")
+            for package, patterns in config["options.package_data"].items()}
+    for path in PACKAGE.rglob("*.*"):
+        if path.suffix not in (".py", ".pyc"):
+            package = ".".join(path.parent.relative_to(PACKAGE.parent).parts)
+            assert any(map(path.match, told[package])), path

@@ -96,18 +96,6 @@ def test_every_key_shape_and_number_of_a_two_layer_model():
     assert not any(array.any() for key, array in theirs.items() if ".b_" in key)
 
 
-def test_their_row_vectors_compute_what_our_columns_do():
-    theirs = state_dict_of()
-    ours = from_transformer_lens(theirs, positions="shortformer")
-    x = np.random.default_rng(1).normal(size=ours.d_model)
-    for layer in range(2):
-        for head in range(3):
-            v = x @ theirs[f"blocks.{layer}.attn.W_V"][head]
-            np.testing.assert_allclose(ours.W_V[layer, head] @ x, v, rtol=1e-12)
-            np.testing.assert_allclose(ours.W_O[layer, head] @ v,
-                                       v @ theirs[f"blocks.{layer}.attn.W_O"][head], rtol=1e-12)
-
-
 def test_nothing_is_shared():
     theirs = state_dict_of()
     before = {key: array.copy() for key, array in theirs.items()}

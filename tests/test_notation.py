@@ -60,6 +60,16 @@ def test_weights_are_frozen_and_not_copied():
     with pytest.raises(FrozenInstanceError):
         WEIGHTS.W_E = WEIGHTS.W_E
     assert replace(WEIGHTS).W_Q is WEIGHTS.W_Q
+    assert replace(WEIGHTS) != WEIGHTS == WEIGHTS                # the same object, or not equal
+
+
+def test_a_line_says_what_they_are():
+    assert repr(WEIGHTS) == ("Weights(n_layers=2, n_heads=3, d_model=5, d_head=4, d_vocab=7, "
+                             "n_ctx=6, positions='shortformer', dtype=float64)")
+    endless, tokens = random_case(0, b=8, i=6, positions="none", **SIZES)
+    assert "n_ctx=None, positions='none'" in repr(endless)
+    assert repr(forward(endless, tokens)) == ("Activations(n_layers=2, b=8, n_heads=3, i=6, "
+                                              "d_model=5, d_vocab=7, dtype=float64)")
 
 
 @pytest.mark.parametrize("change, says", [
@@ -82,6 +92,7 @@ def test_weights_are_frozen_and_not_copied():
     (dict(W_pos=np.where(np.eye(5, 6), np.inf, 0)), "W_pos must be finite; got 5 .* of 30"),
     (dict(positions="rotary"), "positions must be one of .*, standard, none; got 'rotary'"),
     (dict(positions="none"), 'W_pos must be None exactly when positions is "none"; got .* given'),
+    (dict(W_Q=None), r"W_Q must have axes \(n_layers, .*; got shape \(\)"),
     (dict(W_pos=None), 'W_pos must be None .*; got positions=\'shortformer\', W_pos None'),
 ])
 def test_unsound_weights_do_not_exist(change, says):

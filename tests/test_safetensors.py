@@ -5,13 +5,12 @@ import json
 import random
 import subprocess
 import sys
-import tracemalloc
 
 import numpy as np
 import pytest
 
 from minicircuits import files
-from minicircuits.files import FileError
+from minicircuits.files import FileError, disk, tensors
 from tests.draws import random_weights
 from tests.test_files import KINDS, is_refused, mutated
 
@@ -30,7 +29,7 @@ def tensor(dtype="F64", shape=(1,), start=0, stop=8):
 
 
 def test_without_the_package_one_line_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "safetensors", None)
+    monkeypatch.setattr(tensors, "safetensors", None)
     path = tmp_path / "w.safetensors"
     for work in (lambda: files.read_arrays(path), lambda: files.write_arrays(path, {})):
         with pytest.raises(FileError, match=r"needs the package safetensors, .*\[interop\]$"):
@@ -85,13 +84,13 @@ def test_arrays_come_back_from_us_and_from_its_package(tmp_path, kind, shape):
     (header({"a": tensor(shape=(2 ** 40, 2 ** 40))}, bytes(8)), "Error"),
     (header({"a": tensor(shape=(-1,))}, bytes(8)), "Error"),
     (header({"a": tensor(shape=(1.0,))}, bytes(8)), "Error"),
-    (header({"a": tensor(shape=(0, 2 ** 62), stop=0)}), "a of shape"),
-    (header({"a": tensor(shape=(1,) * 33)}, bytes(8)), "a of shape"),
+    (header({"a": tensor(shape=(0, 2 ** 62), stop=0)}), "bytes for float64 of shape"),
+    (header({"a": tensor(shape=(1,) * 33)}, bytes(8)), "bytes for float64 of shape"),
     (header({"a": tensor("F16", (4,))}, bytes(8)), "a of F16"),
     (header({"a": tensor("BF16", (4,))}, bytes(8)), "a of BF16"),
     (header({"a": tensor("C64")}, bytes(8)), "a of C64"),
     (header({"a": tensor("O")}, bytes(8)), "Error"),
-    (header({"a": tensor("BOOL", (8,))}, b"\1" * 7 + b"\2"), "a with booleans other"),
+    (header({"a": tensor("BOOL", (8,))}, b"\1" * 7 + b"\2"), "booleans other"),
     (header({"../a b": tensor()}, bytes(8)), "a tensor named '../a b'"),
     (header({"a" * 101: tensor()}, bytes(8)), "a tensor named 'aaa"),
     (header({"": tensor()}, bytes(8)), "a tensor named ''"),
@@ -103,7 +102,7 @@ def test_what_strangers_wrote(tmp_path, data, message):
     if message is None:
         np.testing.assert_array_equal(files.read_arrays(path)["a"], [0.0], strict=True)
     else:
-        assert is_refused(path, f"must be a .safetensors of numbers; got .*{message}")
+        assert is_refused(path, f"must be .* of numbers; got .*{message}")
 
 
 @extra
@@ -114,21 +113,6 @@ def test_what_cannot_be_read_is_not_written(tmp_path, arrays):
     with pytest.raises(FileError, match="can hold"):
         files.write_arrays(tmp_path / "bad.safetensors", arrays)
     assert not list(tmp_path.iterdir())
-
-
-@extra
-@pytest.mark.parametrize("arrays", [
-    {"a": np.zeros(2**20)}, {"a": np.zeros(2**22, bool)},
-    {f"{n:03}": np.zeros(1, np.uint8) for n in range(1000)}])
-def test_reading_needs_twice_the_size_of_the_file(tmp_path, arrays):
-    path = tmp_path / "file.safetensors"
-    files.write_arrays(path, arrays)
-    files.read_arrays(path)
-    tracemalloc.start()
-    files.read_arrays(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak <= 2 * path.stat().st_size + 2**20
 
 
 MEASURE = """
@@ -147,7 +131,7 @@ print(peak() - before)
 @extra
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_whole_process_needs_no_more(tmp_path):
-    """tracemalloc does not see what the package allocates; the system does, in kB."""
+    """Twice the size of the file; tracemalloc would not see what the package allocates. In kB."""
     small, large = tmp_path / "small.safetensors", tmp_path / "large.safetensors"
     files.write_arrays(small, {"a": np.zeros(10)})
     files.write_arrays(large, {"a": np.ones(2**22), "b": np.ones(2**22)})
@@ -164,7 +148,7 @@ def test_only_file_error_escapes(monkeypatch):
               for name, array in files.weights_to_arrays(weights).items()}
     whole = package.save(arrays)
     length = int.from_bytes(whole[:8], "little")
-    monkeypatch.setattr(files, "read_bytes", lambda data: data.content)
+    monkeypatch.setattr(disk, "read_bytes", lambda data: data.content)
     for _ in range(3000):
         if rng.random() < 0.2:
             data = mutated(rng, whole)

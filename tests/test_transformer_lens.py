@@ -13,7 +13,7 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.interop import (ACTIVATIONS, CIRCUITS, WEIGHTS, activations_from_transformer_lens,
-                                  activations_to_transformer_lens, turned)
+                                  activations_to_transformer_lens, reordered)
 from minicircuits.notation import POSITIONS
 from tests.draws import random_case
 
@@ -104,7 +104,7 @@ def test_rows_of_arrays(row):
     layered = "{l}" in row.theirs
     for layer in range(2 if layered else 1):
         index = layer if layered else -1 if row.ours == "residual" else ...
-        expected = turned(ours[index], row.axes, row.their_axes)
+        expected = reordered(ours[index], row.axes, row.their_axes)
         actual = theirs[row.theirs.format(l=layer)].detach().numpy()
         if row.ours == "scores":
             seen = np.tri(actual.shape[-1], dtype=bool)
@@ -126,11 +126,11 @@ def test_rows_of_circuits(row):
         for kind in "QKV":
             ours = mc.composition_scores(weights, kind)
             assert ours.any()
-            assert_close(theirs(kind=kind), turned(ours, row.axes, row.their_axes), 1e-12, kind)
+            assert_close(theirs(kind=kind), reordered(ours, row.axes, row.their_axes), 1e-12, kind)
     else:
         for layer, h in np.ndindex(weights.n_layers, weights.n_heads):
             ours = getattr(mc, row.ours)(weights, layer, h).AB
-            ours = turned(ours, row.axes, row.their_axes)
+            ours = reordered(ours, row.axes, row.their_axes)
             assert_close(theirs(l=layer, h=h), ours, 1e-12, row.ours)
 
 

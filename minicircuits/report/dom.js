@@ -68,3 +68,14 @@ function headLink(head) {
   const text = headName(head);
   return byId("heads") ? el("a", {href: `#head-${head[0]}-${head[1]}`}, text) : el("b", {}, text);
 }
+
+/* A token as code, cut by the style sheet where it is long. */
+function mono(id) {
+  return el("code", {title: word(id)}, word(id));
+}
+
+/* A bar from 0 to a share of the whole width, blue if negative. */
+function bar(share) {
+  return el("i", {class: share < 0 ? "bar less" : "bar",
+                  style: {width: `${Math.min(100, 100 * Math.abs(share))}%`}});
+}

@@ -140,14 +140,3 @@ function explorer(container, texts, head, place) {
   strip.write(tokens());
   onPalette(showAll);
 }
-
-/* A token as code, cut by the style sheet where it is long. */
-function mono(id) {
-  return el("code", {title: word(id)}, word(id));
-}
-
-/* A bar from 0 to a share of the whole width, blue if negative. */
-function bar(share) {
-  return el("i", {class: share < 0 ? "bar less" : "bar",
-                  style: {width: `${Math.min(100, 100 * Math.abs(share))}%`}});
-}

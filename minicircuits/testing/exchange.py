@@ -16,7 +16,7 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.files import FileError
-from minicircuits.interop import ACTIVATIONS, WEIGHTS, turned
+from minicircuits.interop import ACTIVATIONS, WEIGHTS, reordered
 from minicircuits.notation import InputError
 from minicircuits.testing.steps import AXES, WEIGHT_LETTERS
 
@@ -58,7 +58,7 @@ def write_case(folder, vector, convention="paper", dtype="float64", expected=Tru
     files.make_folder(folder)
     tensors = []
     for order, (role, name, index, axes, theirs, array) in enumerate(found):
-        array = np.asarray(turned(array[index], axes, theirs),
+        array = np.asarray(reordered(array[index], axes, theirs),
                            np.int32 if name == "tokens" else dtype)
         data = files.write_npy(os.path.join(folder, f"{name}.npy"), array, force)
         tensors.append({"name": name, "file": f"{name}.npy", "role": role,
@@ -108,7 +108,7 @@ def read_answer(folder, vector, convention="paper"):
             array = files.read_npy(os.path.join(folder, f"{stem}.npy"), MAX_TENSOR)
             if array.ndim != len(theirs.split()):
                 raise FileError(f"{stem} must have axes ({theirs}); got shape {array.shape}")
-            parts.append(turned(array, theirs, axes))
+            parts.append(reordered(array, theirs, axes))
         if len({part.shape for part in parts}) > 1:
             raise FileError(f"{name} must have one shape in all layers; got "
                             f"{', '.join(sorted({str(part.shape) for part in parts}))}")

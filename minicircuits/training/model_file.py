@@ -31,6 +31,10 @@ class Model(NamedTuple):
     tokenizer: Tokenizer
     metadata: dict          # JSON: text, numbers, lists, dicts
 
+    def __repr__(self):
+        return (f"Model({self.weights}, tokenizer of {self.tokenizer.d_vocab} tokens, "
+                f"metadata: {', '.join(self.metadata)})")
+
 
 def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer, metadata: dict,
                force: bool = False) -> None:

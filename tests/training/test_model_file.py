@@ -84,11 +84,22 @@ def test_files_that_are_no_model(tmp_path, changes, message):
     assert "model.npz" in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_neither_takes_the_other(tmp_path):
+def test_a_line_says_what_a_model_is():
+    assert repr(model()) == (f"Model({model().weights}, tokenizer of 260 tokens, "
+                             "metadata: seed, python, loss, é)")
+
+
+def test_weights_are_loaded_from_a_model_file_and_a_checkpoint(tmp_path):
     save_model(tmp_path / "model.npz", *model())
-    files.save(tmp_path / "weights.npz", model().weights)
-    with pytest.raises(FileError, match="must hold weights alone; got also merges"):
+    checkpoint(tmp_path / "checkpoint")
+    for path in (tmp_path / "model.npz", tmp_path / "checkpoint"):
+        desired = load_model(path).weights
+        for (name, actual), (_, W) in zip(files.load(path).items(), desired.items(), strict=True):
+            np.testing.assert_array_equal(actual, W, name, strict=True)
+    files.write_arrays(tmp_path / "model.npz", altered(statement=np.zeros(1)), force=True)
+    with pytest.raises(FileError, match="must hold weights or a model; got also statement"):
         files.load(tmp_path / "model.npz")
+    files.save(tmp_path / "weights.npz", model().weights)
     with pytest.raises(FileError, match="must hold a model; got no merges"):
         load_model(tmp_path / "weights.npz")
 
