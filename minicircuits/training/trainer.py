@@ -16,7 +16,7 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.cores import each
-from minicircuits.model.slices import loss_and_gradients
+from minicircuits.model.fast import loss_and_gradients
 from minicircuits.notation import InputError, Weights
 from minicircuits.training.optimizers import adamw, muon
 

@@ -8,18 +8,15 @@ random cotangent c, or the loss. Weights go through the model's own forward in c
 The checkers are tested too: each seeded mistake has to be found.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from minicircuits import cores
-from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
-from minicircuits.model.slices import loss_and_gradients
-from minicircuits.model.transformer import backward, forward, loss
-from minicircuits.notation import POSITIONS, InputError, Weights
+from minicircuits.model import fast
+from minicircuits.model.transformer import backward, forward, loss, loss_and_gradients
+from minicircuits.notation import POSITIONS, InputError
 from minicircuits.plain import model as plain
 from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, draw_case,
                          random_case, roundings)
@@ -194,7 +191,7 @@ def test_gradients_in_float32(case):
     acts = forward(weights, tokens)
     exact, scale = gradients({}, 0)
     runs = [gradients(roundings(acts, rng), 2.0 ** -24)[0] for _ in range(3)]
-    value, dW = loss_and_gradients(*case)
+    value, dW = fast.loss_and_gradients(*case)
     assert value.dtype == np.float32
     for name, array in arrays(dW).items():
         assert array.dtype == np.float32, name
@@ -418,8 +415,8 @@ def test_memory_layout_does_not_matter(layout):
     for actual, desired in zip(backward(same, layout(tokens), laid_out, layout(c)),
                                backward(weights, tokens, acts, c)):
         assert_all_close(actual, desired, 1e-13)
-    assert_all_close(loss_and_gradients(same, layout(tokens))[1],
-                     loss_and_gradients(weights, tokens)[1], 1e-13)
+    assert_all_close(fast.loss_and_gradients(same, layout(tokens))[1],
+                     fast.loss_and_gradients(weights, tokens)[1], 1e-13)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6), (2, 3, 7), (4, 7), (1, 4, 7)])
@@ -442,68 +439,3 @@ def test_activations_of_other_tokens():
     weights, tokens = random_case(53)
     with pytest.raises(InputError, match="acts.logits must have axes"):
         backward(weights, tokens, forward(weights, tokens[:, :3]), np.zeros((2, 4, 7)))
-
-
-# A batch slice at a time.
-
-SLICED = random_case(60, b=7, i=5)
-
-
-def test_one_slice_is_the_plain_path():
-    weights, tokens = SLICED
-    value, gradients = loss_and_gradients(weights, tokens, slices=1)
-    assert value == loss(weights, tokens)
-    acts = forward(weights, tokens)
-    dlogits = cross_entropy_backward(cross_entropy(acts.logits, tokens)[1], tokens)
-    for name, dW in arrays(backward(weights, tokens, acts, dlogits)[0]).items():
-        assert (arrays(gradients)[name] == dW).all(), name       # bit for bit
-
-
-@pytest.mark.parametrize("slices", [None, 2, 3, 7, 100])
-def test_slices_agree(slices):
-    """Also where they are uneven: 7 contexts in 2 or 3 slices."""
-    value, gradients = loss_and_gradients(*SLICED, slices=slices)
-    whole, whole_gradients = loss_and_gradients(*SLICED, slices=1)
-    assert_loss_close(value, whole, forward(*SLICED).logits)
-    assert value.dtype == whole.dtype and isinstance(gradients, Weights)
-    assert_all_close(gradients, whole_gradients, 1e-12)
-
-
-@pytest.mark.parametrize("slices", [None, 1, 3])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
-def test_slices_keep_the_dtype_and_the_arguments(slices, dtype):
-    weights, tokens = random_case(61, b=4, dtype=dtype, positions="standard")
-    for array in (*arrays(weights).values(), tokens):
-        array.setflags(write=False)
-    value, gradients = loss_and_gradients(weights, tokens, slices=slices)
-    assert value.dtype == dtype and gradients.dtype == dtype
-    assert gradients.positions == "standard"
-
-
-def test_slices_give_the_same_bits_every_time_and_on_any_number_of_threads(monkeypatch):
-    value, gradients = loss_and_gradients(*SLICED, slices=4)
-    for threads in 1, 1, 2, 5:
-        with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(cores, "pool", lambda: pool)
-            cores.side_by_side.cache_clear()
-            again, again_gradients = loss_and_gradients(*SLICED, slices=4)
-        cores.side_by_side.cache_clear()
-        assert again == value
-        for name, dW in arrays(gradients).items():
-            assert (arrays(again_gradients)[name] == dW).all(), name
-
-
-@pytest.mark.parametrize("slices", [None, 1, 3])
-def test_slices_of_bad_input(slices):
-    weights, tokens = SLICED
-    for bad, says in ((tokens[:, :1], "at least 2 tokens"), (tokens + 7, "from 0 to 6"),
-                      (tokens / 1, "must be integers"), (tokens > 0, "must be integers")):
-        with pytest.raises(InputError, match=says) as caught:
-            loss_and_gradients(weights, bad, slices=slices)
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("slices", [0, -1])
-def test_a_number_of_slices_that_is_none(slices):
-    with pytest.raises(InputError, match="slices"):
-        loss_and_gradients(*SLICED, slices=slices)

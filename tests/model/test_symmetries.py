@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicircuits.model.slices import loss_and_gradients
+from minicircuits.model.fast import loss_and_gradients
 from minicircuits.model.transformer import forward, loss
 from tests.draws import assert_close, assert_loss_close, draw_case
 
