@@ -6,7 +6,7 @@ from math import ceil, log2, sqrt
 import numpy as np
 from scipy.sparse import csc_array
 
-from minicircuits.cores import each
+from minicircuits.cores import side_by_side
 from minicircuits.notation import InputError, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
@@ -31,7 +31,7 @@ def loss_and_gradients(weights, tokens, slices=None):
     slices = count_slices(weights, b, i) if slices is None else slices
     parts = np.array_split(tokens, min(slices, b))
     part = partial(part_of_loss, weights, joined(weights), b * (i - 1))
-    loss, gradients = added(each(part, parts) if len(parts) > 1 else map(part, parts))
+    loss, gradients = added(side_by_side(part, parts))
     return loss, Weights(positions=weights.positions, **gradients)
 
 

@@ -15,7 +15,7 @@ from math import inf
 import numpy as np
 
 from minicircuits import files
-from minicircuits.cores import each
+from minicircuits.cores import side_by_side
 from minicircuits.model.fast import loss_and_gradients
 from minicircuits.notation import InputError, Weights
 from minicircuits.training.optimizers import adamw, muon
@@ -127,7 +127,7 @@ def without_warnings():
 def after(state, gradients):
     """The state one step later: every weight moved by its rule, side by side on the cores."""
     names = [name for name, _ in state.weights.items()]
-    moved = dict(zip(names, each(partial(after_one, state, gradients), names)))
+    moved = dict(zip(names, side_by_side(partial(after_one, state, gradients), names)))
     return replace(state, step=state.step + 1,
                    weights=replace(state.weights, **{name: W for name, (W, _) in moved.items()}),
                    moments={name: moments for name, (_, moments) in moved.items()})
