@@ -139,11 +139,18 @@ def flat(z):
 
 
 def softmax(scores):
-    """softmax* of a band, in place: its last destination sees all of its sources."""
+    """softmax* of a band, in place: its last destination sees all of its sources.
+
+    Rows are shifted by their largest only where that matters to exp: no score is NaN else.
+    """
     rows = scores.shape[-2]
-    np.copyto(scores[..., -rows:], -np.inf, where=later(rows))
-    scores -= scores.real.max(-1, keepdims=True)
+    small = -60 <= scores.real.min() and scores.real.max() <= 60
+    if not small:
+        np.copyto(scores[..., -rows:], -np.inf, where=~causal(rows))
+        scores -= scores.real.max(-1, keepdims=True)
     np.exp(scores, out=scores)
+    if small:
+        scores[..., -rows:] *= causal(rows)
     scores /= scores @ np.ones((scores.shape[-1], 1), scores.dtype)
 
 
@@ -154,8 +161,8 @@ def softmax_backward(A, dA):
 
 
 @cache
-def later(n):
-    return ~np.tri(n, dtype=bool)
+def causal(n):
+    return np.tri(n, dtype=bool)
 
 
 def add_product(A, z, v, first):

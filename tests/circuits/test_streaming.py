@@ -133,7 +133,7 @@ def test_a_constant_matrix_is_all_ties():
 
 def test_equal_entries_of_a_later_tile_may_stand_before(monkeypatch):
     """Tiles of two columns: entry (0, 2) comes before (1, 0), and its tile after."""
-    monkeypatch.setattr(streaming, "side_by_side", map)            # each tile knows all that came before
+    monkeypatch.setattr(streaming, "side_by_side", map)      # each tile knows all that came before
     with tiles_of(2, 2):
         top = top_entries(LowRank(np.ones((5, 1)), np.ones((1, 3))), 4)
     assert list(zip(top.row.tolist(), top.column.tolist())) == [(0, 0), (0, 1), (0, 2), (1, 0)]
