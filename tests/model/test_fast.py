@@ -125,3 +125,12 @@ def test_bad_input(slices):
 def test_a_number_of_slices_that_is_none(slices):
     with pytest.raises(InputError, match="slices"):
         fast.loss_and_gradients(*SLICED, slices=slices)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_what_the_loss_does_not_depend_on_has_a_gradient_of_exactly_zero(positions):
+    weights, _ = random_case(63, positions=positions)
+    gradients = fast.loss_and_gradients(weights, [[0, 1, 2, 3], [2, 1, 0, 4]])[1]
+    assert (gradients.W_E[:, 3:] == 0).all() and (gradients.W_E[:, :3] != 0).all()
+    if positions != "none":
+        assert (gradients.W_pos[:, 3:] == 0).all() and (gradients.W_pos[:, :3] != 0).all()
