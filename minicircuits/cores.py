@@ -37,9 +37,8 @@ class Shared:
 
     def __init__(self):
         np.empty(LARGEST_KEPT, np.uint8)
-        limited = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count()
-        self.pool = ThreadPoolExecutor(cores, thread_name_prefix="piece")
+        allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)
+        self.pool = ThreadPoolExecutor(len(allowed), thread_name_prefix="piece")
         self.lock, self.holders, self.before = Lock(), 0, []
 
 
@@ -51,8 +50,8 @@ if hasattr(os, "register_at_fork"):
 def side_by_side(function, items):
     """Yields function(item) for each item, in order; the work is done side by side.
 
-    Which results there are, and their order, does not depend on the cores. Once the caller
-    asks for no more of them (an error, Ctrl-C), pieces that have not begun never will.
+    Results and their order do not depend on the cores. Once the caller asks for no more of them
+    (an error, Ctrl-C), pieces that have not begun never will. A piece must not call this.
     """
     with one_blas_thread() as held:
         yield from (shared.pool.map if held else map)(function, items)
@@ -60,10 +59,7 @@ def side_by_side(function, items):
 
 @contextmanager
 def one_blas_thread():
-    """Holds BLAS to one thread, and yields whether that could be done.
-
-    BLAS is the whole process's: the first that comes in holds it, the last lets it go.
-    """
+    """Holds BLAS to one thread until the last holder leaves; yields whether it keeps to one."""
     blas = loaded_blas("scipy.linalg" in sys.modules)
     with shared.lock:
         if shared.holders == 0:
@@ -83,10 +79,7 @@ def one_blas_thread():
 
 @cache
 def loaded_blas(with_scipy):
-    """(get the number of threads, set it) of each BLAS that is loaded, by now SciPy's or not.
-
-    Where there is none to be found, and no hope that it keeps to one thread, warns (once).
-    """
+    """(get its number of threads, set it) of each BLAS that is loaded; warns if none is found."""
     if ThreadpoolController is not None:
         return [(library.get_num_threads, library.set_num_threads)
                 for library in ThreadpoolController().select(user_api="blas").lib_controllers]
@@ -110,6 +103,7 @@ def shared_libraries():
     paths = {str(path) for folder in ("numpy.libs", "numpy/.dylibs", "scipy.libs", "scipy/.dylibs")
              for path in (site / folder).glob("*")}
     if maps.exists():
-        paths |= {line[line.index("/"):] for line in maps.read_text().splitlines() if "/" in line}
+        lines = maps.read_text(errors="surrogateescape").splitlines()
+        paths |= {line[line.index("/"):] for line in lines if "/" in line}
     return sorted(path for path in paths if any(
         name in Path(path).name for name in ("openblas", "libblas", "mkl_rt")))
