@@ -41,16 +41,17 @@ print("""
          ∂A_ij / ∂s_ik = A_ij ([j = k] − A_ik)
   2  The chain rule, with dA_ij = dz_i·v_j, sums over j:
          ds_ik = Σ_j dA_ij A_ij ([j = k] − A_ik) = A_ik (dA_ik − Σ_j A_ij dA_ij)
-  3  The sum needs no sum: Σ_j A_ij dA_ij = dz_i · Σ_j A_ij v_j = dz_i·z_i
+  3  That is the code. (The sum is also Σ_j A_ij dz_i·v_j = dz_i·z_i, but dA and
+     z·dz are rounded apart: where A_ik is 1, what is left of ds_ik is noise.)
 
-  backward   ds_ij = A_ij (dA_ij − z_i·dz_i)""")
+  backward   ds_ij = A_ij (dA_ij − Σ_j' A_ij' dA_ij')""")
 
 print(heading("Steps 1 to 3 on one row"))
 i = len(tokens[0]) - 1
 row, dA = A[0, 0, i], (dz @ v.mT)
 J = np.diag(row) - np.outer(row, row)                                    # step 1
 step_2 = row * (dA[0, 0, i] - row @ dA[0, 0, i])
-step_3 = causal_softmax_backward(dA, A, z, dz)[0, 0, i]
+step_3 = causal_softmax_backward(A, dA)[0, 0, i]
 print("""  Row i of the pattern is the destination, the last byte. Columns: J ᵀdA, step
   by step. Look at the sum: a constant added to all scores of a row changes no
   A, so the gradients of a row sum to 0.
@@ -73,14 +74,14 @@ def scalar(scores):
     return (dz * (causal_softmax(scores) @ v)).sum()
 
 
-ds = causal_softmax_backward(dA, A, z, dz)
+ds = causal_softmax_backward(A, dA)
 claimed = (ds * direction).sum()
 h = 1e-100
 rows = [("complex step, h = 1e-100", scalar(scores + 1j * h * direction).imag / h)]
 rows += [(f"central differences, h = {h:.0e}",
           (scalar(scores + h * direction) - scalar(scores - h * direction)) / (2 * h))
          for h in (1e-2, 1e-5, 1e-8, 1e-11)]
-wrong = causal_softmax_backward(dA, A, 1.001 * z, dz)                    # 0.1 % in one term
+wrong = A * (dA - 1.001 * (A * dA).sum(-1, keepdims=True))                # 0.1 % in one term
 print("""  f(s + i h) = f(s) + i h f′(s) + O(h²): the imaginary part is the derivative,
   and no two near numbers are subtracted, so h can be as small as one likes.
   Differences lose digits to truncation (large h) or to cancellation (small h).

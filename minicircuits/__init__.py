@@ -11,7 +11,7 @@ _MODULES = {
     "notation": "Weights Activations InputError relative_error",
     "files.weights": "save load",
     "model.transformer": "init_weights forward backward loss",
-    "model.slices": "loss_and_gradients",
+    "model.fast": "loss_and_gradients",
     "circuits.low_rank": "LowRank",
     "circuits.heads": "direct_path ov_circuit qk_circuit positional_qk_circuits W_OV W_QK",
     "circuits.expansion": "expand_logits logits_by_order ledger count_paths",

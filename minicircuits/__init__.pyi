@@ -23,7 +23,7 @@ from .model.transformer import init_weights as init_weights
 from .model.transformer import forward as forward
 from .model.transformer import backward as backward
 from .model.transformer import loss as loss
-from .model.slices import loss_and_gradients as loss_and_gradients
+from .model.fast import loss_and_gradients as loss_and_gradients
 from .circuits.low_rank import LowRank as LowRank
 from .circuits.heads import direct_path as direct_path
 from .circuits.heads import ov_circuit as ov_circuit
@@ -71,6 +71,11 @@ from .behavior.examples_in_text import bugs as bugs
 from .training.model_file import save_model as save_model
 from .training.model_file import load_model as load_model
 from .training.pretrained import load_pretrained as load_pretrained
+from .training.text import load_text as load_text
+from .training.recipe import Recipe as Recipe
+from .training.recipe import first_weights as first_weights
+from .training.trainer import first_state as first_state
+from .training.trainer import train as train
 from .interop import from_transformer_lens as from_transformer_lens
 from .interop import to_transformer_lens as to_transformer_lens
 from .interop import activations_from_transformer_lens as activations_from_transformer_lens

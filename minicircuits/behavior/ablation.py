@@ -61,7 +61,7 @@ def term_importance(weights, tokens):
 
 def loss_of(logits, tokens):
     """The loss of logits however they came about, nats per predicted token."""
-    return cross_entropy(logits, np.asarray(tokens))[0]
+    return cross_entropy(logits, np.asarray(tokens))
 
 
 def without_heads(weights, heads):

@@ -28,7 +28,7 @@ def loss_by_position(weights, tokens):
     """
     logits, tokens = forward(weights, tokens).logits, np.asarray(tokens)
     pairs = [slice(i, i + 2) for i in range(tokens.shape[1] - 1)]     # i predicts i + 1
-    return np.array([cross_entropy(logits[:, pair], tokens[:, pair])[0] for pair in pairs],
+    return np.array([cross_entropy(logits[:, pair], tokens[:, pair]) for pair in pairs],
                     weights.dtype)
 
 

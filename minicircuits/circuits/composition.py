@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from minicircuits.cores import each
+from minicircuits.cores import side_by_side
 from minicircuits.notation import InputError
 
 
@@ -60,8 +60,9 @@ def composition_scores(weights, kind):
         return np.sqrt(squares.sum((1, 3))).reshape(H, layer, H)
 
     scores = np.zeros((L, H, L, H), weights.W_Q.real.dtype)
-    writers, later = list(each(writer, range(L - 1))), range(L - 1, 0, -1)    # the longest first
-    for layer, part in zip(later, each(of_layer, later)):
+    writers = list(side_by_side(writer, range(L - 1)))
+    later = range(L - 1, 0, -1)                                 # the longest first
+    for layer, part in zip(later, side_by_side(of_layer, later)):
         scores[layer, :, :layer] = part
     return scores
 

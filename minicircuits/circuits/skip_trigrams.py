@@ -16,7 +16,7 @@ import numpy as np
 
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.streaming import LongestFirst
-from minicircuits.cores import each
+from minicircuits.cores import side_by_side
 from minicircuits.notation import InputError, check_axes
 
 
@@ -61,7 +61,7 @@ def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
     if not (np.asarray(token_probabilities) >= 0).all():
         raise InputError("token_probabilities must not be negative or NaN")
     factor = np.asarray(token_probabilities, weights.dtype) ** 0.1
-    QK, OV = each(lambda circuit: circuit(weights, layer, head), (qk_circuit, ov_circuit))
+    QK, OV = side_by_side(lambda circuit: circuit(weights, layer, head), (qk_circuit, ov_circuit))
     return [SkipTrigrams(int(source), float(score),
                          *strongest(QK.columns(source), k), *strongest(OV.columns(source), k))
             for source, score in zip(*strongest_sources(QK, OV, factor, n_sources))]
@@ -76,7 +76,7 @@ def strongest_sources(QK, OV, factor, n):
     bound on their score, in rounds that double; what a round may leave out is settled before
     it begins, so that it does not depend on which core is faster.
     """
-    QK, OV = each(LongestFirst, (QK, OV))
+    QK, OV = side_by_side(LongestFirst, (QK, OV))
     bound = QK.bound * OV.bound * factor
     order = np.argsort(-bound, kind="stable")
     order = order[bound[order] > 0]
@@ -95,7 +95,7 @@ def strongest_sources(QK, OV, factor, n):
         parts = [order[start:start + TOGETHER]
                  for start in range(done, max(2 * done, 2 * TOGETHER), TOGETHER)]
         done += sum(map(len, parts))
-        more = list(each(scored, parts))
+        more = list(side_by_side(scored, parts))
         found = np.concatenate([found, *(sources for sources, _ in more)])
         scores = np.concatenate([scores, *(values for _, values in more)])
         best = np.lexsort((found, -scores))[:n]

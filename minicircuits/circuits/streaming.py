@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.cores import each
+from minicircuits.cores import side_by_side
 from minicircuits.notation import InputError
 
 TILE = 1024, 1024      # rows, columns
@@ -50,7 +50,7 @@ def row_maxima(low_rank):
 
     value = np.empty((low_rank.shape[0], columns), low_rank.A.dtype)
     index = np.empty(value.shape, np.intp)
-    for number, ((rows, _), best) in enumerate(zip(places, each(of_tile, places))):
+    for number, ((rows, _), best) in enumerate(zip(places, side_by_side(of_tile, places))):
         value[rows, number % columns], index[rows, number % columns] = best
     first = value.argmax(1)[:, None]
     return Maxima(np.take_along_axis(value, first, 1)[:, 0],
@@ -146,7 +146,7 @@ def top_entries(low_rank, k):
         row, column = np.nonzero(tile >= floor)                          # all the ties
         return (rows.start + row) * n + columns.start + column, tile[row, column]
 
-    for places, values in each(of_tile, tiles(low_rank.shape)):
+    for places, values in side_by_side(of_tile, tiles(low_rank.shape)):
         flat, value = np.concatenate([flat, places]), np.concatenate([value, values])
         best = np.lexsort((flat, -value))[:k]
         flat, value = flat[best], value[best]

@@ -1,36 +1,30 @@
-"""x = W_E t: tokens into the residual stream. Columns of W_E and of W_pos, and back.
-
-Paper: "Transformer Overview" (embedding), "Zero-Layer Transformers". Forward is a
-choice of columns, backward a sum into them; what each mode does with W_pos is in `transformer`.
-"""
+"""Into the residual stream, and back (steps 1 and 2). Paper: "Transformer Overview"."""
 
 import numpy as np
-from scipy.sparse import csc_array
 
 
-def embed(W_E, tokens):
-    """x = W_E t, the columns of W_E that the tokens choose: (d, u), (b, i) -> (b, i, d)."""
-    return W_E.T[tokens]
+def embed(W_E, W_pos, tokens, positions):
+    """1. x = W_E t, a column of W_E per token; + p if "standard". (b, i) -> (b, i, d)."""
+    x = W_E.T[tokens]
+    return x + W_pos.T[:tokens.shape[1]] if positions == "standard" else x
 
 
-def embed_backward(dx, tokens, d_vocab):
-    """dW_E = Σ_{b,i} dx tᵀ: column u sums dx over the places of token u. (d, u)
+def embed_backward(dx, tokens, positions, dW_E, dW_pos):
+    """1. x = W_E t + p: adds Σ_{b,i} dx tᵀ to dW_E (d, u), and Σ_b dx to dW_pos if "standard".
 
-    t is the one-hot (u, b·i) of the tokens, as a sparse matrix: a token that occurs twice
-    is added twice.
+    A token that occurs twice is added twice; contexts share the columns of W_pos.
     """
-    n = tokens.size
-    t = csc_array((np.ones(n, dx.dtype), tokens.ravel(), np.arange(n + 1)), shape=(d_vocab, n))
-    return (t @ dx.reshape(n, -1)).T
+    np.add.at(dW_E.T, tokens, dx)
+    if positions == "standard":
+        dW_pos[:, :dx.shape[1]] += dx.sum(0).T
 
 
-def embed_positions(W_pos, n):
-    """p, the first n columns of W_pos, a row per position: (d, p) -> (i, d)."""
-    return W_pos.T[:n]
+def add_positions(x, W_pos, positions):
+    """2. y = x + p, which W_Q and W_K read, if "shortformer"; else y = x. W_V reads x always."""
+    return x + W_pos.T[:x.shape[1]] if positions == "shortformer" else x
 
 
-def embed_positions_backward(dp, n_ctx):
-    """dW_pos (d, p) from dp (b, i, d): every context of the batch reads the same columns."""
-    dW_pos = np.zeros((n_ctx, dp.shape[-1]), dp.dtype)
-    dW_pos[:dp.shape[1]] = dp.sum(0)
-    return dW_pos.T
+def add_positions_backward(dy, positions, dW_pos):
+    """2. y = x + p: adds Σ_b dy to dW_pos (d, p). dx is dy itself."""
+    if positions == "shortformer":
+        dW_pos[:, :dy.shape[1]] += dy.sum(0).T

@@ -13,8 +13,8 @@ from functools import partial
 
 import numpy as np
 
-from minicircuits.cores import each
-from minicircuits.model.slices import loss_and_gradients
+from minicircuits.cores import side_by_side
+from minicircuits.model.fast import loss_and_gradients
 from minicircuits.notation import InputError, Weights
 from minicircuits.training.optimizers import adamw, muon
 from minicircuits.training.recipe import Recipe
@@ -92,7 +92,7 @@ def stops_at(step):
 def next_state(state, gradients):
     """The state one step later: every weight moved by its rule, side by side on the cores."""
     names = [name for name, _ in state.weights.items()]
-    moved = dict(zip(names, each(partial(move, state, gradients), names)))
+    moved = dict(zip(names, side_by_side(partial(move, state, gradients), names)))
     return replace(state, step=state.step + 1,
                    weights=replace(state.weights, **{name: W for name, (W, _) in moved.items()}),
                    moments={name: moments for name, (_, moments) in moved.items()})

@@ -28,12 +28,16 @@ def timed(step, seconds=2.0, least=5):
     return statistics.median(times)
 
 
-def in_own_process(script, *arguments, held=False, python=sys.executable):
-    """What `python script arguments` prints as JSON; `held`: BLAS as our command line holds it."""
+def in_own_process(script, *arguments, held=False, python=sys.executable, package=None):
+    """What `python script arguments` prints as JSON.
+
+    held : BLAS as our command line holds it; package : the checkout whose minicircuits is run.
+    """
     threads = import_module("minicircuits.cli").THREADS
-    free = {name: value for name, value in os.environ.items() if name not in threads}
-    done = subprocess.run([python, script, *map(str, arguments)], stdout=subprocess.PIPE,
-                          env=free | (dict.fromkeys(threads, "1") if held else {}),
+    env = {name: value for name, value in os.environ.items() if name not in threads}
+    env |= dict.fromkeys(threads, "1") if held else {}
+    env |= {"PYTHONPATH": str(package)} if package else {}
+    done = subprocess.run([python, script, *map(str, arguments)], stdout=subprocess.PIPE, env=env,
                           text=True, check=True)
     return json.loads(done.stdout)
 

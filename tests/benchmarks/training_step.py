@@ -1,13 +1,15 @@
 """Forward and backward of one training step: here, and in PyTorch and JAX where installed.
 
-    python tests/benchmarks/training_step.py
+    python tests/benchmarks/training_step.py [--against CHECKOUT]
 
 Two layers, float32, three sizes. Each side runs in a process of its own, the processes in
 turn, and the table has the medians over rounds, the least and the largest, and the medians as
 ratios to minicircuits. `floor` is the time the products alone would take at the rate at which this
 machine multiplies large matrices, on all cores; `of rate` is floor / median. `bare calls` are
 the products and exponentials of a step in NumPy, in the same slices, with nothing between them:
-about the least that code of these calls can take.
+about the least that code of these calls can take. `free` is minicircuits where OMP_NUM_THREADS
+is not set, as in a process of your own. With --against, the same step of another checkout of this
+project takes the place of the other libraries.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import statistics
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 from alternate import in_own_process, in_turn, product_rate, timed
 
@@ -22,8 +25,9 @@ SIZES = {"small": dict(n_heads=4, d_head=16, d_model=64, d_vocab=256, n_ctx=64, 
          "middle": dict(n_heads=4, d_head=32, d_model=128, d_vocab=1024, n_ctx=128, batch=16),
          "large": dict(n_heads=8, d_head=32, d_model=256, d_vocab=2048, n_ctx=256, batch=8)}
 LAYERS = 2
-SIDES = {"minicircuits": "numpy", "bare calls": "numpy", "torch plain": "torch",
+SIDES = {"minicircuits": "numpy", "free": "numpy", "bare calls": "numpy", "torch plain": "torch",
          "torch fused": "torch", "jax": "jax"}
+HERE = Path(__file__).resolve().parents[2]
 
 
 def arithmetic(n_heads, d_head, d_model, d_vocab, n_ctx, batch):
@@ -52,10 +56,9 @@ def minicircuits_step(size):
 
 def bare_step(size):
     """The shapes and layouts of a step's large calls, on numbers that mean nothing."""
-    np, attention = import_module("numpy"), import_module("minicircuits.model.attention")
-    each = import_module("minicircuits.cores").each
-    slices = import_module("minicircuits.model.slices").count_slices(
-        case(size)[0], size["batch"], size["n_ctx"])
+    np, fast = import_module("numpy"), import_module("minicircuits.model.fast")
+    side_by_side = import_module("minicircuits.cores").side_by_side
+    slices = fast.count_slices(case(size)[0], size["batch"], size["n_ctx"])
     b, n, h, e, d, v = (size["batch"] // slices, *(size[name] for name in (
         "n_ctx", "n_heads", "d_head", "d_model", "d_vocab")))
 
@@ -63,24 +66,28 @@ def bare_step(size):
         return np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def one_slice():
-        x, z, logits = numbers(b * n, d), numbers(b * n, h * e), numbers(b * n, v)
-        W, W_U = numbers(h * e, d), numbers(v, d)
-        q, A = numbers(b, n, h, e).swapaxes(1, 2), numbers(b, h, n, n)
-        dx, dW, dW_U = np.empty_like(x), np.empty_like(W), np.empty_like(W_U)
-        over_z, over_A, over_logits = np.empty_like(z), np.empty_like(A), np.empty_like(logits)
+        x, logits, W_U = numbers(b * n, d), numbers(b * n, v), numbers(v, d)
+        dx, dW_U, over_logits = np.empty_like(x), np.empty_like(W_U), np.empty_like(logits)
+        weights = [numbers(count * h * e, d) for count in (2, 1, 1)]      # W_Q on W_K, W_V, W_O
+        read = [(W, numbers(b * n, len(W)), np.empty_like(W)) for W in weights]
+        q, over_q = numbers(b, n, h, e).swapaxes(1, 2), numbers(b, n, h, e).swapaxes(1, 2)
+        shapes = [(b, h, min(fast.BAND, n - start), min(start + fast.BAND, n))
+                  for start in range(0, n, fast.BAND)]
+        bands = [(slice(shape[3] - shape[2], shape[3]), slice(shape[3]), numbers(*shape),
+                  np.empty(shape, np.float32)) for shape in shapes]
 
         def calls():
             for _ in range(LAYERS):
-                for _ in range(4):                               # W_Q, W_K, W_V, W_O
-                    np.matmul(x, W.T, out=over_z)
+                for W, z, dW in read:
+                    np.matmul(x, W.T, out=z)
                     np.matmul(z, W, out=dx)
                     np.matmul(z.T, x, out=dW)
-                for _ in range(2):                               # scores, dpattern
-                    np.matmul(q, q.mT, out=over_A)
-                for _ in range(2):                               # z and dq, dv and dk
-                    attention.causal_product(A, q)
-                    attention.causal_product_transposed(A, q)
-                np.exp(A, out=over_A)
+                for rows, seen, A, over_A in bands:
+                    for _ in range(2):             # scores and dpattern, z and dq, dv and dk
+                        np.matmul(q[..., rows, :], q[..., seen, :].mT, out=over_A)
+                        np.matmul(A, q[..., seen, :], out=over_q[..., rows, :])
+                        np.matmul(A.mT, q[..., rows, :], out=over_q[..., seen, :])
+                    np.exp(A, out=over_A)
             np.matmul(x, W_U.T, out=over_logits)
             np.exp(logits, out=over_logits)
             np.matmul(logits, W_U, out=dx)
@@ -88,7 +95,7 @@ def bare_step(size):
         return calls
 
     parts = [one_slice() for _ in range(slices)]
-    return lambda number: list(each(lambda calls: calls(), parts))
+    return lambda number: list(side_by_side(lambda calls: calls(), parts))
 
 
 def torch_step(size, fused):
@@ -148,27 +155,32 @@ def jax_step(size):
     return lambda number: float(jax.block_until_ready(step(W, batches[number % 8]))[0])
 
 
-STEPS = {"minicircuits": minicircuits_step, "bare calls": bare_step,
+STEPS = {"minicircuits": minicircuits_step, "free": minicircuits_step, "bare calls": bare_step,
          "torch plain": partial(torch_step, fused=False),
-         "torch fused": partial(torch_step, fused=True), "jax": jax_step}
+         "torch fused": partial(torch_step, fused=True), "jax": jax_step,
+         "against": minicircuits_step}
+HELD = "minicircuits", "bare calls", "against"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--against", metavar="CHECKOUT", help="compare with that folder's alone")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--size", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         print(timed(STEPS[options.side](SIZES[options.size])))
         return
-    sides = [side for side, module in SIDES.items() if find_spec(module)]
+    sides = {side: HERE for side, module in SIDES.items() if find_spec(module)}
+    if options.against:
+        sides = dict.fromkeys(("minicircuits", "free"), HERE) | {"against": options.against}
     rate = product_rate(options.rounds)
     print(f"products of large matrices: {rate / 1e9:.0f} GFLOP/s")
     for name, size in SIZES.items():
         times = in_turn({side: partial(in_own_process, __file__, "--side", side, "--size", name,
-                                       held=SIDES[side] == "numpy") for side in sides},
-                        options.rounds)
+                                       held=side in HELD, package=package)
+                         for side, package in sides.items()}, options.rounds)
         ours, floor = statistics.median(times["minicircuits"]), arithmetic(**size) / rate
         print(f"\n{name}: {', '.join(f'{key} {value}' for key, value in size.items())}\n"
               f"  {'floor':<14}{floor * 1e3:8.2f} ms")

@@ -149,7 +149,7 @@ def test_the_same_bits_whatever_the_cores():
     for count in 1, 2, 7:
         with ThreadPoolExecutor(count) as pool, together(50, 64), (
                 pytest.MonkeyPatch.context()) as patch:
-            patch.setattr(module, "each", pool.map)
+            patch.setattr(module, "side_by_side", pool.map)
             tables.append(strongest_sources(QK, OV, np.ones(900, np.float32), 9))
     for sources, scores in tables[1:]:
         assert (sources == tables[0][0]).all() and (scores == tables[0][1]).all()

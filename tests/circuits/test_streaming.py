@@ -14,7 +14,7 @@ from minicircuits.circuits import streaming
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.circuits.streaming import (LongestFirst, column_maxima, row_maxima,
                                              top_entries)
-from minicircuits.cores import each
+from minicircuits.cores import side_by_side
 from tests.circuits.dense import tiles_of, whole_numbers
 from tests.draws import SEEDS, assert_close
 
@@ -133,7 +133,7 @@ def test_a_constant_matrix_is_all_ties():
 
 def test_equal_entries_of_a_later_tile_may_stand_before(monkeypatch):
     """Tiles of two columns: entry (0, 2) comes before (1, 0), and its tile after."""
-    monkeypatch.setattr(streaming, "each", map)            # each tile knows all that came before
+    monkeypatch.setattr(streaming, "side_by_side", map)      # each tile knows all that came before
     with tiles_of(2, 2):
         top = top_entries(LowRank(np.ones((5, 1)), np.ones((1, 3))), 4)
     assert list(zip(top.row.tolist(), top.column.tolist())) == [(0, 0), (0, 1), (0, 2), (1, 0)]
@@ -158,7 +158,7 @@ def test_memory_is_a_few_tiles_and_the_answer(ask):
     """5,000 × 4,999 entries would be 200 MB."""
     rng = np.random.default_rng(3)
     circuit = LowRank(rng.normal(size=(5000, 3)), rng.normal(size=(3, 4999)))
-    list(each(len, [()]))                       # the array that settles malloc is made once
+    list(side_by_side(len, [()]))                       # the array that settles malloc is made once
     with tiles_of(256, 256):
         tracemalloc.start()
         try:

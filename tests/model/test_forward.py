@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from minicircuits.model.attention import causal_softmax
-from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.transformer import forward, init_weights, loss
 from minicircuits.notation import POSITIONS, InputError
 from minicircuits.plain import model as plain
@@ -15,34 +15,25 @@ from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_clo
                          random_case, random_weights, roundings)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(draw_case())
 def test_every_activation_equals_the_plain_loops(case):
     assert_all_close(forward(*case), plain.forward(*case), 1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(draw_case(dtype=np.complex128))
 def test_complex_weights_pass_through(case):
     assert_all_close(forward(*case), plain.forward(*case), 1e-12)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(draw_case(min_tokens=2))
 def test_loss_equals_the_plain_loops(case):
     assert_loss_close(loss(*case), plain.loss(*case), forward(*case).logits)
 
 
-@pytest.mark.parametrize("i", [31, 32, 33, 64, 65, 97])
-def test_contexts_longer_than_a_block(i):
-    """Whatever is done a block of rows at a time has to meet at the seams."""
-    case = random_case(0, b=1, i=i, n_heads=2, d_head=2, d_model=3, d_vocab=4, n_ctx=100)
-    assert_all_close(forward(*case), plain.forward(*case), 1e-12)
-    later = np.triu(np.ones((i, i), bool), 1)
-    assert (forward(*case).pattern[..., later] == 0).all()
-
-
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(draw_case(min_tokens=2, dtype=np.float32))
 def test_float32_is_as_good_as_float32_can_be(case):
     """Off by at most 16 times what one rounding after each step can do, all the way down."""
@@ -120,7 +111,7 @@ def test_scores_far_beyond_the_range_of_exp():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shift", [0, 55, 65, 100, 1e4, -55, -65, -100, -1e4])
+@pytest.mark.parametrize("shift", [0, 65, 1e4, -65, -1e4])
 def test_a_shift_of_a_row_leaves_its_pattern(shift, dtype):
     """Also of one row alone, and where exp of the row as it is would be 0 or infinite."""
     scores = np.random.default_rng(0).standard_normal((2, 5, 5)).astype(dtype)
@@ -130,20 +121,15 @@ def test_a_shift_of_a_row_leaves_its_pattern(shift, dtype):
     assert error <= 4 * np.finfo(dtype).eps * (1 + abs(shift))
 
 
-@pytest.mark.parametrize("place", [(0, 2, 1), (0, 2, 3)])      # of an allowed score, a masked one
 @pytest.mark.parametrize("others", [0, 1000, -1000])
-def test_a_nan_stays_in_its_row(place, others):
+def test_a_nan_stays_in_its_row_and_a_masked_one_does_nothing(others):
     scores = np.full((2, 4, 4), float(others))
-    scores[place] = np.nan
-    lost = np.isnan(causal_softmax(scores)).any(-1)
-    assert np.argwhere(lost).tolist() == [[0, 2]]
-
-
-def test_a_pattern_in_the_place_of_its_scores():
-    scores = np.random.default_rng(0).standard_normal((2, 5, 5))
-    pattern = causal_softmax(scores)
-    assert causal_softmax(scores, in_place=True) is scores
-    assert (scores == pattern).all()
+    expected = causal_softmax(scores)
+    for masked in np.nan, np.inf, 1e300:
+        scores[0, 2, 3] = masked
+        assert (causal_softmax(scores) == expected).all()
+    scores[0, 2, 1] = np.nan
+    assert np.argwhere(np.isnan(causal_softmax(scores)).any(-1)).tolist() == [[0, 2]]
 
 
 def test_a_target_whose_probability_underflows():
@@ -161,10 +147,11 @@ def test_many_unlikely_tokens_count_beside_a_likely_one(likely):
     """
     logits = np.zeros((1, 2, 2048), np.float32)
     logits[..., likely] = 16.5
-    found, probabilities = cross_entropy(logits, np.full((1, 2), likely))
+    found = cross_entropy(logits, tokens := np.full((1, 2), likely))
+    shares = cross_entropy_backward(logits, tokens)[0, 0].astype(float)
     expected = np.log1p(2047 * np.exp(-16.5))
     assert abs(found - expected) <= 24 * 2.0 ** -24
-    assert abs(probabilities.astype(float).sum(-1) - 1).max() <= 24 * 2.0 ** -24
+    assert abs(shares.sum()) <= 24 * 2.0 ** -24
 
 
 def test_arguments_are_not_written_to_and_a_second_call_is_the_same():

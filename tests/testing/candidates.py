@@ -12,8 +12,8 @@ def model(weights, tokens):
     acts = mc.forward(weights, tokens)
     found = {name: getattr(acts, name) for name in ACTIVATION_AXES}
     if tokens.shape[1] > 1:
-        found["loss"], probabilities = cross_entropy(acts.logits, tokens)
-        dlogits = cross_entropy_backward(probabilities, tokens)
+        found["loss"] = cross_entropy(acts.logits, tokens)
+        dlogits = cross_entropy_backward(acts.logits, tokens)
         gradients, dacts = mc.backward(weights, tokens, acts, dlogits)
         found |= {f"d{name}": getattr(dacts, name) for name in ACTIVATION_AXES}
         found |= {f"d{name}": array for name, array in gradients.items()}

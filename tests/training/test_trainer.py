@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minicircuits.model.slices import loss_and_gradients
+from minicircuits.model.fast import loss_and_gradients
 from minicircuits.model.transformer import init_weights
 from minicircuits.notation import InputError
 from minicircuits.training.bigrams import (bigram, counted_loss, count_in_contexts,

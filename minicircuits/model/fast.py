@@ -1,0 +1,201 @@
+"""The loss and its gradients once more, sooner."""
+
+from functools import cache, partial
+from math import ceil, log2, sqrt
+
+import numpy as np
+from scipy.sparse import csc_array
+
+from minicircuits.cores import side_by_side
+from minicircuits.notation import InputError, Weights, check_tokens
+
+SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
+BAND = 64                   # destinations that are done at once
+
+
+def loss_and_gradients(weights, tokens, slices=None):
+    """The loss (scalar, nats per predicted token) and its gradients, a `Weights`.
+
+    The numbers of `transformer.loss_and_gradients`, but for rounding, made to train with.
+    tokens : (b, i) integers, i ≥ 2. slices : how many parts the batch is cut into; by
+    default it follows from shapes and dtype alone, so that the result does not depend on the
+    machine's cores. Parts are added in their order, whichever is ready first. Raises
+    InputError for bad tokens, for contexts of one token, and for slices below 1.
+    """
+    tokens = check_tokens(weights, tokens)
+    b, i = tokens.shape
+    if i < 2:
+        raise InputError("a loss needs contexts of at least 2 tokens; got 1")
+    if slices is not None and not (isinstance(slices, (int, np.integer)) and slices >= 1):
+        raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
+    slices = count_slices(weights, b, i) if slices is None else slices
+    parts = np.array_split(tokens, min(slices, b))
+    part = partial(part_of_loss, weights, joined(weights), b * (i - 1))
+    loss, gradients = added(side_by_side(part, parts))
+    return loss, Weights(positions=weights.positions, **gradients)
+
+
+def count_slices(weights, b, i):
+    """So many that the largest array of one has at most `SLICE_BYTES`; 2ⁿ suit any cores."""
+    largest = b * i * max(weights.n_heads * i, weights.d_vocab) * weights.dtype.itemsize
+    return 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))
+
+
+def added(results):
+    """Σ (loss, gradients), in order, in the arrays of the first."""
+    loss, total = next(results)
+    for slice_loss, gradients in results:
+        loss += slice_loss
+        for name, dW in gradients.items():
+            total[name] += dW
+    return loss, {"W_pos": None, **total}
+
+
+def joined(weights):
+    """Of each layer: W_Q / √d_head on W_K, W_V, and W_Oᵀ, each (m, h, e, d) in one piece."""
+    return [(np.stack([W_Q / sqrt(weights.d_head), W_K]), np.ascontiguousarray(W_V[None]),
+             np.ascontiguousarray(W_O.mT[None]))
+            for W_Q, W_K, W_V, W_O in zip(weights.W_Q, weights.W_K, weights.W_V, weights.W_O)]
+
+
+def part_of_loss(weights, layers, count, tokens):
+    """What some contexts add to a loss over `count` predictions, and to a dict of gradients."""
+    dW = {name: np.zeros_like(W) for name, W in weights.items()}
+    n, positions = tokens.shape[1], weights.positions
+    p = 0 if positions == "none" else weights.W_pos.T[:n]
+    x, kept = weights.W_E.T[tokens], []
+    if positions == "standard":
+        x += p
+    for W in layers:
+        y = x + p if positions == "shortformer" else x
+        steps, out = attention(x, y, *W)
+        kept.append((x, y, *steps))
+        x = np.add(x, out, out=out)
+    loss, dx, dW["W_U"] = prediction(weights.W_U, x, tokens, count)
+    for layer in reversed(range(len(layers))):
+        dx_v, dy, *dW_layer = attention_backward(dx, *layers[layer], *kept[layer])
+        for name, dW_head in zip(("W_Q", "W_K", "W_V", "W_O"), dW_layer):
+            dW[name][layer] = dW_head
+        dx += dx_v
+        dx += dy
+        if positions == "shortformer":
+            dW["W_pos"].T[:n] += dy.sum(0)
+    if positions == "standard":
+        dW["W_pos"].T[:n] = dx.sum(0)
+    dW["W_E"] = embed_backward(dx, tokens, weights.d_vocab)
+    return loss, dW
+
+
+def attention(x, y, W_QK, W_V, W_O):
+    """What a layer adds to x, and (q and k, v, patterns band by band, z) for the way back."""
+    qk, v = into_heads(y, W_QK), into_heads(x, W_V)
+    (q, k), (v,), pattern = qk, v, []
+    z = np.empty_like(v)
+    for start in range(0, z.shape[-2], BAND):
+        rows, seen = slice(start, start + BAND), slice(start + BAND)
+        A = q[..., rows, :] @ k[..., seen, :].mT
+        softmax(A)
+        np.matmul(A, v[..., seen, :], out=z[..., rows, :])
+        pattern.append(A)
+    return (qk, v, pattern, z), (flat(z[None]) @ W_O.reshape(-1, W_O.shape[-1])).reshape(x.shape)
+
+
+def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, pattern, z):
+    """From dout: dx by way of v alone, dy, and the gradients of W_Q, W_K, W_V and W_O."""
+    dz, (q, k) = into_heads(dout, W_O)[0], qk
+    dqk, dv = np.empty_like(qk), np.empty_like(v)
+    dq, dk = dqk
+    for number in reversed(range(len(pattern))):
+        A, rows = pattern[number], slice(number * BAND, (number + 1) * BAND)
+        seen, last = slice(A.shape[-1]), number + 1 == len(pattern)
+        dA = dz[..., rows, :] @ v[..., seen, :].mT
+        add_product(A, dz[..., rows, :], dv[..., seen, :], last)
+        softmax_backward(A, dA)
+        np.matmul(dA, k[..., seen, :], out=dq[..., rows, :])
+        add_product(dA, q[..., rows, :], dk[..., seen, :], last)
+    d = x.shape[-1]
+    dW_O = (flat(z[None]).T @ dout.reshape(-1, d)).reshape(W_O.shape)[0].mT
+    dW_V = (flat(dv[None]).T @ x.reshape(-1, d)).reshape(W_V.shape)[0]
+    dW_Q, dW_K = (flat(dqk).T @ y.reshape(-1, d)).reshape(W_QK.shape)
+    dx = (flat(dv[None]) @ W_V.reshape(-1, d)).reshape(x.shape)
+    dy = (flat(dqk) @ W_QK.reshape(-1, d)).reshape(x.shape)
+    return dx, dy, dW_Q / sqrt(qk.shape[-1]), dW_K, dW_V, dW_O
+
+
+def into_heads(x, W):
+    """W x of m matrices and all heads as one product: (b, i, d), (m, h, e, d) -> (m, b, h, i, e).
+
+    In memory (b, i, m, h, e), as that product leaves it.
+    """
+    (b, i, d), (m, h, e, _) = x.shape, W.shape
+    z = x.reshape(b * i, d) @ W.reshape(m * h * e, d).T
+    return z.reshape(b, i, m, h, e).transpose(2, 0, 3, 1, 4)
+
+
+def flat(z):
+    """(m, b, h, i, e), as `into_heads` gives it, as the matrix that it is in memory."""
+    m, b, h, i, e = z.shape
+    return z.transpose(1, 3, 0, 2, 4).reshape(b * i, m * h * e)
+
+
+def softmax(scores):
+    """softmax* of a band, in place: its last destination sees all of its sources.
+
+    Rows are shifted by their largest only where that matters to exp: no score is NaN else.
+    """
+    rows = scores.shape[-2]
+    small = -60 <= scores.real.min() and scores.real.max() <= 60
+    if not small:
+        np.copyto(scores[..., -rows:], -np.inf, where=~causal(rows))
+        scores -= scores.real.max(-1, keepdims=True)
+    np.exp(scores, out=scores)
+    if small:
+        scores[..., -rows:] *= causal(rows)
+    scores /= scores @ np.ones((scores.shape[-1], 1), scores.dtype)
+
+
+def softmax_backward(A, dA):
+    """dscores = A (dA − Σ_j A dA), in the place of dA."""
+    dA -= np.einsum("bhij,bhij->bhi", A, dA)[..., None]
+    dA *= A
+
+
+@cache
+def causal(n):
+    return np.tri(n, dtype=bool)
+
+
+def add_product(A, z, v, first):
+    """Aᵀ z, the first time put into v, later added to it."""
+    if first:
+        np.matmul(A.mT, z, out=v)
+    else:
+        v += A.mT @ z
+
+
+def prediction(W_U, x, tokens, count):
+    """Their share of the loss, its dx (b, i, d) and its dW_U.
+
+    The rows of logits stay times their sums: dx and x take the division, which are smaller.
+    """
+    b, i, d = x.shape
+    before, following = x[:, :-1].reshape(-1, d), tokens[:, 1:].ravel()
+    places = np.arange(len(following))
+    shares = before @ W_U.T
+    shares -= shares.real.max(-1, keepdims=True)
+    right = shares[places, following]
+    np.exp(shares, out=shares)
+    total = shares.sum(-1)
+    shares[places, following] -= total
+    total = total[:, None]
+    dx = np.zeros_like(x)
+    dx[:, :-1] = (shares @ W_U / (total * count)).reshape(b, i - 1, d)
+    return ((np.log(total[:, 0]) - right).sum() / count, dx,
+            shares.T @ (before / (total * count)))
+
+
+def embed_backward(dx, tokens, d_vocab):
+    """dW_E = Σ_{b,i} dx tᵀ, with the one-hot t (u, b·i) as a sparse matrix."""
+    n = tokens.size
+    t = csc_array((np.ones(n, dx.dtype), tokens.ravel(), np.arange(n + 1)), shape=(d_vocab, n))
+    return (t @ dx.reshape(n, -1)).T
