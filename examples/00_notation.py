@@ -9,7 +9,6 @@ Paper: "Notation", "Transformer Overview", "Attention Heads are Independent and 
 """
 # %% The words
 from preamble import heading, options, say, table, words
-
 import numpy as np
 from scipy.special import softmax
 
@@ -55,23 +54,22 @@ x, A, scores = acts.residual[0, 0], acts.pattern[0, 0, 0], acts.scores[0, 0, 0]
 
 # %% x = W_E t
 heading("x = W_E t: what a word brings into the residual stream")
-say("""The residual stream x has a row for each position of the text, here for each word. It is
-    what the parts of a model read, and what they add to. A row of t has a single 1, which says
-    which word stands there. W_E, the embedding, turns it into the row of x: here a 1 for the
-    word's kind, and 0 elsewhere.""")
+say("""The residual stream x has a row for each position of the text, here for each word. It is what
+    the parts of a model read, and what they add to. A row of t has a single 1, which says which
+    word stands there. W_E, the embedding, turns it into the row of x: here a 1 for the word's kind,
+    and 0 elsewhere.""")
 by_word(["name", "number", "other"], x)
 
 # %% A = softmax*(scores)
 heading("A = softmax*(scores): who reads whom")
-say("""A head moves information between positions. Its pattern A has a row for each destination,
-    the position that reads, and a column for each source, the position that is read.""")
+say("""A head moves information between positions. Its pattern A has a row for each destination, the
+    position that reads, and a column for each source, the position that is read.""")
 say("""A score is the product of a query, made from the destination, and a key, made from the
     source, times a scale. The pattern is exp(score), divided by the sum of its row. That is
     softmax; the star says that a source after its destination gets 0.""")
 say("""Here is exp(score). Look at the zeros first: nobody reads what comes later. In the paper's
-    sentence, *can* may read *Potter*, and never the reverse. A source counts 1; but a name counts
-    3 where an ordinary word asks, and 9 where a number asks. So *can* gives 3/4 of its attention
-    to *Potter*.""")
+    sentence, *can* may read *Potter*, and never the reverse. A source counts 1; but a name counts 3
+    where an ordinary word asks, and 9 where a number asks. So *can* gives *Potter* 3/4.""")
 unnormalized = np.where(np.tri(n, dtype=bool), np.exp(scores), 0)
 by_word([word[:4] for word in sentence] + ["sum"], np.c_[unnormalized, unnormalized.sum(1)])
 
@@ -80,37 +78,35 @@ heading("A ⊗ W: A moves between positions, W between dimensions")
 W = mc.W_OV(weights, 0, 0).AB                                       # (d, d)
 moved = A @ x @ W.T
 say("""What a head reads from a source is turned by W_V, and what it writes at the destination by
-    W_O. Together they are W = W_O W_V, which turns "a name" into 3 × "a number". So each word
-    gets, in the column number′, 3 × its attention on names. The head's output is A x Wᵀ, which is
-    written A ⊗ W. A acts on rows and W on columns, so either may go first.""")
+    W_O. Together they are W = W_O W_V, which turns "a name" into 3 × "a number". So each word gets,
+    in the column number′, 3 × its attention on names. The head's output is A x Wᵀ, which is written
+    A ⊗ W. A acts on rows and W on columns, so either may go first.""")
 by_word(["A x, name", "name′", "number′", "other′"], np.c_[(A @ x)[:, NAME], moved])
 
 # %% logits = direct path + head
 heading("logits = direct path + head")
-say("""A logit is how strongly the model expects a word next; the largest wins. The unembedding
-    W_U makes logits from the residual stream. The direct path W_U W_E goes past the head, and
-    sees the present word alone: after an ordinary word it expects a name.""")
+say("""A logit is how strongly the model expects a word next; the largest wins. The unembedding W_U
+    makes logits from the residual stream. The direct path W_U W_E goes past the head, and sees the
+    present word alone: after an ordinary word it expects a name.""")
 say("""The head adds to the logit of a number, the more the more of its attention is on names. So
     after *can* the model expects a number. After *a* it expects a name, because the attention of
     *a* is spread over more words.""")
 direct, by_head = mc.expand_logits(weights, tokens, acts.pattern)
-kind_names = {k: ("name", "number", "other")[k] for k in sorted(set(kinds.tolist()))}
-a_token = {k: kinds.tolist().index(k) for k in kind_names}          # a token of each kind
-expected = acts.logits[0][:, list(a_token.values())].argmax(1)
-expected = [list(kind_names.values())[column] for column in expected]
-heads_own = [k for k in kind_names if k == NUMBER]                  # the head expects nothing else
-table(["", *(f"direct: {name}" for name in kind_names.values()),
-       *(f"head: {kind_names[k]}" for k in heads_own), "together"],
-      [[word, *(f"{direct.logits[0, i, a_token[k]]:.3g}" for k in kind_names),
-        *(f"{by_head.logits[0, i, a_token[k]]:.3g}" for k in heads_own), expected[i]]
-       for i, word in enumerate(sentence)])
+there = sorted(set(kinds.tolist()))
+names = [("name", "number", "other")[k] for k in there]
+one_of = [kinds.tolist().index(k) for k in there]                   # a token of each kind
+numbers = [v for v, k in zip(one_of, there) if k == NUMBER]         # the head says nothing else
+expected = [names[column] for column in acts.logits[0][:, one_of].argmax(1)]
+table(["", *(f"direct: {name}" for name in names), *("head: number" for _ in numbers), "together"],
+      [[word, *(f"{logit:.3g}" for logit in (*by_direct[one_of], *head[numbers])), expects]
+       for word, by_direct, head, expects in zip(sentence, direct.logits[0], by_head.logits[0],
+                                                 expected)])
 
 # %% What is softmax(W_Q W_K)?
 heading("What is softmax(W_Q W_K)?")
 say("""It is often written for a pattern, and it is none. There are no words in it, so it has not
-    even a row for each word. A pattern needs x on both sides of W_QK = W_Qᵀ W_K. It needs the
-    scale 1/√d_head, here 1/2. And it needs the star. The last column is the largest distance from
-    A.""")
+    even a row for each word. A pattern needs x on both sides of W_QK = W_Qᵀ W_K. It needs the scale
+    1/√d_head, here 1/2. And it needs the star. The last column is the largest distance from A.""")
 W_Q, W_K, W_QK = weights.W_Q[0, 0], weights.W_K[0, 0], mc.W_QK(weights, 0, 0).AB
 seen = np.tri(n, dtype=bool)
 formulas = {

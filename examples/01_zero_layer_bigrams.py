@@ -9,9 +9,8 @@ Paper: "Zero-Layer Transformers".
 """
 # %% The text
 from preamble import heading, options, say, table, train
-
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.circuits.hand_built import bigram_model
@@ -26,9 +25,9 @@ show, start, d_vocab = text.tokenizer.show, text.tokenizer.start, text.tokenizer
 
 # %% Training
 heading("Training W_U W_E")
-say(f"""The text has {text.size / 1e6:.1f} MB. It is cut into tokens: {d_vocab} pieces of words
-    that often occur. The model gives each token a probability of coming next. Its loss is −ln of
-    the probability of the token that did come, on average; the unit is called a nat.""")
+say(f"""The text has {text.size / 1e6:.1f} MB. It is cut into tokens: {d_vocab} pieces of words that
+    often occur. The model gives each token a probability of coming next. Its loss is −ln of the
+    probability of the token that did come, on average; the unit is called a nat.""")
 say(f"""Look at the first loss. A model that knows nothing gives all tokens the same probability,
     and pays ln {d_vocab} = {np.log(d_vocab):.3f} nats per token.""")
 weights = train(0, text, chosen.steps)
@@ -36,8 +35,8 @@ T = mc.direct_path(weights)                                              # LowRa
 
 # %% What comes next
 heading("What comes next, by the model and by counting")
-say("""A pair of tokens in a row is called a bigram. A column of W_U W_E, through a softmax, is
-    the model's guess of what follows a token. Beside it is how often the text has what next. In a
+say("""A pair of tokens in a row is called a bigram. A column of W_U W_E, through a softmax, is the
+    model's guess of what follows a token. Beside it is how often the text has what next. In a
     token, ␣ is a space and \\n the end of a line. Look how near the three likeliest are.""")
 counted = text.counts.sum(0)                     # how often each token had a next one
 common = [u for u in np.argsort(-counted, kind="stable")
@@ -56,8 +55,8 @@ table(["after", "the model says", "the text has"],
 heading("How well, on text that was held out")
 say("""Held-out text is text that the model was not trained on. There counts of bigrams are mixed
     with counts of single tokens, since some bigrams of the text were never counted. Look at the
-    model's loss: it approaches that of the bigrams. It cannot be much less, because a model
-    without layers sees the present token alone.""")
+    model's loss: it approaches that of the bigrams. It cannot be much less, because a model without
+    layers sees the present token alone.""")
 ahead = count_bigrams(text.validation, d_vocab)
 exact = bigram_model(np.log(bigram(text.counts)))
 losses = {"a model that knows nothing": np.log(d_vocab),
@@ -70,10 +69,9 @@ table(["", "loss, nats"], [[name, f"{loss:.3f}"] for name, loss in losses.items(
 
 # %% The rank
 heading("Why it cannot be exact: the rank")
-say(f"""W_U W_E has {d_vocab}² entries, but passes through d_model = {SHAPE["d_model"]}
-    dimensions. That is its rank: how many dimensions a matrix keeps apart. Now the losses are
-    those on the training text. No model of this rank was found that reaches the counts.""")
-log_p = log_softmax(T.AB, axis=0)                # T up to a constant per column
+say(f"""W_U W_E has {d_vocab}² entries, but passes through d_model = {SHAPE["d_model"]} dimensions.
+    That is its rank: how many dimensions a matrix keeps apart. Now the losses are those on the
+    training text. No model of this rank was found that reaches the counts.""")
 reached = zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0]
 best = fit_zero_layer(text.counts, SHAPE["d_model"], np.random.default_rng(0), iterations=60)
 limit = counted_loss(p_text, text.counts)
@@ -88,7 +86,6 @@ assert mc.relative_error(T.columns(text.validation), logits) < 1e-12     # T t i
 swapped = text.validation[:, ::-1]                                       # it sees no order
 assert mc.relative_error(logits[:, ::-1], mc.forward(weights, swapped).logits) < 1e-12
 assert T.rank() == SHAPE["d_model"] < d_vocab
-assert np.allclose(softmax(log_p, axis=0), p_model) and not np.allclose(log_p, T.AB)
 unknowing, _, own, by_counts, by_table = losses.values()
 assert abs(by_table / by_counts - 1) < 1e-9 and own < unknowing
 assert limit < min(reached, best)                                        # the optimum: the counts

@@ -9,7 +9,6 @@ Paper: "Transformer Overview" (the softmax* of an attention pattern).
 """
 # %% A small model, and any gradient of its output
 from preamble import heading, options, say, table, words
-
 import numpy as np
 
 import minicircuits as mc
@@ -30,8 +29,8 @@ dz = rng.normal(size=z.shape)            # any gradient of the output z will do,
 heading("On paper")
 say("""A forward pass computes the loss. A backward pass computes by how much the loss grows with
     each number on the way: ds stands for the derivative of the loss by the scores s. It goes back
-    step by step, so that here dz is given, and ds is asked for. A head makes its output z from
-    its scores and from its values v:""")
+    step by step, so that here dz is given, and ds is asked for. A head makes its output z from its
+    scores and from its values v:""")
 print("""  forward    A_ij = exp(s_ij) / Σ_k exp(s_ik)        over the sources k ≤ i
              z_i  = Σ_j A_ij v_j
 
@@ -77,18 +76,18 @@ for h in (1e-2, 1e-5, 1e-8, 1e-11):
     found[f"central difference, h = {h:.0e}"] = difference / (2 * h)
 off = {name: abs(value / claimed - 1) for name, value in found.items()}
 say("""To check ds, move all scores a little in a random direction. How fast does Σ dz·z change? A
-    central difference is (f(s + h) − f(s − h)) / 2h. If h is large, it is not local. If h is
-    small, it subtracts numbers that are nearly equal, and loses their digits.""")
-say("""A complex step has neither fault: f(s + ih) = f(s) + ih f′(s) + O(h²). Its imaginary part
-    is the derivative times h, and nothing is subtracted. So h can be as small as one likes.""")
+    central difference is (f(s + h) − f(s − h)) / 2h. If h is large, it is not local. If h is small,
+    it subtracts numbers that are nearly equal, and loses their digits.""")
+say("""A complex step has neither fault: f(s + ih) = f(s) + ih f′(s) + O(h²). Its imaginary part is
+    the derivative times h, and nothing is subtracted. So h can be as small as one likes.""")
 table(["derivative in a random direction", "value", "off by"],
       [[name, f"{value:.12f}", f"{off[name]:.0e}"] for name, value in found.items()])
 
 # %% Identities
 heading("Without any reference: identities that right gradients must obey")
 say("""Some changes of the weights change nothing in the model, and each gives an identity between
-    its gradients. They hold for the whole model, from tokens to loss. Look at the two errors:
-    that of our gradients, and that of gradients in which one matrix is off by 0.1 %.""")
+    its gradients. They hold for the whole model, from tokens to loss. Look at the two errors: that
+    of our gradients, and that of gradients in which one matrix is off by 0.1 %.""")
 W, dW = weights, mc.loss_and_gradients(weights, tokens)[1]
 checks = {"dW_Q W_Qᵀ = (dW_K W_Kᵀ)ᵀ": (dW.W_Q @ W.W_Q.mT, (dW.W_K @ W.W_K.mT).mT),
           "dW_V W_Vᵀ = W_Oᵀ dW_O": (dW.W_V @ W.W_V.mT, W.W_O.mT @ dW.W_O)}

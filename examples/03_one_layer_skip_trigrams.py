@@ -10,7 +10,6 @@ Paper: "One-Layer Attention-Only Transformers".
 """
 # %% Training one layer
 from preamble import heading, options, say, table, train
-
 import numpy as np
 
 import minicircuits as mc
@@ -45,9 +44,8 @@ table(["head", "by position", "main offset", "attention there"], [
 # %% Copying
 heading("Copying: does a source add to its own logit?")
 say("""The OV circuit W_U W_OV W_E of a head is a table [out, source]: if the head attends to the
-    source, it adds this to the logit of out. The QK circuit W_Eᵀ W_QK W_E is a table
-    [destination, source]: the larger its entry, the more the destination attends to the
-    source.""")
+    source, it adds this to the logit of out. The QK circuit W_Eᵀ W_QK W_E is a table [destination,
+    source]: the larger its entry, the more the destination attends to the source.""")
 say(f"""A head copies if a source adds to its own logit. The copying score measures this for all
     tokens at once, by the eigenvalues λ of OV: a mix of tokens with eigenvalue λ gives λ times
     itself. The score is Σλ / Σ|λ|. It is 1 if all copy and −1 if all forbid themselves. Random
@@ -68,12 +66,12 @@ table(["head", "rank", "copying", "own logit most", "among ten"], [
 head = int(by_position.argmin())                                        # goes by token
 heading("Skip-trigrams that stand in the text")
 say(f"""A skip-trigram is source … destination → out: the source stands anywhere before the
-    destination, and out comes next. Head 0.{head} goes by position least, so its tables say most
-    of what it does. They list sources that some destination attends to, and the outs whose logits
+    destination, and out comes next. Head 0.{head} goes by position least, so its tables say most of
+    what it does. They list sources that some destination attends to, and the outs whose logits
     these add to. Those were then looked up in the text.""")
-say("""A line shows how often the text has the three, and one place of them: how far back the
-    source is there, and the model's probability of out, with the head and without it. The head
-    helps most at this place.""")
+say("""A line shows how often the text has the three, and one place of them: how far back the source
+    is there, and the model's probability of out, with the head and without it. The head helps most
+    at this place.""")
 found = []
 for entry in mc.skip_trigrams(weights, 0, head, probabilities, n_sources=60, k=6):
     for d, out in ((int(d), int(o)) for d in entry.destinations for o in entry.outs):
@@ -93,9 +91,9 @@ table(["source … destination → out", "times", "back", "probability", "withou
 
 # %% Bugs
 heading("Bugs: what a head must say as well")
-say("""For one source, the effect of a head is QK[destination] × OV[out]. If a head has learned
-    two skip-trigrams of a source, it has both destinations and both outs. So it must also say the
-    two crossed combinations.""")
+say("""For one source, the effect of a head is QK[destination] × OV[out]. If a head has learned two
+    skip-trigrams of a source, it has both destinations and both outs. So it must also say the two
+    crossed combinations.""")
 say("""Each pair below stands in the text. The line after them does not, and the head adds to its
     logit all the same. Example 04 has two heads that are free of this.""")
 wrong = sorted((bug for source in dict.fromkeys(row[0] for row in found)

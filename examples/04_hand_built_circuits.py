@@ -9,7 +9,6 @@ Paper: "Virtual Attention Heads", "How Induction Heads Work", "Skip-Trigram "Bug
 """
 # %% The words
 from preamble import heading, options, say, table, words
-
 import numpy as np
 
 import minicircuits as mc
@@ -44,8 +43,8 @@ def by_place(titles, places, cells):
 # %% No layers
 heading("No layers: W_U W_E is a table of bigrams")
 say("""The model says the word with the largest logit. Here logits are logarithms of how often the
-    text has a word next. So it says the most frequent next word, with that probability. It sees
-    the present word alone.""")
+    text has a word next. So it says the most frequent next word, with that probability. It sees the
+    present word alone.""")
 p = bigram(count_bigrams(tokens, d_vocab), beta=0.01)                    # (v, u)
 bigrams = mc.forward(hand_built.bigram_model(np.log(p)), tokens)
 last_place = dict(zip(tokens[0, 1:-1].tolist(), range(1, n - 1)))        # each word once
@@ -55,8 +54,8 @@ by_place(["says next", "probability"], list(last_place.values())[:6], lambda i: 
 # %% One layer
 heading("One layer: skip-trigrams and their bugs")
 say("""A head is built to say keep … in → mind, and keep … at → bay. For the source *keep* its
-    effect is a product, f(destination) × g(out). So this head says both words after *in*, and
-    both after *at*. Two heads, with a skip-trigram each, say the right one.""")
+    effect is a product, f(destination) × g(out). So this head says both words after *in*, and both
+    after *at*. Two heads, with a skip-trigram each, say the right one.""")
 names = ["<START>", "keep", "in", "at", "mind", "bay"]
 _, keep, in_, at, mind, bay = range(6)
 trigrams = [(keep, in_, mind), (keep, at, bay)]
@@ -72,9 +71,9 @@ table(["", "logit of mind", "of bay"], [
 # %% Two layers, a virtual head
 heading("Two layers: two heads that look one back make a virtual head")
 say("""At each place, head 0.0 writes which word came before it, and the values of head 1.0 read
-    that. This is V-composition. 1.0 looks one back too. So both together act as one head, a
-    virtual head, whose pattern is the product A^1.0 A^0.0: it looks two back. Its circuit is
-    W_OV^1.0 W_OV^0.0. The path through both is called 0.0→1.0.""")
+    that. This is V-composition. 1.0 looks one back too. So both together act as one head, a virtual
+    head, whose pattern is the product A^1.0 A^0.0: it looks two back. Its circuit is W_OV^1.0
+    W_OV^0.0. The path through both is called 0.0→1.0.""")
 say("Look at the last column: it is the word two lines above.")
 two_back = hand_built.two_back(d_vocab, n)
 acts = mc.forward(two_back, tokens)
@@ -84,9 +83,9 @@ by_place(["0.0 looks at", "0.0→1.0 looks at", "says"], range(n - 6, n), lambda
 
 # %% Two layers, induction
 heading("Two layers: induction, [a][b] … [a] → [b]")
-say("""An induction head finds an earlier copy of the present word, and says what came next then.
-    No head of a single layer can: it would have to know a source by the word before it. There are
-    two ways to build one.""")
+say("""An induction head finds an earlier copy of the present word, and says what came next then. No
+    head of a single layer can: it would have to know a source by the word before it. There are two
+    ways to build one.""")
 say("""By keys: 0.0 looks one back, and writes into each place which word came before it. The keys
     of 1.0 read that (K-composition), and its query is the present word. So 1.0 looks at what came
     after an earlier copy.""")
@@ -105,12 +104,12 @@ by_place(["1.0 looks at", "by keys", "by pointers"],
 
 # %% The same in weights
 heading("The two inductions in their weights")
-say("""A composition score is ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), where ‖W‖ is the root of the sum of
-    all squares. It is the K-score of W_OV of 0.0 and W_QK of 1.0; for Q and V it is alike. It is
-    0 if 1.0 does not read at all what 0.0 writes.""")
+say("""A composition score is ‖W_QK W_OV‖ / (‖W_QK‖ ‖W_OV‖), where ‖W‖ is the root of the sum of all
+    squares. It is the K-score of W_OV of 0.0 and W_QK of 1.0; for Q and V it is alike. It is 0 if
+    1.0 does not read at all what 0.0 writes.""")
 say("""The matching score asks more: does 1.0, through what 0.0 writes, look for the present word?
-    It is Σλ / Σ|λ| of the table W_Eᵀ W_QK W_OV W_E. It is 1 if each word matches itself.
-    Induction by keys has it, and copies what it finds.""")
+    It is Σλ / Σ|λ| of the table W_Eᵀ W_QK W_OV W_E. It is 1 if each word matches itself. Induction
+    by keys has it, and copies what it finds.""")
 rows = [(name, *(mc.composition_scores(weights, kind)[1, 0, 0, 0] for kind in "QKV"),
          *mc.induction_eigenvalues(weights, (0, 0), (1, 0))) for name, weights in induction.items()]
 table(["induction", "Q", "K", "V", "copying", "matching"],

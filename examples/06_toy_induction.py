@@ -10,7 +10,6 @@ Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction
 """
 # %% The data
 from preamble import heading, options, say, table, words
-
 import numpy as np
 from scipy.special import expit
 
@@ -91,8 +90,7 @@ models = {"one layer": trained(1)[0], "two layers": trained(2)[0],
 # %% What they learned
 heading(f"After {STEPS} steps: blocks that repeat, in order and shuffled")
 say("""Three models were trained: one layer, two layers, and one layer with smeared keys. Its keys
-    are mixed with the keys one place before, so that a key also tells which token came
-    before.""")
+    are mixed with the keys one place before, so that a key also tells which token came before.""")
 say("""Prefix matching, as in example 05, is the attention of the best head on what followed the
     earlier copy. Look at it first: for one layer it is about 0. Then look at the loss on a second
     block. A model that knows nothing pays ln 32 = 3.47 nats per token; one that knows only which
@@ -103,7 +101,7 @@ for name, weights in models.items():
     prefix = mc.induction_scores(weights, START, np.random.default_rng(2), blocks=BLOCKS)
     losses = np.mean([mc.ordered_versus_shuffled(weights, START, np.random.default_rng(3), block)
                       for block in BLOCKS], axis=0)
-    rows.append((name, prefix[-1].max(), *losses))
+    rows.append([name, prefix[-1].max(), *losses])
 table(["model", "prefix matching", "ordered", "shuffled", "gap"],
       [[name, *(f"{number:.2f}" for number in numbers)] for name, *numbers in rows])
 say(f"The smeared keys learned g = {g[0]:.2f} and {g[1]:.2f}: the share of the key before.")
@@ -115,16 +113,10 @@ say("""Any words will do, since the models were trained on any tokens. The sente
 tokens = np.array([[START, *range(1, len(text) + 1), *range(1, len(text) + 1)]])
 guesses = {name: mc.forward(weights, tokens).logits[0].argmax(-1)
            for name, weights in models.items()}
-
-
-def guess(said, place):
-    right = said == tokens[0, place + 1]
-    return "·" if right else text[said - 1] if 0 < said <= len(text) else "?"
-
-
-table(["after", *models], [[text[tokens[0, place] - 1], *(
-    guess(said[place], place) for said in guesses.values())]
-    for place in range(len(text) + 1, 2 * len(text))])
+names = dict(enumerate(text, start=1))                                   # of tokens
+table(["after", *models], [[names[tokens[0, i]], *(
+    "·" if said[i] == tokens[0, i + 1] else names.get(said[i], "?") for said in guesses.values())]
+    for i in range(len(text) + 1, 2 * len(text))])
 
 # %% The identities
 # Smeared keys are what those two layers say: q·((1 − g) k_j + g k_{j−1}), k without places.

@@ -10,7 +10,6 @@ Paper: "Virtual Attention Heads", "Term Importance Analysis".
 """
 # %% The model
 from preamble import heading, options, say, table, two_layers
-
 import numpy as np
 
 import minicircuits as mc
@@ -23,8 +22,8 @@ from minicircuits.model.attention import causal_softmax
 chosen = options(__doc__, steps=400)
 weights, text = two_layers(chosen)
 contexts, block = text.validation[:16], 29
-blocks = mc.random_blocks(weights.d_vocab, block, 2, 16, text.tokenizer.start,
-                          np.random.default_rng(0))
+start, rng = text.tokenizer.start, np.random.default_rng(0)
+blocks = mc.random_blocks(weights.d_vocab, block, 2, 16, start, rng)
 acts = mc.forward(weights, blocks)
 
 # %% One virtual head
@@ -32,9 +31,9 @@ heading("One virtual head: patterns multiply, and so do circuits")
 previous = (0, int(mc.previous_token_scores(weights, blocks)[0].argmax()))
 induction = (1, int(mc.prefix_matching_scores(weights, blocks)[1].argmax()))
 g, h = label((previous,)), label((induction,))
-say(f"""On random tokens that come twice, {h} looks at what followed the earlier copy of the
-    present token, and {g} looks one back. The virtual head {g}→{h} goes both ways. Look at its
-    row: two hops end on the earlier copy itself, where neither head looks alone.""")
+say(f"""On random tokens that come twice, {h} looks at what followed the earlier copy of the present
+    token, and {g} looks one back. The virtual head {g}→{h} goes both ways. Look at its row: two
+    hops end on the earlier copy itself, where neither head looks alone.""")
 path, = (path for path in mc.expand_logits(weights, blocks, acts.pattern)
          if path.heads == (previous, induction))
 A_g, A_h = (acts.pattern[layer, :, head] for layer, head in (previous, induction))
@@ -48,8 +47,8 @@ table(["attention of", *masks],
 
 # %% All of them
 heading("All of them")
-say("""Each line is a virtual head. `takes off` is the loss on text without this one path, less
-    the loss with it; all patterns are frozen, which means that they stay as they were. V is the
+say("""Each line is a virtual head. `takes off` is the loss on text without this one path, less the
+    loss with it; all patterns are frozen, which means that they stay as they were. V is the
     V-composition score of its two heads, less that of random matrices. `copying` is the copying
     score of its circuit. The last column is the attention of its first head on itself.""")
 say("""Look how few matter. If the first head looks at itself, a virtual head looks just where its
@@ -64,32 +63,33 @@ say(f"All {len(virtual) - 8} others together: {sum(row.importance for row in vir
 
 # %% Not the induction heads
 heading("Virtual heads are not the induction heads")
-say("""Two things are taken out in turn: first all virtual heads, then what keys of layer 1 read
-    from heads of layer 0 (K-composition). Losses are in nats; the second is that on the second
-    block. Look at the attention on what followed the earlier copy. Virtual heads act after
-    patterns are settled, so without them the induction head still looks there.""")
+say(f"""Without virtual heads, {h} still looks at what followed the earlier copy, since they act
+    after patterns are settled. Its scores decide where that is. They are a sum of four parts
+    (example 05). Here parts are left out, and softmax* is applied; all else is frozen.""")
+say("""Without heads on the key side there is no induction, and with them alone there is: that is
+    K-composition. The last line says whether queries need heads too. The loss is that on the second
+    block, in nats.""")
 
 
-def versions(tokens):
-    """Logits and patterns of the whole model and of two that lack something."""
-    pattern = mc.forward(weights, tokens).pattern
-    without_K = pattern.copy()
-    for head in range(weights.n_heads):
-        parts = mc.split_scores(weights, tokens, pattern, 1, head)
-        without_K[1, :, head] = causal_softmax(parts.neither + parts.Q)
-    by_order = mc.logits_by_order(weights, tokens, pattern)
-    return {"whole model": (by_order.sum(0), pattern),
-            "without virtual heads": (by_order[:2].sum(0), pattern),
-            "without K-composition": (mc.logits_by_order(weights, tokens, without_K).sum(0),
-                                      without_K)}
+def with_scores(scores):
+    """Logits and patterns of the model in which the induction head has these scores."""
+    pattern = acts.pattern.copy()
+    pattern[induction[0], :, induction[1]] = causal_softmax(scores)
+    return mc.logits_by_order(weights, blocks, pattern).sum(0), pattern
 
 
-on_text, on_blocks = versions(contexts), versions(blocks)
-results = {name: (loss_of(on_text[name][0], contexts),
-                  loss_of(on_blocks[name][0][:, block + 1:], blocks[:, block + 1:]),
-                  attention_on(on_blocks[name][1], followers)[induction]) for name in on_text}
-table(["", "loss on text", "on the second block", "attention there"],
-      [[name, *(f"{number:.3f}" for number in numbers)] for name, numbers in results.items()])
+parts = mc.split_scores(weights, blocks, acts.pattern, *induction)
+by_order = mc.logits_by_order(weights, blocks, acts.pattern)
+versions = {"whole model": with_scores(sum(parts)),
+            "without virtual heads": (by_order[:2].sum(0), acts.pattern),
+            "no heads on the key side": with_scores(parts.neither + parts.Q),
+            "heads on the key side only": with_scores(parts.K + parts.both),
+            "no heads on the query side": with_scores(parts.neither + parts.K)}
+results = {name: (attention_on(pattern, followers)[induction],
+                  loss_of(logits[:, block + 1:], blocks[:, block + 1:]))
+           for name, (logits, pattern) in versions.items()}
+table(["", "attention there", "loss"],
+      [[name, *(f"{number:.2f}" for number in numbers)] for name, numbers in results.items()])
 
 # %% The identities
 assert np.allclose(path.A, A_h @ A_g)                                    # later @ earlier
@@ -99,14 +99,10 @@ assert mc.relative_error(path.W.AB, weights.W_U @ W @ weights.W_E) < 1e-9
 assert path.W.rank() <= weights.d_head                                   # no wider than a head
 assert len(virtual) == weights.n_heads ** 2
 assert np.allclose(np.tril(path.A).sum(-1), 1)                           # and is a pattern
-assert mc.relative_error(on_blocks["whole model"][0], acts.logits) < 1e-9
-by_order = mc.logits_by_order(weights, blocks, acts.pattern)
-total = sum(path.logits for path in mc.expand_logits(weights, blocks, acts.pattern)
-            if path.order == 2)
-assert mc.relative_error(total, by_order[2]) < 1e-9
-whole, without_virtual, without_K = results.values()
-assert whole[2] == without_virtual[2]
+assert mc.relative_error(versions["whole model"][0], acts.logits) < 1e-9
+(whole, loss), (same, _), (without_K, loss_without_K), *_ = results.values()
+assert abs(whole - same) < 1e-12
 if not chosen.text:                              # what this model is known to have learned
-    assert without_K[2] < 0.1 < 0.3 < whole[2] and without_K[1] > whole[1]
+    assert without_K < 0.1 < 0.3 < whole and loss_without_K > loss + 1
     assert looks[path.label][1] > 0.3 > looks[h][1]
 print("All identities hold.")

@@ -10,7 +10,6 @@ Paper: "Term Importance Analysis".
 """
 # %% The model
 from preamble import heading, options, say, table, two_layers
-
 import numpy as np
 
 import minicircuits as mc
@@ -18,17 +17,15 @@ from minicircuits.behavior.ablation import loss_of
 
 chosen = options(__doc__, steps=400)
 weights, text = two_layers(chosen)
-contexts = text.validation[:8]
-L, H = weights.n_layers, weights.n_heads
+contexts, L, H = text.validation[:8], weights.n_layers, weights.n_heads
 
 # %% The algorithm
 heading("The algorithm: run, save, add what was saved")
-say("""All patterns are frozen: they stay as the whole model has them. Run 0 adds no head's
-    output, so its logits are those of the direct path. Each run also saves what its heads would
-    write.""")
-say("""Run 1 adds what was saved in run 0. There the heads read embeddings alone, so that these
-    are single heads. Run 2 adds what was saved in run 1, which has been through another head
-    before: these are virtual heads of two. Look at the last loss: it is the whole model's.""")
+say("""All patterns are frozen: they stay as the whole model has them. Run 0 adds no head's output,
+    so its logits are those of the direct path. Each run also saves what its heads would write.""")
+say("""Run 1 adds what was saved in run 0. There the heads read embeddings alone, so that these are
+    single heads. Run 2 adds what was saved in run 1, which has been through another head before:
+    these are virtual heads of two. Look at the last loss: it is the whole model's.""")
 pattern = mc.forward(weights, contexts).pattern                          # frozen
 W_OV = weights.W_O @ weights.W_V                                         # (l, h, d, d)
 saved, losses = [0] * L, []
@@ -49,9 +46,9 @@ table(["paths added", "terms", "loss, nats", "takes off"], [
 
 # %% A layer
 heading("How much is a layer worth? It depends on what is there already")
-say("""The single heads of a layer take off some loss. Usually they take off more if they are added to the
-    direct path alone than if those of the other layer are there before them. For both layers know
-    some things alike. The left sum counts these twice, and the right sum not at all. The truth
+say("""The single heads of a layer take off some loss. Usually they take off more if they are added
+    to the direct path alone than if those of the other layer are there before them. For both layers
+    know some things alike. The left sum counts these twice, and the right sum not at all. The truth
     for both together is in between.""")
 table(["single heads of", "after the direct path", "after the other layer too"], [
     [title, f"{direct:.3f}", f"{others:.3f}"] for title, direct, others in [
@@ -77,6 +74,15 @@ table(["without", "frozen", "computed anew", "difference", "looks one back"], [
      f"{without[layer, head].recomputed - whole:.3f}", f"{steers[layer, head] + 1e-9:.3f}",
      f"{previous[layer, head]:.2f}"] for layer, head in heads])
 
+# %% Resting
+heading("Resting on the first token")
+say("""Where nothing repeats, heads of layer 1 attend to <START>, the first token, and rest.
+    Attention A_ij can be weighed by what it carries, ‖W_O v_j‖. Look how little is moved.""")
+moved = mc.value_weighted_patterns(weights, contexts)[1].sum(0)[:, 1:]   # (h, i, j)
+rest = [A[..., 0].sum(-1) / A.sum((-2, -1)) for A in (pattern[1].sum(0)[:, 1:], moved)]
+table(["head", "of attention", "of what is moved"], [
+    [f"1.{head}", *(f"{share[head]:.0%}" for share in rest)] for head in range(weights.n_heads)])
+
 # %% The identities
 assert np.allclose(losses, found.losses)                 # the algorithm is the library's
 assert abs(losses[-1] - whole) < 1e-9                    # all orders: the whole model
@@ -84,12 +90,10 @@ assert abs(np.log(weights.d_vocab) - found.marginal.sum() - whole) < 1e-9
 assert found.counts == [1, L * H, H * H] and sum(found.counts) == (1 + H) ** L
 by_order = mc.logits_by_order(weights, contexts, pattern)
 assert abs(loss_of(by_order[:2].sum(0), contexts) - losses[1]) < 1e-9
-# Adding layer 0 first and layer 1 second, or the reverse, takes off the same in all.
-one_way = found.given_direct[0] + found.given_others[1]
-assert abs(one_way - found.marginal[1]) < 1e-9
-assert abs(found.given_direct[1] + found.given_others[0] - one_way) < 1e-9
+assert abs(found.given_direct[0] + found.given_others[1] - found.marginal[1]) < 1e-9
 for head in heads:                                       # the last layer steers nothing
     assert (abs(steers[head]) > 1e-9) == (head[0] < L - 1), head
 if not chosen.text:
     assert max(steers, key=steers.get) == np.unravel_index(previous.argmax(), previous.shape)
+    assert (rest[1] < rest[0]).all()
 print("All identities hold.")

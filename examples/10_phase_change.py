@@ -10,7 +10,6 @@ Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction
 """
 # %% The logs: each row was measured on the weights as they were after so many tokens
 from preamble import FOLDER, heading, options, say, table
-
 import tempfile
 from pathlib import Path
 
@@ -35,54 +34,49 @@ else:
 
 # %% The curves
 heading("One layer (1) and two layers (2), each curve a run")
-say("""A model that gets a little better at using its context with every batch has a curve without
-    a step. Olsson et al. 2022 found a step in models of two layers and more, where induction
-    heads form. They found none in models of one layer, which cannot form them.""")
+say("""A model that gets a little better at using its context with every batch has a curve without a
+    step. Olsson et al. 2022 found a step in models of two layers and more, where induction heads
+    form. They found none in models of one layer, which cannot form them.""")
 say("""The first curve is the loss on held-out text. The others ask what the context is good for.
-    One is the loss late in a context, less the loss early in it. Then come prefix matching and
-    the gap between a shuffled and an ordered block (example 05), on random tokens that come
-    twice.""")
+    One is the loss late in a context, less the loss early in it. Then come prefix matching and the
+    gap between a shuffled and an ordered block (example 05), on random tokens that come twice.""")
 TITLES = {"validation": "held-out loss (nats per token)",
           "in_context": "in-context score: loss at position 100 less that at 10 (nats)",
           "prefix_matching": "prefix matching of the best head (share of its attention)",
           "gap": "ordered block cheaper than a shuffled one by (nats per token)"}
-marked = [(str(layers), log) for layers, _, log in logs]
 for value, title in TITLES.items():
-    print(*chart(title, marked, value, height=7), "", sep="\n")
+    print(*chart(title, [(str(layers), log) for layers, _, log in logs], value, 7), "", sep="\n")
 
 # %% How sudden?
-WINDOW, SMALL = 0.1, 0.2
 SCORES = {"in_context": "in context", "prefix_matching": "prefix matching", "gap": "gap"}
 
 
 def steepest(log, value):
-    """(whole change, share of it in the window that has most, the token where that ends)."""
+    """(whole change, share of it in the tenth of tokens that has most, where that ends)."""
     tokens, values = (np.array([row[name] for row in log]) for name in ("tokens", value))
-    whole, width = values[-1] - values[0], WINDOW * tokens[-1]
+    whole, width = values[-1] - values[0], tokens[-1] / 10
     ends = tokens[tokens >= width]
-    shares = (np.interp(ends, tokens, values) - np.interp(ends - width, tokens, values)) / (
-        whole or 1)
+    changes = np.interp(ends, tokens, values) - np.interp(ends - width, tokens, values)
+    shares = changes / (whole or 1)
     return whole, shares.max(), ends[shares.argmax()]
 
 
-def described(log, value):
-    whole, share, end = steepest(log, value)
-    split = f"{share:.0%} by {end / 1e6:.2f}" if abs(whole) > SMALL else ""
-    return f"{whole:+.2f}  {split:<11}"
+def described(whole, share, end):
+    return f"{whole:+.2f}  " + (f"{share:.0%} by {end / 1e6:.2f}" if abs(whole) > 0.2 else " " * 11)
 
 
 heading("How sudden is it?")
 say("""Each score changes by so much, from the first row of a run to the last. Then comes the
-    largest part of that change that falls into one tenth of the run's tokens, and by which
-    million of them it was done. A straight line has 10 %, and a single step 100 %. Changes of
-    less than 0.2 are not split, because measurements scatter by about 0.1.""")
+    largest part of that change that falls into one tenth of the run's tokens, and by which million
+    of them it was done. A straight line has 10 %, and a single step 100 %. Changes of less than 0.2
+    are not split, because measurements scatter by about 0.1.""")
 table(["", *SCORES.values()], [
-    [f"layers {layers}, seed {seed}", *(described(log, value) for value in SCORES)]
+    [f"layers {layers}, seed {seed}", *(described(*steepest(log, value)) for value in SCORES)]
     for layers, seed, log in sorted(logs, key=lambda run: run[:2])])
 if not chosen.text:
-    say("""With one layer no score changes much. With two all of them do, and prefix matching
-        makes about half of its way within a tenth of the tokens. It is a bend, not a jump: the
-        rest comes by and by.""")
+    say("""With one layer no score changes much. With two all of them do, and prefix matching makes
+        about half of its way within a tenth of the tokens. It is a bend, not a jump: the rest comes
+        by and by.""")
 
 # %% The identities
 for layers, seed, log in logs:                   # tokens are counted by whole batches

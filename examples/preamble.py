@@ -1,7 +1,7 @@
 """What all examples begin with: their options, their models, and how they print on 80 columns.
 
-It comes before NumPy: BLAS asks for OMP_NUM_THREADS when it loads. One thread is best here,
-because training shares out its work over the cores by itself.
+It comes before NumPy, which asks for OMP_NUM_THREADS when it loads. Training uses the cores by
+itself: the threads of BLAS would only fight for them.
 """
 
 import os
@@ -22,23 +22,19 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def options(description, text="train on your own text", **numbers):
-    """--text, and an option with a default for each of `numbers`: an argparse.Namespace.
-
-    A notebook has no options, since `sys.argv` is the kernel's there: all are as by default.
-    """
+    """--text, and a number for each of `numbers`. In a notebook, whose argv is the kernel's, all
+    are as by default."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help=text)
     for name, default in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N",
-                            help=f"{default} by default")
-    from_here = Path(sys.argv[0]).resolve().parent == FOLDER
-    return parser.parse_args(sys.argv[1:] if from_here else [])
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    started = Path(sys.argv[0]).resolve().parent == FOLDER
+    return parser.parse_args(sys.argv[1:] if started else [])
 
 
-def words(options, default):
+def words(chosen, default):
     """The words of the first file asked for, or of the text `default`."""
-    text = read_texts(options.text)[0].decode(errors="replace") if options.text else default
-    return text.split()
+    return (read_texts(chosen.text)[0].decode(errors="replace") if chosen.text else default).split()
 
 
 def train(n_layers, text, steps):
@@ -48,11 +44,11 @@ def train(n_layers, text, steps):
     return weights
 
 
-def two_layers(options):
+def two_layers(chosen):
     """A model of two layers and its prepared text: packaged, or trained on the text asked for."""
-    if options.text:
-        text = runs.prepare(options.text)
-        return train(2, text, options.steps), text
+    if chosen.text:
+        text = runs.prepare(chosen.text)
+        return train(2, text, chosen.steps), text
     weights, tokenizer, _ = mc.load_pretrained()
     return weights.astype(float), runs.prepare(None, tokenizer, weights.n_ctx)
 
