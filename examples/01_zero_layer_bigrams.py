@@ -8,13 +8,12 @@ training on text brings it near the text's own bigram statistics.
 Paper: "Zero-Layer Transformers".
 """
 # %% The text
-from preamble import heading, options, say, table, train
+from preamble import heading, options, prepare, say, table, train
 import numpy as np
 from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.circuits.hand_built import bigram_model
-from minicircuits.runs import SHAPE, prepare
 from minicircuits.terminal.layout import cut
 from minicircuits.training.bigrams import (bigram, count_bigrams, counted_loss, fit_zero_layer,
                                            unigram, zero_layer_loss)
@@ -69,15 +68,15 @@ table(["", "loss, nats"], [[name, f"{loss:.3f}"] for name, loss in losses.items(
 
 # %% The rank
 heading("Why it cannot be exact: the rank")
-say(f"""W_U W_E has {d_vocab}² entries, but passes through d_model = {SHAPE["d_model"]} dimensions.
+say(f"""W_U W_E has {d_vocab}² entries, but passes through d_model = {weights.d_model} dimensions.
     That is its rank: how many dimensions a matrix keeps apart. Now the losses are those on the
     training text. No model of this rank was found that reaches the counts.""")
 reached = zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0]
-best = fit_zero_layer(text.counts, SHAPE["d_model"], np.random.default_rng(0), iterations=60)
+best = fit_zero_layer(text.counts, weights.d_model, np.random.default_rng(0), iterations=60)
 limit = counted_loss(p_text, text.counts)
 table(["", "rank", "loss, nats"], [
     ["this model", T.rank(), f"{reached:.3f}"],
-    ["the best that another optimizer found", SHAPE["d_model"], f"{best:.3f}"],
+    ["the best that another optimizer found", weights.d_model, f"{best:.3f}"],
     ["the counts themselves", "any", f"{limit:.3f}"]])
 
 # %% The identities
@@ -85,7 +84,7 @@ logits = mc.forward(weights, text.validation).logits
 assert mc.relative_error(T.columns(text.validation), logits) < 1e-12     # T t is the model
 swapped = text.validation[:, ::-1]                                       # it sees no order
 assert mc.relative_error(logits[:, ::-1], mc.forward(weights, swapped).logits) < 1e-12
-assert T.rank() == SHAPE["d_model"] < d_vocab
+assert T.rank() == weights.d_model < d_vocab
 unknowing, _, own, by_counts, by_table = losses.values()
 assert abs(by_table / by_counts - 1) < 1e-9 and own < unknowing
 assert limit < min(reached, best)                                        # the optimum: the counts

@@ -42,6 +42,8 @@ print("""  forward    A_ij = exp(s_ij) / Σ_k exp(s_ik)        over the sources 
 
   backward   ds_ij = A_ij (dA_ij − Σ_k A_ik dA_ik) = A_ij (dA_ij − z_i·dz_i)
 """)
+say("""In code, step 2 is the safer one: dA and z·dz are rounded apart. Where an A_ij is nearly 1,
+    its two terms are nearly equal, and step 3 leaves little but rounding.""")
 
 # %% Steps 1 to 3 on one row
 heading("Steps 1 to 3 on one row")

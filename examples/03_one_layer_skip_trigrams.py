@@ -9,13 +9,12 @@ skip-trigrams: [source] … [destination] → [out].
 Paper: "One-Layer Attention-Only Transformers".
 """
 # %% Training one layer
-from preamble import heading, options, say, table, train
+from preamble import heading, options, prepare, say, table, train
 import numpy as np
 
 import minicircuits as mc
 from minicircuits.behavior.patterns import position_share
 from minicircuits.circuits.copying import copying_companions
-from minicircuits.runs import prepare
 from minicircuits.terminal.layout import cut
 from minicircuits.training.corpus import spread
 

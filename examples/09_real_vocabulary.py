@@ -62,7 +62,7 @@ for head, (source, destination, out) in enumerate(needles):
 heading("How large a head is, written out and in factors")
 say(f"""The QK circuit says how much a destination attends to a source. The OV circuit says what the
     source then adds to the logits (example 03). Each has {d_vocab:,}² entries, but passes through
-    {d_head} numbers. So it is a product of two factors, A B, and the factors are small. Look at the
+    {d_head} numbers. So it is kept as a product of two small matrices, its factors. Look at the
     last two columns.""")
 table(["circuit", "shape", "written out", "in factors"], [
     [name, "{:,} × {:,}".format(*circuit.shape),

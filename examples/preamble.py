@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 
 import minicircuits as mc
-from minicircuits import runs
+from minicircuits.runs import prepare, trained
 from minicircuits.terminal import layout
 from minicircuits.training.corpus import read_texts
 
@@ -39,7 +39,7 @@ def words(chosen, default):
 
 def train(n_layers, text, steps):
     """A model of `n_layers` after `steps` of training on a prepared text, in float64."""
-    weights = runs.trained(n_layers, text, steps=steps).astype(float)
+    weights = trained(n_layers, text, steps=steps).astype(float)
     print()
     return weights
 
@@ -47,10 +47,10 @@ def train(n_layers, text, steps):
 def two_layers(chosen):
     """A model of two layers and its prepared text: packaged, or trained on the text asked for."""
     if chosen.text:
-        text = runs.prepare(chosen.text)
+        text = prepare(chosen.text)
         return train(2, text, chosen.steps), text
     weights, tokenizer, _ = mc.load_pretrained()
-    return weights.astype(float), runs.prepare(None, tokenizer, weights.n_ctx)
+    return weights.astype(float), prepare(None, tokenizer, weights.n_ctx)
 
 
 def heading(title):
