@@ -27,8 +27,8 @@ dz = rng.normal(size=z.shape)            # any gradient of the output z will do,
 
 # %% On paper
 heading("On paper")
-say("""A forward pass computes the loss. A backward pass computes by how much the loss grows with
-    each number on the way: ds stands for the derivative of the loss by the scores s. It goes back
+say("""A forward pass computes the loss. A backward pass computes its gradients: by how much it
+    grows with each number on the way. Here ds is the gradient of the scores s. The pass goes back
     step by step, so that here dz is given, and ds is asked for. A head makes its output z from its
     scores and from its values v:""")
 print("""  forward    A_ij = exp(s_ij) / Σ_k exp(s_ik)        over the sources k ≤ i

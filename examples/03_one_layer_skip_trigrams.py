@@ -1,8 +1,8 @@
 """One layer: heads that copy, heads that go by position, skip-trigrams and their bugs.
 
-T = Id ⊗ W_U W_E + Σ_h A^h ⊗ (W_U W_OV^h W_E): bigrams, and for each head a table of what a
-source does to the next token ("OV") beside a table of who reads it ("QK"). Together they read as
-skip-trigrams: [source] … [destination] → [out].
+T = Id ⊗ W_U W_E + Σ_h A^h ⊗ (W_U W_OV^h W_E): bigrams and heads. A head has a table of what a
+source does to the next token ("OV"), and a table of who reads that source ("QK"). Together they
+read as skip-trigrams: [source] … [destination] → [out].
 
     python examples/03_one_layer_skip_trigrams.py [--text FILE_OR_FOLDER ...] [--steps N]
 
@@ -29,10 +29,10 @@ probabilities = text.counts.sum(1) / text.counts.sum()                  # of sin
 
 # %% The heads
 heading("The heads: by position, or by token?")
-say("""Head 0.1 is head 1 of layer 0; both are counted from 0. A head goes by position if its
-    pattern is the same in every text. Then `by position` is near 1. Its main offset is where it
-    looks on average: −1 is the token before, 0 the token itself. Beside it is the share of
-    attention there.""")
+say("""A layer is some heads that read side by side. Head 0.1 is head 1 of layer 0; both are counted
+    from 0. A head goes by position if its pattern is the same in every text. Then `by position` is
+    near 1. Its main offset is where it looks on average: −1 is the token before, 0 the token
+    itself. Beside it is the share of attention there.""")
 by_position = position_share(weights, text.validation[:16])[0]                       # (h,)
 profile = mc.offset_profiles(weights, text.validation[:16])[0, :, :weights.n_ctx // 2]
 offset = profile.argmax(-1)
@@ -42,16 +42,16 @@ table(["head", "by position", "main offset", "attention there"], [
 
 # %% Copying
 heading("Copying: does a source add to its own logit?")
-say("""The OV circuit W_U W_OV W_E of a head is a table [out, source]: if the head attends to the
-    source, it adds this to the logit of out. The QK circuit W_Eᵀ W_QK W_E is a table [destination,
-    source]: the larger its entry, the more the destination attends to the source.""")
+say("""The OV circuit W_U W_OV W_E of a head is a table [out, source]. It says what the head adds to
+    the logit of out if it attends to the source. The QK circuit W_Eᵀ W_QK W_E is a table
+    [destination, source]: the larger its entry, the more the destination attends to the source.""")
 say(f"""A head copies if a source adds to its own logit. The copying score measures this for all
-    tokens at once, by the eigenvalues λ of OV: a mix of tokens with eigenvalue λ gives λ times
+    tokens at once, by the eigenvalues λ of OV. A mix of tokens with eigenvalue λ adds λ times
     itself. The score is Σλ / Σ|λ|. It is 1 if all copy and −1 if all forbid themselves. Random
     matrices have 0 ± {1.5 / weights.d_head:.2f}.""")
-say("""Beside it is what a sum may hide: how many tokens add most to their own logit, or have it
-    among the ten they add most to. Look at the last row: the ranks of the heads add up, and the
-    heads may copy together what none copies alone.""")
+say("""A sum may hide some things. So beside it is how many tokens add most to their own logit, and
+    how many have it among the ten they add most to. Look at the last row: the ranks of the heads
+    add up, and the heads may copy together what none copies alone.""")
 OV = [mc.ov_circuit(weights, 0, head) for head in range(H)]             # LowRank (v, u)
 QK = [mc.qk_circuit(weights, 0, head) for head in range(H)]             # LowRank (u, u)
 circuits = {f"0.{head}": circuit for head, circuit in enumerate(OV)} | {"all together": sum(OV)}
@@ -68,9 +68,9 @@ say(f"""A skip-trigram is source … destination → out: the source stands anyw
     destination, and out comes next. Head 0.{head} goes by position least, so its tables say most of
     what it does. They list sources that some destination attends to, and the outs whose logits
     these add to. Those were then looked up in the text.""")
-say("""A line shows how often the text has the three, and one place of them: how far back the source
-    is there, and the model's probability of out, with the head and without it. The head helps most
-    at this place.""")
+say("""A line shows how often the text has the three, and the place where the head helps most. It
+    says how far back the source is there. Then comes the probability of out, with and without the
+    head.""")
 found = []
 for entry in mc.skip_trigrams(weights, 0, head, probabilities, n_sources=60, k=6):
     for d, out in ((int(d), int(o)) for d in entry.destinations for o in entry.outs):

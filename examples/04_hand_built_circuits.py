@@ -84,8 +84,8 @@ by_place(["0.0 looks at", "0.0→1.0 looks at", "says"], range(n - 6, n), lambda
 # %% Two layers, induction
 heading("Two layers: induction, [a][b] … [a] → [b]")
 say("""An induction head finds an earlier copy of the present word, and says what came next then. No
-    head of a single layer can: it would have to know a source by the word before it. There are two
-    ways to build one.""")
+    head of a single layer can: it would have to know a source by the word before it. It can be
+    built in two ways.""")
 say("""By keys: 0.0 looks one back, and writes into each place which word came before it. The keys
     of 1.0 read that (K-composition), and its query is the present word. So 1.0 looks at what came
     after an earlier copy.""")

@@ -1,7 +1,7 @@
 """Two layers: who composes with whom, and how an induction head comes to look where it looks.
 
-[a][b] … [a] → [b]: a head of the second layer attends to what followed the present token last
-time, because its keys read what a previous-token head of the first layer wrote (K-composition).
+[a][b] … [a] → [b]: a head of layer 1 attends to what followed the present token last time. Its
+keys read what a head of layer 0 wrote, which looks at the previous token (K-composition).
 
     python examples/05_two_layer_induction.py [--text FILE_OR_FOLDER ...] [--steps N]
 On the packaged model; or, given a text, on two layers trained on it first.

@@ -93,9 +93,9 @@ say("""Three models were trained: one layer, two layers, and one layer with smea
     are mixed with the keys one place before, so that a key also tells which token came before.""")
 say("""Prefix matching, as in example 05, is the attention of the best head on what followed the
     earlier copy. Look at it first: for one layer it is about 0. Then look at the loss on a second
-    block. A model that knows nothing pays ln 32 = 3.47 nats per token; one that knows only which
-    tokens are in the block still pays about 2. If the second block comes shuffled, induction is
-    misled, and pays dearly.""")
+    block. A model that knows nothing pays ln 32 = 3.47 nats per token. One that knows which tokens
+    are in the block still pays about 2. If the second block comes shuffled, induction is misled,
+    and pays dearly.""")
 rows = []
 for name, weights in models.items():
     prefix = mc.induction_scores(weights, START, np.random.default_rng(2), blocks=BLOCKS)

@@ -48,9 +48,9 @@ table(["attention of", *masks],
 # %% All of them
 heading("All of them")
 say("""Each line is a virtual head. `takes off` is the loss on text without this one path, less the
-    loss with it; all patterns are frozen, which means that they stay as they were. V is the
-    V-composition score of its two heads, less that of random matrices. `copying` is the copying
-    score of its circuit. The last column is the attention of its first head on itself.""")
+    loss with it. Meanwhile all patterns are frozen: they stay as they were. V is the V-composition
+    score of its two heads, less that of random matrices. `copying` is the copying score of its
+    circuit. The last column is the attention of its first head on itself.""")
 say("""Look how few matter. If the first head looks at itself, a virtual head looks just where its
     second head does: it only reads more.""")
 virtual = mc.virtual_heads(weights, contexts)

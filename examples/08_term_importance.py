@@ -59,9 +59,9 @@ table(["single heads of", "after the direct path", "after the other layer too"],
 
 # %% What it cannot see
 heading("What it cannot see: heads that steer")
-say("""A frozen pattern hides what made it. So each head is taken out in two ways: once with all
-    patterns frozen, and once with the patterns of later heads computed anew without it. The first
-    loses what the head says, the second also what it makes others look at.""")
+say("""A frozen pattern hides what made it. So each head is taken out twice. Once all patterns are
+    frozen, and once those of later heads are computed anew without it. The first loses what the
+    head says, the second also what it makes others look at.""")
 say("""Numbers are losses in nats, less that of the whole model. Look for a head of layer 0 that
     costs much more in the second column: it works through Q- or K-composition.""")
 whole = float(mc.loss(weights, contexts))

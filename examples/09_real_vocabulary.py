@@ -73,10 +73,11 @@ table(["circuit", "shape", "written out", "in factors"], [
 
 # %% The head dump
 heading("The head dump: what each head attends to, and says then")
-say("""The score of a source is max QK · max OV · probability^0.1: some destination attends to it,
-    it adds to the logit of some out, and it is not too rare. These are the three best of each head.
-    All weights are random, but into each head one skip-trigram was written, marked *. Look at the
-    first line of each head: it stands out. The others are the largest chances among billions.""")
+say("""The score of a source is max QK · max OV · probability^0.1. It is high if some destination
+    attends to the source, if that adds to some logit, and if the source is not rare. These are the
+    three best of each head. All weights are random, but into each head one skip-trigram was
+    written, marked *. Look at the first line of each head: it stands out. The others are the
+    largest chances among billions.""")
 begun = time.perf_counter()
 dump = [mc.skip_trigrams(weights, 0, head, probabilities, n_sources=3, k=2)
         for head in watched(range(chosen.heads), "heads")]

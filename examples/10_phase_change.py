@@ -66,10 +66,10 @@ def described(whole, share, end):
 
 
 heading("How sudden is it?")
-say("""Each score changes by so much, from the first row of a run to the last. Then comes the
-    largest part of that change that falls into one tenth of the run's tokens, and by which million
-    of them it was done. A straight line has 10 %, and a single step 100 %. Changes of less than 0.2
-    are not split, because measurements scatter by about 0.1.""")
+say("""First comes by how much each score changes over a run. Then comes how much of that change
+    falls into one tenth of the tokens, at most, and after how many millions. A straight line has 10
+    %, and a single step 100 %. Changes of less than 0.2 are not split, because scores scatter by
+    about 0.1.""")
 table(["", *SCORES.values()], [
     [f"layers {layers}, seed {seed}", *(described(*steepest(log, value)) for value in SCORES)]
     for layers, seed, log in sorted(logs, key=lambda run: run[:2])])
