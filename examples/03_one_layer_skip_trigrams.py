@@ -68,9 +68,8 @@ say(f"""A skip-trigram is source … destination → out: the source stands anyw
     destination, and out comes next. Head 0.{head} goes by position least, so its tables say most of
     what it does. They list sources that some destination attends to, and the outs whose logits
     these add to. Those were then looked up in the text.""")
-say("""A line shows how often the text has the three, and the place where the head helps most. It
-    says how far back the source is there. Then comes the probability of out, with and without the
-    head.""")
+say("""A line shows how often the text has the three, and the place where the head helps most. Then
+    come how far back the source is, and the probability of out with and without the head.""")
 found = []
 for entry in mc.skip_trigrams(weights, 0, head, probabilities, n_sources=60, k=6):
     for d, out in ((int(d), int(o)) for d in entry.destinations for o in entry.outs):

@@ -87,13 +87,13 @@ say("""An induction head finds an earlier copy of the present word, and says wha
     head of a single layer can: it would have to know a source by the word before it. It can be
     built in two ways.""")
 say("""By keys: 0.0 looks one back, and writes into each place which word came before it. The keys
-    of 1.0 read that (K-composition), and its query is the present word. So 1.0 looks at what came
-    after an earlier copy.""")
+    of 1.0 read that (K-composition), and its query is the present word. So 1.0 looks right after an
+    earlier copy.""")
 say("""By pointers: 0.0 looks at the earlier copy, and writes the place where it stands. The query
     of 1.0 reads that (Q-composition), and asks for the next place. This needs positions in the
     residual stream.""")
-say("""Both say the same. Where no word came before, 1.0 looks at <START>, and nothing is said.
-    Those places are left out.""")
+say("""Both say the same. Places are left out where no copy came before: there 1.0 looks at
+    <START>.""")
 induction = {"by keys": hand_built.induction_by_k_composition(d_vocab, n),
              "by pointers": hand_built.induction_by_pointers(d_vocab, n)}
 keys, pointers = (mc.forward(weights, tokens) for weights in induction.values())
