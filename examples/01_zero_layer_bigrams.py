@@ -86,6 +86,6 @@ swapped = text.validation[:, ::-1]                                       # it se
 assert mc.relative_error(logits[:, ::-1], mc.forward(weights, swapped).logits) < 1e-12
 assert T.rank() == weights.d_model < d_vocab
 unknowing, _, own, by_counts, by_table = losses.values()
-assert abs(by_table / by_counts - 1) < 1e-9 and own < unknowing
-assert limit < min(reached, best)                                        # the optimum: the counts
+assert abs(by_table / by_counts - 1) < 1e-9
+assert own < unknowing and limit < min(reached, best)                    # the optimum: the counts
 print("All identities hold.")

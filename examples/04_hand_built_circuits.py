@@ -124,7 +124,6 @@ for i in range(n):      # the specification: all followers of earlier copies, in
     expected = np.eye(d_vocab)[tokens[0, after]].mean(0) if after else np.zeros(d_vocab)
     assert np.allclose(keys.logits[0, i], expected), i
 assert np.array_equal(keys.logits, pointers.logits)
-assert not np.array_equal(keys.pattern[0], pointers.pattern[0])
 assert [np.linalg.matrix_rank(effect) for effect in effects.values()] == [1, 2]
 for weights in induction.values():
     assert np.array_equal(mc.rebuild(weights, tokens).logits, mc.forward(weights, tokens).logits)

@@ -97,7 +97,6 @@ assert mc.relative_error(A_g @ A_h, path.A) > 0.1                        # not t
 W = mc.W_OV(weights, *induction).AB @ mc.W_OV(weights, *previous).AB     # likewise
 assert mc.relative_error(path.W.AB, weights.W_U @ W @ weights.W_E) < 1e-9
 assert path.W.rank() <= weights.d_head                                   # no wider than a head
-assert len(virtual) == weights.n_heads ** 2
 assert np.allclose(np.tril(path.A).sum(-1), 1)                           # and is a pattern
 assert mc.relative_error(versions["whole model"][0], acts.logits) < 1e-9
 (whole, loss), (same, _), (without_K, loss_without_K), *_ = results.values()

@@ -88,8 +88,6 @@ assert np.allclose(losses, found.losses)                 # the algorithm is the 
 assert abs(losses[-1] - whole) < 1e-9                    # all orders: the whole model
 assert abs(np.log(weights.d_vocab) - found.marginal.sum() - whole) < 1e-9
 assert found.counts == [1, L * H, H * H] and sum(found.counts) == (1 + H) ** L
-by_order = mc.logits_by_order(weights, contexts, pattern)
-assert abs(loss_of(by_order[:2].sum(0), contexts) - losses[1]) < 1e-9
 assert abs(found.given_direct[0] + found.given_others[1] - found.marginal[1]) < 1e-9
 for head in heads:                                       # the last layer steers nothing
     assert (abs(steers[head]) > 1e-9) == (head[0] < L - 1), head

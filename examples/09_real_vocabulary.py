@@ -118,7 +118,7 @@ for head, found in enumerate(dump):
     listed, first = np.isin(some, named), found[0]
     assert np.allclose(scores[listed], [row.score for row in sorted(found)], rtol=1e-5)
     assert scores[~listed].max() <= scores[listed].min() * (1 + 1e-5)
-    assert np.isclose(QK[first.destinations[0], first.source], first.destination_scores[0])
-    assert np.isclose(OV[first.outs[0], first.source], first.out_logits[0])
+    assert np.isclose(QK[first.destinations[0], first.source], first.destination_scores[0], 1e-4)
+    assert np.isclose(OV[first.outs[0], first.source], first.out_logits[0], 1e-4)
 assert peak < 1
 print("All identities hold.")
