@@ -23,7 +23,6 @@ heading("Training one layer")
 text = prepare(chosen.text)
 show, start = text.tokenizer.show, text.tokenizer.start
 weights = train(1, text, chosen.steps)
-H = weights.n_heads
 contexts = spread(text.stream, 512, weights.n_ctx, start)               # of the training text
 probabilities = text.counts.sum(1) / text.counts.sum()                  # of single tokens, (v,)
 
@@ -38,7 +37,7 @@ profile = mc.offset_profiles(weights, text.validation[:16])[0, :, :weights.n_ctx
 offset = profile.argmax(-1)
 table(["head", "by position", "main offset", "attention there"], [
     [f"0.{head}", f"{by_position[head]:.2f}", f"{-offset[head]}", f"{profile[head].max():.2f}"]
-    for head in range(H)])
+    for head in range(weights.n_heads)])
 
 # %% Copying
 heading("Copying: does a source add to its own logit?")
@@ -52,8 +51,8 @@ say(f"""A head copies if a source adds to its own logit. The copying score measu
 say("""A sum may hide some things. So beside it is how many tokens add most to their own logit, and
     how many have it among the ten they add most to. Look at the last row: the ranks of the heads
     add up, and the heads may copy together what none copies alone.""")
-OV = [mc.ov_circuit(weights, 0, head) for head in range(H)]             # LowRank (v, u)
-QK = [mc.qk_circuit(weights, 0, head) for head in range(H)]             # LowRank (u, u)
+OV = [mc.ov_circuit(weights, 0, head) for head in range(weights.n_heads)]  # LowRank (v, u)
+QK = [mc.qk_circuit(weights, 0, head) for head in range(weights.n_heads)]  # LowRank (u, u)
 circuits = {f"0.{head}": circuit for head, circuit in enumerate(OV)} | {"all together": sum(OV)}
 ranks = {name: circuit.rank() for name, circuit in circuits.items()}
 table(["head", "rank", "copying", "own logit most", "among ten"], [
@@ -112,7 +111,7 @@ assert mc.relative_error(mc.direct_path(weights).columns(tokens) + sum(by_head),
 for circuit in OV:
     values = np.linalg.eigvals(circuit.B @ circuit.A)                    # small: d_head × d_head
     assert abs(values.sum().real / abs(values).sum() - mc.copying_score(circuit)) < 1e-9
-assert ranks["all together"] == H * weights.d_head > ranks["0.0"]
+assert ranks["all together"] == weights.n_heads * weights.d_head > ranks["0.0"]
 for bug in wrong:                                # said by the two factors, not in the text
     effect = np.outer(QK[head].columns(bug.source), OV[head].columns(bug.source))
     assert np.linalg.matrix_rank(effect[np.ix_(*zip(*bug.right))]) == 1
