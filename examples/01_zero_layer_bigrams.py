@@ -3,44 +3,40 @@
 T = W_U W_E, a table with a logit for every pair of tokens, through d_model dimensions. A little
 training on text brings it near the text's own bigram statistics.
 
-    python examples/01_zero_layer_bigrams.py [--text FILE_OR_FOLDER ...]    (about 30 s)
+    python examples/01_zero_layer_bigrams.py [--text FILE_OR_FOLDER ...] [--steps N]
 
 Paper: "Zero-Layer Transformers".
 """
-
-import argparse
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
-
+# %% The text
+from preamble import heading, options, say, table, train
 import numpy as np
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.circuits.hand_built import bigram_model
-from minicircuits.terminal.layout import cut, heading, table
-from minicircuits.runs import train_in_memory
+from minicircuits.terminal.layout import cut
 from minicircuits.training.bigrams import (bigram, count_bigrams, counted_loss, fit_zero_layer,
                                            unigram, zero_layer_loss)
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
-parser.add_argument("--steps", type=int, default=250, metavar="N", help="of training")
-options = parser.parse_args()
-
-text = mc.load_text(options.text)
+chosen = options(__doc__, steps=250)
+text = mc.load_text(chosen.text)
 show, start, d_vocab = text.tokenizer.show, text.tokenizer.start, text.tokenizer.d_vocab
 
-print(heading("Training W_U W_E"))
-print(f"  {text.size / 1e6:.1f} MB of text, {d_vocab} tokens. Look at the first loss: who knows")
-print(f"  nothing pays ln {d_vocab} = {np.log(d_vocab):.3f} nats a token.\n")
-weights = train_in_memory(0, text, steps=options.steps).astype(float)
+# %% Training
+heading("Training W_U W_E")
+say(f"""The text has {text.size / 1e6:.1f} MB. It is cut into tokens: {d_vocab} pieces of words that
+    often occur. The model gives each token a probability of coming next. Its loss is −ln of the
+    probability of the token that did come, on average; the unit is called a nat.""")
+say(f"""Look at the first loss. A model that knows nothing gives all tokens the same probability,
+    and pays ln {d_vocab} = {np.log(d_vocab):.3f} nats per token.""")
+weights = train(0, text, chosen.steps)
 T = mc.direct_path(weights)                                              # LowRank (v, u)
 
-print(heading("What comes next, by the model and by counting"))
-print("""  A column of W_U W_E, through a softmax, is the model's guess after a token.
-  Look at how near its three likeliest next tokens are to the text's.
-""")
+# %% What comes next
+heading("What comes next, by the model and by counting")
+say("""A pair of tokens in a row is called a bigram. A column of W_U W_E, through a softmax, is the
+    model's guess of what follows a token. Beside it is how often the text has what next. In a
+    token, ␣ is a space and \\n the end of a line. Look how near the three likeliest are.""")
 counted = text.counts.sum(0)                     # how often each token had a next one
 common = [u for u in np.argsort(-counted, kind="stable")
           if u != start and sum(map(str.isalpha, show(u))) >= 2][:8]
@@ -51,45 +47,45 @@ def likeliest(p):
     return " ".join(f"{cut(show(v), 8)} {p[v]:.2f}" for v in np.argsort(-p, kind="stable")[:3])
 
 
-print(*table(common, [("after", lambda u: cut(show(u), 12)),
-                      ("the model says", lambda u: likeliest(p_model[:, u])),
-                      ("the text has", lambda u: likeliest(p_text[:, u]))]), sep="\n")
+table(["after", "the model says", "the text has"],
+      [[cut(show(u), 12), likeliest(p_model[:, u]), likeliest(p_text[:, u])] for u in common])
 
-print(heading("How well, in nats per token of held-out text"))
+# %% How well
+heading("How well, on text that was held out")
+say("""Held-out text is text that the model was not trained on. There counts of bigrams are mixed
+    with counts of single tokens, since some bigrams of the text were never counted. Look at the
+    model's loss: it approaches that of the bigrams. It cannot be much less, because a model without
+    layers sees the present token alone.""")
 ahead = count_bigrams(text.validation, d_vocab)
 exact = bigram_model(np.log(bigram(text.counts)))
-losses = {"knows nothing: ln d_vocab": np.log(d_vocab),
-          "unigram counts: the token's own frequency": counted_loss(unigram(text.counts), ahead),
+losses = {"a model that knows nothing": np.log(d_vocab),
+          "counts of single tokens": counted_loss(unigram(text.counts), ahead),
           "this model": float(mc.loss(weights, text.validation)),
-          "bigram counts, interpolated": counted_loss(bigram(text.counts), ahead),
-          "the same as W_U W_E, d_model = d_vocab": float(mc.loss(exact, text.validation))}
-print(f"""  A model without layers approaches the bigram counts and cannot do better: it
-  sees the present token alone. The counts as a model of their own need d_model
-  = {d_vocab} dimensions.
-""")
-print(*table(list(losses.items()), [("", lambda row: row[0]),
-                                    ("loss", lambda row: f"{row[1]:.3f}")]), sep="\n")
+          "counts of bigrams, mixed": counted_loss(bigram(text.counts), ahead),
+          f"the same written as W_U W_E, d_model = {d_vocab}":
+              float(mc.loss(exact, text.validation))}
+table(["", "loss, nats"], [[name, f"{loss:.3f}"] for name, loss in losses.items()])
 
-print(heading("Why it cannot be exact: the rank"))
-log_p = log_softmax(T.AB, axis=0)                # T up to a constant per column
+# %% The rank
+heading("Why it cannot be exact: the rank")
+say(f"""W_U W_E has {d_vocab}² entries, but passes through d_model = {weights.d_model} dimensions.
+    That is its rank: how many dimensions a matrix keeps apart. Now the losses are those on the
+    training text. No model of this rank was found that reaches the counts.""")
 reached = zero_layer_loss(weights.W_U, weights.W_E, text.counts)[0]
 best = fit_zero_layer(text.counts, weights.d_model, np.random.default_rng(0), iterations=60)
-print(f"  W_U W_E has {d_vocab}² entries and passes through {weights.d_model} dimensions.")
-print("  Look at the losses on its training text: what counts reach is out of reach.\n")
-print(*table([("rank of W_U W_E", T.rank()), ("loss of this model", f"{reached:.3f}"),
-              ("the best that another optimizer found at this rank", f"{best:.3f}"),
-              ("no limit on the rank: the counts themselves",
-               f"{counted_loss(p_text, text.counts):.3f}")],
-             [("", lambda row: row[0]), ("", lambda row: str(row[1]))])[1:], sep="\n")
+limit = counted_loss(p_text, text.counts)
+table(["", "rank", "loss, nats"], [
+    ["this model", T.rank(), f"{reached:.3f}"],
+    ["the best that another optimizer found", weights.d_model, f"{best:.3f}"],
+    ["the counts themselves", "any", f"{limit:.3f}"]])
 
+# %% The identities
 logits = mc.forward(weights, text.validation).logits
 assert mc.relative_error(T.columns(text.validation), logits) < 1e-12     # T t is the model
-present, swapped = text.validation[:, 64], text.validation[:, ::-1]
-assert mc.relative_error(logits[:, ::-1], mc.forward(weights, swapped).logits) < 1e-12  # no order
+swapped = text.validation[:, ::-1]                                       # it sees no order
+assert mc.relative_error(logits[:, ::-1], mc.forward(weights, swapped).logits) < 1e-12
 assert T.rank() == weights.d_model < d_vocab
-assert np.allclose(softmax(log_p, axis=0), p_model) and not np.allclose(log_p, T.AB)
-assert abs(losses["the same as W_U W_E, d_model = d_vocab"]
-           / losses["bigram counts, interpolated"] - 1) < 1e-9
-assert counted_loss(p_text, text.counts) < min(reached, best)            # the optimum: the counts
-assert losses["this model"] < losses["knows nothing: ln d_vocab"]
-print("\nAll identities hold.")
+unknowing, _, own, by_counts, by_table = losses.values()
+assert abs(by_table / by_counts - 1) < 1e-9
+assert own < unknowing and limit < min(reached, best)                    # the optimum: the counts
+print("All identities hold.")

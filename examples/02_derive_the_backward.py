@@ -3,28 +3,21 @@
 What a learner derives on paper is the two lines of `causal_softmax_backward`. Here is the
 derivation, then each step of it on numbers.
 
-    python examples/02_derive_the_backward.py [--text FILE_OR_FOLDER ...]
+    python examples/02_derive_the_backward.py [--text FILE_OR_FOLDER ...]  (its first 12 bytes)
 
 Paper: "Transformer Overview" (the softmax* of an attention pattern).
 """
-
-import argparse
-
+# %% A small model, and any gradient of its output
+from preamble import heading, options, say, table, words
 import numpy as np
 
 import minicircuits as mc
 from minicircuits.model.attention import causal_softmax, causal_softmax_backward
-from minicircuits.notation import relative_error
-from minicircuits.terminal.layout import heading, table
-from minicircuits.training.corpus import read_texts
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="its first 12 bytes")
-options = parser.parse_args()
-
-text = read_texts(options.text)[0] if options.text else b"Potter can f"
-letters = sorted(set(text[:12]))
-tokens = np.array([[letters.index(letter) for letter in text[:12]]])     # bytes as tokens
+chosen = options(__doc__, text="your own letters")
+text = " ".join(words(chosen, "Potter can fly")).encode()[:12]
+letters = sorted(set(text))
+tokens = np.array([[letters.index(letter) for letter in text]])          # bytes as tokens
 rng = np.random.default_rng(0)
 weights = mc.init_weights(n_layers=1, n_heads=1, d_model=8, d_head=4, d_vocab=len(letters),
                           n_ctx=12, positions="shortformer", rng=rng)
@@ -32,40 +25,44 @@ acts = mc.forward(weights, tokens)
 scores, A, v, z = acts.scores[0], acts.pattern[0], acts.v[0], acts.z[0]  # (b, h, i, ·)
 dz = rng.normal(size=z.shape)            # any gradient of the output z will do, but not all ones
 
-print(heading("On paper"))
-print("""
-  forward    A_ij = exp(s_ij) / Σ_j' exp(s_ij')      over the sources j' ≤ i
+# %% On paper
+heading("On paper")
+say("""A forward pass computes the loss. A backward pass computes its gradients: by how much it
+    grows with each number on the way. Here ds is the gradient of the scores s. The pass goes back
+    step by step, so that here dz is given, and ds is asked for. A head makes its output z from its
+    scores and from its values v:""")
+print("""  forward    A_ij = exp(s_ij) / Σ_k exp(s_ik)        over the sources k ≤ i
              z_i  = Σ_j A_ij v_j
 
-  1  One entry of A answers to one score of its row, by the quotient rule, as
-         ∂A_ij / ∂s_ik = A_ij ([j = k] − A_ik)
-  2  The chain rule, with dA_ij = dz_i·v_j, sums over j:
+  1  By the quotient rule, one entry of A changes with one score of its row by
+         ∂A_ij / ∂s_ik = A_ij ([j = k] − A_ik)          [j = k]: 1 if so, else 0
+  2  From the second line, dA_ij = dz_i·v_j. The chain rule sums over j:
          ds_ik = Σ_j dA_ij A_ij ([j = k] − A_ik) = A_ik (dA_ik − Σ_j A_ij dA_ij)
-  3  That is the code. (The sum is also Σ_j A_ij dz_i·v_j = dz_i·z_i, but dA and
-     z·dz are rounded apart: where A_ik is 1, what is left of ds_ik is noise.)
+  3  The sum is known already: Σ_j A_ij dA_ij = dz_i · Σ_j A_ij v_j = dz_i·z_i
 
-  backward   ds_ij = A_ij (dA_ij − Σ_j' A_ij' dA_ij')""")
-
-print(heading("Steps 1 to 3 on one row"))
-i = len(tokens[0]) - 1
-row, dA = A[0, 0, i], (dz @ v.mT)
-J = np.diag(row) - np.outer(row, row)                                    # step 1
-step_2 = row * (dA[0, 0, i] - row @ dA[0, 0, i])
-step_3 = causal_softmax_backward(A, dA)[0, 0, i]
-print("""  Row i of the pattern is the destination, the last byte. Columns: J ᵀdA, step
-  by step. Look at the sum: a constant added to all scores of a row changes no
-  A, so the gradients of a row sum to 0.
+  backward   ds_ij = A_ij (dA_ij − Σ_k A_ik dA_ik) = A_ij (dA_ij − z_i·dz_i)
 """)
-print(*table([(f"{j} {chr(text[j])!r}", row[j], dA[0, 0, i, j], J[j] @ dA[0, 0, i], step_2[j],
-               step_3[j]) for j in range(i + 1)]
-             + [("sum", row.sum(), dA[0, 0, i].sum(), (J @ dA[0, 0, i]).sum(), step_2.sum(),
-                 step_3.sum())],
-             [("source", lambda line: line[0])] + [
-                 (title, lambda line, column=column: f"{round(line[column], 4) + 0:.4f}")
-                 for column, title in enumerate(["A", "dA", "step 1", "step 2", "step 3"], 1)]),
-      sep="\n")
+say("""In code, step 2 is the safer one: dA and z·dz are rounded apart. Where an A_ij is nearly 1,
+    its two terms are nearly equal, and step 3 leaves little but rounding.""")
 
-print(heading("Is it right? Complex step, and what central differences reach"))
+# %% Steps 1 to 3 on one row
+heading("Steps 1 to 3 on one row")
+i = tokens.shape[1] - 1
+row, dA = A[0, 0, i], (dz @ v.mT)[0, 0, i]
+J = np.diag(row) - np.outer(row, row)                                    # step 1
+ds = causal_softmax_backward(A, dz @ v.mT)
+steps = J @ dA, row * (dA - row @ dA), row * (dA - z[0, 0, i] @ dz[0, 0, i]), ds[0, 0, i]
+say("""The destination i is the last byte of a text, and each line is one of its sources. The last
+    four columns are its ds, by each step and by the library: they agree. Look at the sum: ds sums
+    to 0. For a constant added to all scores of a row changes nothing in A.""")
+columns = [row, dA, *steps]
+table(["source", "A", "dA", "ds by step 1", "step 2", "step 3", "library"],
+      [[name, *(f"{round(number, 4) + 0:.4f}" for number in line)] for name, line in zip(
+          [f"{j} {chr(letter)!r}" for j, letter in enumerate(text)] + ["sum"],
+          np.c_[columns, np.sum(columns, axis=1)].T)])
+
+# %% Complex step
+heading("Is it right? The complex step, and what differences reach")
 direction = np.tril(rng.normal(size=scores.shape))                       # all scores at once
 
 
@@ -74,43 +71,41 @@ def scalar(scores):
     return (dz * (causal_softmax(scores) @ v)).sum()
 
 
-ds = causal_softmax_backward(A, dA)
-claimed = (ds * direction).sum()
-h = 1e-100
-rows = [("complex step, h = 1e-100", scalar(scores + 1j * h * direction).imag / h)]
-rows += [(f"central differences, h = {h:.0e}",
-          (scalar(scores + h * direction) - scalar(scores - h * direction)) / (2 * h))
-         for h in (1e-2, 1e-5, 1e-8, 1e-11)]
-wrong = A * (dA - 1.001 * (A * dA).sum(-1, keepdims=True))                # 0.1 % in one term
-print("""  f(s + i h) = f(s) + i h f′(s) + O(h²): the imaginary part is the derivative,
-  and no two near numbers are subtracted, so h can be as small as one likes.
-  Differences lose digits to truncation (large h) or to cancellation (small h).
-""")
-print(*table(rows, [("derivative along a random direction", lambda line: line[0]),
-                    ("value", lambda line: f"{line[1]:.12f}"),
-                    ("off by", lambda line: f"{abs(line[1] / claimed - 1):.0e}")]), sep="\n")
+claimed, h = (ds * direction).sum(), 1e-100
+found = {"complex step, h = 1e-100": scalar(scores + 1j * h * direction).imag / h}
+for h in (1e-2, 1e-5, 1e-8, 1e-11):
+    difference = scalar(scores + h * direction) - scalar(scores - h * direction)
+    found[f"central difference, h = {h:.0e}"] = difference / (2 * h)
+off = {name: abs(value / claimed - 1) for name, value in found.items()}
+say("""To check ds, move all scores a little in a random direction. How fast does Σ dz·z change? A
+    central difference is (f(s + h) − f(s − h)) / 2h. If h is large, it is not local. If h is small,
+    it subtracts numbers that are nearly equal, and loses their digits.""")
+say("""A complex step has neither fault: f(s + ih) = f(s) + ih f′(s) + O(h²). Its imaginary part is
+    the derivative times h, and nothing is subtracted. So h can be as small as one likes.""")
+table(["derivative in a random direction", "value", "off by"],
+      [[name, f"{value:.12f}", f"{off[name]:.0e}"] for name, value in found.items()])
 
-print(heading("Without any reference: identities that right gradients must obey"))
-print("""  In the whole model, from tokens to loss. Look at the two errors: that of our
-  gradients, and that of gradients in which one matrix is off by 0.1 %.
-""")
-loss, gradients = mc.loss_and_gradients(weights, tokens)
-W, dW = weights, gradients
+# %% Identities
+heading("Without any reference: identities that right gradients must obey")
+say("""Some changes of the weights change nothing in the model, and each gives an identity between
+    its gradients. They hold for the whole model, from tokens to loss. Look at the two errors: that
+    of our gradients, and that of gradients in which one matrix is off by 0.1 %.""")
+W, dW = weights, mc.loss_and_gradients(weights, tokens)[1]
 checks = {"dW_Q W_Qᵀ = (dW_K W_Kᵀ)ᵀ": (dW.W_Q @ W.W_Q.mT, (dW.W_K @ W.W_K.mT).mT),
           "dW_V W_Vᵀ = W_Oᵀ dW_O": (dW.W_V @ W.W_V.mT, W.W_O.mT @ dW.W_O)}
-print(*table(list(checks), [
-    ("identity", str), ("ours", lambda name: f"{relative_error(*checks[name]):.0e}"),
-    ("0.1 % off", lambda name: f"{relative_error(1.001 * checks[name][0], checks[name][1]):.0e}")]),
-    sep="\n")
-print(f"  {'Σ_v dW_U[v] = 0':<26}{abs(dW.W_U.sum(0)).max():.0e}")
+errors = {name: (mc.relative_error(left, right), mc.relative_error(1.001 * left, right))
+          for name, (left, right) in checks.items()}
+table(["identity", "ours", "0.1 % off"], [
+    *([name, f"{ours:.0e}", f"{wrong:.0e}"] for name, (ours, wrong) in errors.items()),
+    ["Σ_v dW_U[v] = 0", f"{abs(dW.W_U.sum(0)).max():.0e}", ""]])
 
-assert relative_error(J @ dA[0, 0, i], step_3) < 1e-12 and relative_error(step_2, step_3) < 1e-12
+# %% The assertions
+assert max(mc.relative_error(step, steps[-1]) for step in steps) < 1e-12
 assert abs(ds.sum(-1)).max() < 1e-13 and not np.triu(ds[0, 0], 1).any()
-off = {name: abs(value / claimed - 1) for name, value in rows}
-assert off["complex step, h = 1e-100"] < 1e-13
-assert min(list(off.values())[1:]) > 10 * off["complex step, h = 1e-100"]
+by_complex_step, *by_differences = off.values()
+assert by_complex_step < 1e-13 and min(by_differences) > 10 * by_complex_step
+wrong = A * (dz @ v.mT - 1.001 * (z * dz).sum(-1, keepdims=True))        # 0.1 % in one term
 assert abs((wrong * direction).sum() / claimed - 1) > 1e-6               # the check can fail
-assert all(relative_error(*pair) < 1e-12 for pair in checks.values())
-assert not any(relative_error(1.001 * left, right) < 1e-4 for left, right in checks.values())
+assert all(ours < 1e-12 and wrong > 1e-4 for ours, wrong in errors.values())
 assert abs(dW.W_U.sum(0)).max() < 1e-15
-print("\nAll identities hold.")
+print("All identities hold.")

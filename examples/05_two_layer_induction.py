@@ -1,154 +1,137 @@
 """Two layers: who composes with whom, and how an induction head comes to look where it looks.
 
-[a][b] … [a] → [b]: a head of the second layer attends to what followed the present token last
-time, because its keys read what a previous-token head of the first layer wrote (K-composition).
+[a][b] … [a] → [b]: a head of layer 1 attends to what followed the present token last time. Its
+keys read what a head of layer 0 wrote, which looks at the previous token (K-composition).
 
-    python examples/05_two_layer_induction.py [--text FILE_OR_FOLDER ...]
-On the packaged model; or, given a text, on two layers trained on it first (about 45 s).
+    python examples/05_two_layer_induction.py [--text FILE_OR_FOLDER ...] [--steps N]
+On the packaged model; or, given a text, on two layers trained on it first.
 Paper: "Two-Layer Attention-Only Transformers", "Induction Heads", "How Induction Heads Work".
 """
-
-import argparse
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
-
+# %% The model
+from preamble import heading, options, say, table, two_layers
 import numpy as np
 
 import minicircuits as mc
-from minicircuits.behavior.ablation import loss_of
-from minicircuits.behavior.patterns import after_earlier_copies, attention_on
+from minicircuits.behavior.patterns import after_earlier_copies
+from minicircuits.circuits.composition import composition_baseline
 from minicircuits.circuits.induction import nearest_matches
-from minicircuits.model.attention import causal_softmax
-from minicircuits.findings import figures
-from minicircuits.terminal import sections as terminal
-from minicircuits.terminal.layout import heading, table
-from minicircuits.runs import train_in_memory
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="train on your own text")
-parser.add_argument("--steps", type=int, default=400, metavar="N", help="of training, with --text")
-options = parser.parse_args()
+chosen = options(__doc__, steps=400)
+weights, text = two_layers(chosen)
+start, show, contexts = text.tokenizer.start, text.tokenizer.show, text.validation[:16]
+block = 29
+tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(0))
 
-if options.text:
-    text = mc.load_text(options.text)
-    weights = train_in_memory(2, text, steps=options.steps)
-else:
-    weights, tokenizer, _ = mc.load_pretrained()
-    text = mc.load_text(None, tokenizer, weights.n_ctx)
-weights, start, show = weights.astype(float), text.tokenizer.start, text.tokenizer.show
-contexts = text.validation[:16]
-print(heading("The heads"))
-print("""  Look for a head 0.h with `prev` near 1, which looks one back, and a head 1.h
-  with a high `induct`, the attention on what followed earlier copies in random
-  text. That one should also copy: a copying score near 1.
-""")
-rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(), contexts, 0)
-print(*terminal.heads(rows), sep="\n")
-best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows))
-name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
+# %% The heads
+heading("The heads")
+say("""On random tokens that come twice, only who looks up the first time can tell the next token.
+    `one back` is a head's attention on the token before. `prefix matching` is its attention on what
+    followed the earlier copy of the present token: an induction head looks there. It should also
+    copy (example 03).""")
+one_back = mc.previous_token_scores(weights, tokens)                     # (l, h)
+prefix = mc.induction_scores(weights, start, np.random.default_rng(0))
+previous, best = (0, int(one_back[0].argmax())), (1, int(prefix[1].argmax()))
+previous_name, name = f"0.{previous[1]}", f"1.{best[1]}"
+table(["head", "one back", "prefix matching", "copying"], [
+    [f"{layer}.{head}", f"{one_back[layer, head]:.2f}", f"{prefix[layer, head]:.2f}",
+     f"{mc.copying_score(mc.ov_circuit(weights, layer, head)):.2f}"]
+    for layer, head in np.ndindex(prefix.shape)])
 
-print(heading("Who reads whom"))
-print(f"  {name} is the induction head, {previous_name} looks one back: the two are among the")
-print("  strongest pairs of row K, 1.5 × random.\n")
-print(*terminal.composition(figures.composition(weights)), sep="\n")
+# %% Who reads whom
+heading("Who reads whom: overlap is not what it does")
+say(f"""{name} is the best induction head, and {previous_name} looks one back most. Does {name} read
+    it? These are the pairs of heads with the highest K-composition scores; random matrices have
+    {composition_baseline(weights.d_model):.3f}. Beside them is the matching score of example 04:
+    does the later head look for the present token there? And where does the earlier head look?""")
+K = mc.composition_scores(weights, "K")                                  # (l2, h, l1, g)
+pairs = [np.unravel_index(flat, K.shape) for flat in np.argsort(-K, axis=None)[:6]]
+profile = mc.offset_profiles(weights, contexts)[0, :, :weights.n_ctx // 2]
+offset = profile.argmax(-1)
+table(["pair", "K-composition", "matching", "the earlier looks at", "with attention"], [
+    [f"{l1}.{g}→{l2}.{h}", f"{K[l2, h, l1, g]:.3f}",
+     f"{mc.induction_eigenvalues(weights, (l1, g), (l2, h)).matching:.2f}", f"{-offset[g]}",
+     f"{profile[g].max():.2f}"] for l2, h, l1, g in pairs])
+say("""A composition score says how much a head reads of what another wrote, not what it does with
+    it. For induction a pair must overlap, match, and have an earlier head that looks at −1.""")
+if not chosen.text:
+    say("""Here the strongest pair, 0.3→1.1, is not the one: 0.3 looks two back, and the pair hardly
+        matches. The second, 0.0→1.1, does it all. And 0.2→1.3 matches, but 0.2 looks at the present
+        token, so nothing tells which one came before. What is 0.3→1.1 for? See the four parts.""")
 
-print(heading(f"Where head {name} finds what it says, in held-out text"))
-print("""  Each line is a place in the text. The present token came before; what followed
-  it then is what the head looks at, and what it adds to the true next token's
-  logit is the last column. Look how often it is the true next token.
-""")
+# %% In a text
+heading(f"Where head {name} finds what it says, in held-out text")
+say("""Each line is a place in the text. The present token came before, and the head attends to what
+    followed it then. The last column is what the head adds to the logit of the true next token.
+    Look how often that is what followed.""")
 acts = mc.forward(weights, contexts)
 effect = mc.head_effects(weights, contexts)[best[0], :, best[1]]
 seen = np.where(after_earlier_copies(contexts), acts.pattern[best[0], :, best[1]], 0)
-found = seen[:, :-1].max(-1)                                                        # (b, i−1)
+found = seen[:, :-1].max(-1)                                             # (b, i−1)
 places = [np.unravel_index(flat, found.shape) for flat in np.argsort(-found, axis=None)[:400:50]]
+table(["earlier", "present", "attention", "true next", "its logit"], [
+    [" ".join(show(contexts[b, seen[b, i].argmax() - back]) for back in (1, 0)),
+     show(contexts[b, i]), f"{found[b, i]:.2f}", show(contexts[b, i + 1]), f"{effect[b, i]:+.1f}"]
+    for b, i in places])
 
-print(*table([(b, i, seen[b, i].argmax()) for b, i in places], [
-    ("earlier", lambda row: " ".join(show(contexts[row[0], row[2] - n]) for n in (1, 0))),
-    ("present", lambda row: show(contexts[row[0], row[1]])),
-    ("attention", lambda row: f"{found[row[:2]]:.2f}"),
-    ("true next", lambda row: show(contexts[row[0], row[1] + 1])),
-    ("its logit", lambda row: f"{effect[row[:2]]:+.1f}")]), sep="\n")
+# %% The control
+heading("On random tokens, with the control")
+say("""A second block of random tokens costs less if it repeats the first. That alone proves
+    nothing: a head that adds to the logit of every token seen so far does as much. So the control
+    is a second block with the same tokens, shuffled. The gap is its loss, less that of the ordered
+    block. Look at what is left of it without either head.""")
+models = {"whole model": weights, f"without {name}": mc.without_heads(weights, [best]),
+          f"without {previous_name}": mc.without_heads(weights, [previous])}
+gaps = [mc.ordered_versus_shuffled(model, start, np.random.default_rng(0)).gap
+        for model in models.values()]
+table(["", "gap, nats"], [[title, f"{gap:.2f}"] for title, gap in zip(models, gaps)])
 
-print(heading("On random tokens, with the control"))
-print("""  A second block of random tokens costs less if it repeats the first. That alone
-  proves nothing: raising all tokens seen so far does it too. So the control has
-  the same tokens shuffled. Look at what is left of the gap without either head.
-""")
-rows = list(zip(["whole model", f"without {name}", f"without {previous_name}"],
-                figures.removals(weights, start, best, previous, 0).values()))
-print(*table(rows, [("", lambda row: row[0]),
-                    ("shuffled − ordered, nats", lambda row: f"{row[1]:.2f}")]), sep="\n")
-
-print(heading(f"Why {name} looks there: its scores in four parts"))
-print("""  A score is a sum: queries and keys each read embeddings directly, or what
-  heads of layer 0 wrote. Stripe: the source that followed the earlier copy.
-  Look at the last column: what tells the stripe from elsewhere has heads on the
-  key side.
-""")
-split, block = figures.induction_split(weights, start, *best, 0), 29
-print(*terminal.split(split), sep="\n")
-tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(0))
-frozen = mc.forward(weights, tokens)
+# %% Four parts
+heading(f"Why {name} looks there: its scores in four parts")
+say("""A score is a product of a query and a key. Each is a sum: what tokens and positions bring,
+    and what heads of layer 0 wrote. So a score has four parts: such heads are on neither side, on
+    the query's (Q), on the key's (K), or on both. The stripe is where an induction head should
+    look. Look at the last column: only keys that carry heads know the stripe.""")
+frozen, stripe = mc.forward(weights, tokens), after_earlier_copies(tokens)
 parts = mc.split_scores(weights, tokens, frozen.pattern, *best)
+elsewhere, second = np.tri(tokens.shape[1], dtype=bool) & ~stripe, slice(block + 1, None)
+means = {title: [part[:, second].mean(-1, where=sources[:, second]).mean()
+                 for sources in (stripe, elsewhere)]
+         for title, part in {**parts._asdict(), "total": sum(parts)}.items()}
+table(["heads on the side of", "on the stripe", "elsewhere", "difference"], [
+    [title, f"{on:.2f}", f"{off:.2f}", f"{on - off:.2f}"] for title, (on, off) in means.items()])
+say("""The parts are sums too. In a term, token→0.0 is what 0.0 wrote of a token. The share says how
+    much of the scores' variance across sources comes from it. The matching score is 1 if the term
+    finds the same token on both sides.""")
 shares = mc.variance_shares(mc.expand_scores(weights, tokens, frozen.pattern, *best))
-print("\n  Term by term: the share of the scores' variance across sources (query · key):\n")
-print(*table(shares[:5], [("term", lambda found: found.term.label),
-                          ("share", lambda found: f"{found.share:.2f}")]), sep="\n")
+matching = {row.term.label: f"{mc.copying_score(row.term.W):.2f}" for row in shares
+            if row.term.query.source == row.term.key.source == "token"}
+table(["query · key", "share", "matching"], [
+    [row.term.label, f"{row.share:.2f}", matching.get(row.term.label, "")] for row in shares[:5]])
+if not chosen.text:
+    say("""Here 0.3→1.1 has its use: with 0.0 on the query side it matches. That term compares the
+        token before the present one with the token two before the source. On the stripe they are
+        the same. So the head looks for two tokens in a row, [a][b][c] … [a][b] → [c].""")
 
-print(heading("K-composition removed, and restored"))
-print("""  By algebra: leave parts out of the scores of this one head, apply softmax*,
-  and keep all else frozen. Look at the loss on the second block: without heads
-  on the key side there is no induction, with them alone rather more of it. But
-  queries carry heads here too: without those, almost nothing is left.
-""")
-versions = {"all four parts": sum(parts), "no heads on the key side": parts.neither + parts.Q,
-            "heads on the key side only": parts.K + parts.both,
-            "no heads on the query side": parts.neither + parts.K}
-results, places = {}, after_earlier_copies(tokens)
-for title, scores in versions.items():
-    pattern = frozen.pattern.copy()
-    pattern[best[0], :, best[1]] = causal_softmax(scores)
-    logits = mc.logits_by_order(weights, tokens, pattern).sum(0)[:, block + 1:]
-    results[title] = attention_on(pattern, places)[best], loss_of(logits, tokens[:, block + 1:])
-print(*table(list(results.items()), [
-    ("scores", lambda item: item[0]), ("on the stripe", lambda item: f"{item[1][0]:.2f}"),
-    ("loss, nats", lambda item: f"{item[1][1]:.2f}")]), sep="\n")
-
-print(heading("Approximate matches, in weights alone"))
-match = next(found.term for found in shares if found.term.key.heads and (      # (u, u)
-    found.term.query.source == found.term.key.source == "token"))
-matches = nearest_matches(match.W, k=3)
-own = (matches.own > matches.values[:, 0]).mean()
-print(f"""  The term {match.label} says which token takes which for itself:
-  {own:.0%} match themselves best. Look at what else they take: a relative, at times.
-""")
+# %% Approximate matches
+heading("Approximate matches, in weights alone")
+match = next(row.term for row in shares if row.term.key.heads and row.term.label in matching)
+matches = nearest_matches(match.W, k=3)                                  # of a table (u, u)
+say(f"""The term {match.label} is a table of tokens by tokens. It says which token this head takes
+    for which. {(matches.own > matches.values[:, 0]).mean():.0%} match themselves best. Look at what
+    else they take: a relative, at times.""")
 common = [u for u in np.argsort(-text.counts.sum(1)) if sum(map(str.isalpha, show(u))) > 3][:6]
-print(*table(common, [("token", show), ("itself", lambda u: f"{matches.own[u]:.1f}"), (
-    "next best", lambda u: "  ".join(map(show, matches.tokens[u])))]), sep="\n")
+table(["token", "itself", "next best"], [
+    [show(u), f"{matches.own[u]:.1f}", "  ".join(map(show, matches.tokens[u]))] for u in common])
 
-print(heading("Resting on the first token"))
-print("""  With nothing to repeat, heads of layer 1 attend to <START>. Look at how much
-  less they move from there: A_ij ‖W_O v_j‖ weighs attention by what it carries.
-""")
-moved = mc.value_weighted_patterns(weights, contexts)[1].sum(0)[:, 1:]              # (h, i, j)
-attention = acts.pattern[1].sum(0)[:, 1:]
-share = [A[..., 0].sum(-1) / A.sum((-2, -1)) for A in (attention, moved)]           # (h,)
-print(*table(list(range(weights.n_heads)), [
-    ("head", lambda head: f"1.{head}"), ("of attention", lambda head: f"{share[0][head]:.0%}"),
-    ("of what is moved", lambda head: f"{share[1][head]:.0%}")]), sep="\n")
-
+# %% The identities
 assert mc.relative_error(sum(parts), frozen.scores[best[0], :, best[1]]) < 1e-12
 for kind, part in parts._asdict().items():
-    terms = [found.term.scores for found in shares if found.term.kind == kind]
+    terms = [row.term.scores for row in shares if row.term.kind == kind]
     assert mc.relative_error(sum(terms), part) < 1e-9
 assert mc.relative_error(mc.rebuild(weights, contexts).pattern, acts.pattern) < 1e-12
-second = frozen.logits[:, block + 1:], tokens[:, block + 1:]
-assert abs(results["all four parts"][1] - loss_of(*second)) < 1e-9
-if not options.text:                             # what this model is known to have learned
-    assert split["carrier"] in ("K", "both")
-    assert results["no heads on the key side"][0] < 0.1 < 0.3 < results["all four parts"][0]
-    assert max(abs(gap) for _, gap in rows[1:]) < 0.3 < 1 < rows[0][1]
-    assert (share[1] < share[0]).all()
-print("\nAll identities hold.")
+if not chosen.text:                              # what this model is known to have learned
+    assert pairs[:2] == [(1, 1, 0, 3), (1, 1, 0, 0)] and offset.tolist() == [1, 1, 0, 2]
+    assert matching["token · token→0.3"] < "0.5" and matching["token→0.0 · token→0.3"] > "0.9"
+    assert min(means["K"][0], means["both"][0]) > 1 > abs(means["neither"][0])
+    assert max(map(abs, gaps[1:])) < 0.3 < 1 < gaps[0]
+print("All identities hold.")

@@ -1,36 +1,26 @@
 """Induction on toy data: one layer fails, two layers learn it, and so does one with smeared keys.
 
 The data are random blocks that repeat: [a][b] … [a] → [b] is all there is to learn. A score of
-one layer depends on two tokens and two places, never on a source's neighbour. Smeared keys mix
+one layer depends on two tokens and two places, never on a source's neighbor. Smeared keys mix
 each key with the one before it, k_j ← (1 − g) k_j + g k_{j−1}, with a learned g for each head.
 
     python examples/06_toy_induction.py [--text FILE_OR_FOLDER ...]   (words for the last table)
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
-
-import argparse
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")      # NumPy asks when it loads: slices share cores
-
+# %% The data
+from preamble import heading, options, say, table, words
 import numpy as np
 from scipy.special import expit
 
 import minicircuits as mc
-from minicircuits.terminal.layout import cut, heading, table
-from minicircuits.training.corpus import read_texts
+from minicircuits.terminal.layout import cut
 from minicircuits.training.optimizers import adamw
 from minicircuits.training.trainer import next_state
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="words to try it on")
-options = parser.parse_args()
-
-SENTENCE = "Potter can fly on a Nimbus 2000 to Hogwarts"
-text = read_texts(options.text)[0].decode(errors="replace") if options.text else SENTENCE
-words = list(dict.fromkeys(cut(word, 12) for word in text.split()))[:16]
-
+chosen = options(__doc__, text="words to try it on")
+text = words(chosen, "Potter can fly on a Nimbus 2000 to Hogwarts")
+text = list(dict.fromkeys(cut(word, 12) for word in text))[:16]
 START, STEPS, SHARP = 0, 300, 1e5
 h, d, e, n = 2, 32, 16, 33                       # heads, d_model, d_head, context and vocabulary
 shape = {"n_heads": h, "d_model": d, "d_head": e, "n_ctx": n, "positions": "shortformer"}
@@ -44,6 +34,7 @@ def batch(step):
     return mc.random_blocks(n, block, -(-(n - 1) // block), 16, START, rng)[:, :n]
 
 
+# %% Smeared keys
 def smeared(weights, g):
     """One layer with smeared keys, as the two layers that it amounts to.
 
@@ -74,8 +65,9 @@ def smeared_backward(two_layers, weights, g):
         positions=weights.positions), ((to_before - to_k) * weights.W_K[0]).sum((1, 2))
 
 
+# %% Training
 def trained(n_layers, smear=False):
-    """Weights after STEPS, and the g of each head."""
+    """Weights after STEPS, without what smears, and the g of each head."""
     state = mc.first_state(mc.Recipe(STEPS), mc.first_weights(
         n_layers, n, shape=shape).astype(float))
     gate, moments = np.zeros(h), (np.zeros(h), np.zeros(h))              # g = sigmoid(gate)
@@ -88,51 +80,46 @@ def trained(n_layers, smear=False):
             gate, moments = adamw(gate, dg * expit(gate) * expit(-gate), moments, state.step + 1,
                                   0.02, 0.9, 0.98, 0)
         state = next_state(state, gradients)
-    return (smeared(state.weights, expit(gate)[:, None, None]) if smear else state.weights,
-            state.weights, expit(gate))
+    return state.weights, expit(gate)
 
 
-models = {"one layer": trained(1)[0], "two layers": trained(2)[0]}
-models["one, smeared"], one_layer, g = trained(1, smear=True)
+one_layer, g = trained(1, smear=True)
+models = {"one layer": trained(1)[0], "two layers": trained(2)[0],
+          "one, smeared": smeared(one_layer, g[:, None, None])}
 
-print(heading(f"After {STEPS} steps: blocks that repeat, in order and shuffled"))
-print("""  Prefix matching is the attention of the best head on what followed the earlier
-  copy. Look at it first: about 0 for one layer. Then the loss on a second
-  block: who knows nothing pays ln 32 = 3.47 nats a token, and who knows only
-  which tokens were in the block still pays about 2. If the second block comes
-  shuffled, induction is misled, and pays dearly.
-""")
+# %% What they learned
+heading(f"After {STEPS} steps: blocks that repeat, in order and shuffled")
+say("""Three models were trained: one layer, two layers, and one layer with smeared keys. Its keys
+    are mixed with the keys one place before, so that a key also tells which token came before.""")
+say("""Prefix matching, as in example 05, is the attention of the best head on what followed the
+    earlier copy. Look at it first: for one layer it is about 0. Then look at the loss on a second
+    block. A model that knows nothing pays ln 32 = 3.47 nats per token. One that knows which tokens
+    are in the block still pays about 2. If the second block comes shuffled, induction is misled,
+    and pays dearly.""")
 rows = []
 for name, weights in models.items():
     prefix = mc.induction_scores(weights, START, np.random.default_rng(2), blocks=BLOCKS)
     losses = np.mean([mc.ordered_versus_shuffled(weights, START, np.random.default_rng(3), block)
                       for block in BLOCKS], axis=0)
-    rows.append((name, prefix[-1].max(), *losses))
-print(*table(rows, [("model", lambda row: row[0])] + [
-    (title, lambda row, column=column: f"{row[column]:.2f}") for column, title in enumerate(
-        ["prefix matching", "ordered", "shuffled", "difference"], start=1)]), sep="\n")
-print(f"\n  The smeared keys learned g = {g[0]:.2f} and {g[1]:.2f}: the share of the one before.")
+    rows.append([name, prefix[-1].max(), *losses])
+table(["model", "prefix matching", "ordered", "shuffled", "gap"],
+      [[name, *(f"{number:.2f}" for number in numbers)] for name, *numbers in rows])
+say(f"The smeared keys learned g = {g[0]:.2f} and {g[1]:.2f}: the share of the key before.")
 
-print(heading("On words: what comes next, the second time"))
-tokens = np.array([[START, *range(1, len(words) + 1), *range(1, len(words) + 1)]])
-print("""  Any words will do, since any tokens did: the sentence is read twice, and each
-  model is asked, the second time, for the next word. Look for dots: right.
-""")
+# %% On words
+heading("On words: what comes next, the second time")
+say("""Any words will do, since the models were trained on any tokens. The sentence is read twice,
+    and each model is asked, the second time, for the next word. A dot means that it is right.""")
+tokens = np.array([[START, *range(1, len(text) + 1), *range(1, len(text) + 1)]])
 guesses = {name: mc.forward(weights, tokens).logits[0].argmax(-1)
            for name, weights in models.items()}
+names = dict(enumerate(text, start=1))                                   # of tokens
+table(["after", *models], [[names[tokens[0, i]], *(
+    "·" if said[i] == tokens[0, i + 1] else names.get(said[i], "?") for said in guesses.values())]
+    for i in range(len(text) + 1, 2 * len(text))])
 
-
-def guess(name, place):
-    said = guesses[name][place]
-    right = said == tokens[0, place + 1]
-    return "·" if right else words[said - 1] if 0 < said <= len(words) else "?"
-
-
-print(*table(list(range(len(words) + 1, 2 * len(words))),
-             [("after", lambda place: words[tokens[0, place] - 1])] + [
-                 (name, lambda place, name=name: guess(name, place)) for name in models]), sep="\n")
-
-# Smeared keys are what the two layers say: scores = q·((1 − g) k_j + g k_{j−1}), k without places.
+# %% The identities
+# Smeared keys are what those two layers say: q·((1 − g) k_j + g k_{j−1}), k without places.
 tokens = batch(STEPS)
 acts = mc.forward(models["one, smeared"], tokens)
 x, p = one_layer.W_E.T[tokens], one_layer.W_pos.T[:n]
@@ -150,4 +137,4 @@ assert np.allclose(dg, numeric, rtol=1e-4, atol=1e-8)
 for name, prefix, ordered, _, gap in rows:
     failed, learned = prefix < 0.2 and ordered > 2, prefix > 0.4 and ordered < 0.5 < 3 < gap
     assert failed if name == "one layer" else learned
-print("\nAll identities hold.")
+print("All identities hold.")

@@ -1,10 +1,11 @@
-"""Every example runs, with the assertions it ends in, and prints what fits on 80 columns.
+"""Every example runs, cell by cell, with the assertions it ends in, on 80 columns.
 
 Those that train do so for a few steps here, on the source of this package: what such a model has
 learned they do not assert, the identities they do.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,40 +13,92 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "examples"
+NAMES = sorted(path.name for path in FOLDER.glob("[0-9]*.py"))
+KERNEL = ["/usr/lib/ipykernel_launcher.py", "-f", "/run/kernel-1.json"]
 TEXT = ["--text", str(FOLDER.parent / "minicircuits" / "circuits")]
-ARGUMENTS = {
-    "00_notation.py": [], "01_zero_layer_bigrams.py": [*TEXT, "--steps", "5"],
-    "03_one_layer_skip_trigrams.py": [*TEXT, "--steps", "5"], "06_toy_induction.py": TEXT,
-    "05_two_layer_induction.py": [], "08_term_importance.py": [], "07_virtual_heads.py": [],
-    "04_hand_built_circuits.py": [], "02_derive_the_backward.py": [],
-    "09_real_vocabulary.py": ["--heads", "1", "--tokens", "2000"], "10_phase_change.py": [],
-}
-ON_A_TEXT = {"00_notation.py": TEXT, "05_two_layer_induction.py": [*TEXT, "--steps", "5"],
-             "04_hand_built_circuits.py": TEXT, "02_derive_the_backward.py": TEXT}
+TRAINED = [*TEXT, "--steps", "5"]
+LONG = {"01_zero_layer_bigrams.py": TRAINED, "03_one_layer_skip_trigrams.py": TRAINED,
+        "09_real_vocabulary.py": [*TEXT, "--heads", "1", "--tokens", "2000"]}
+ON_A_TEXT = {"00_notation.py": TEXT, "02_derive_the_backward.py": TEXT,
+             "04_hand_built_circuits.py": TEXT, "05_two_layer_induction.py": TRAINED,
+             "10_phase_change.py": TRAINED}
 
 
-def run(name, arguments):
+def cells(name):
+    """What an editor runs one by one: the source up to a line `# %%`, to the next, and so on."""
+    return [cell for cell in (FOLDER / name).read_text(encoding="utf-8").split("\n# %%")]
+
+
+def run_cells(name, argv, monkeypatch):
+    """All cells in one namespace, which has no __file__, as in a notebook of that folder."""
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.syspath_prepend(FOLDER)
+    namespace = {"__name__": "__main__"}
+    for number, cell in enumerate(cells(name)):
+        exec(compile(f"#{cell}" if number else cell, f"{name}, cell {number}", "exec"), namespace)
+
+
+def check_output(text):
+    assert text.splitlines()[-1] == "All identities hold."
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_cells_run_in_a_notebook(name, monkeypatch, capsys):
+    """By default, whatever the arguments of the kernel are; those that train long, as a script."""
+    argv = [str(FOLDER / name), *LONG[name]] if name in LONG else KERNEL
+    run_cells(name, argv, monkeypatch)
+    check_output(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ON_A_TEXT)
+def test_it_runs_on_a_text(name, monkeypatch, capsys):
+    run_cells(name, [str(FOLDER / name), *ON_A_TEXT[name]], monkeypatch)
+    check_output(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_cells_with_titles(name):
+    first, *others = cells(name)
+    assert len(others) >= 3 and all(cell[0] == " " for cell in others)
+    compile(first, name, "exec")                # a cell of its own: what the example is about
+    assert f"examples/{name}" in first and "Paper: " in first
+
+
+def test_they_are_numbered_in_reading_order():
+    assert [int(name[:2]) for name in NAMES] == list(range(11))
+
+
+def test_its_readme_lists_them_and_runs(monkeypatch, tmp_path):
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = [line.strip("|").split("|") for line in readme.splitlines() if line.startswith("| `")]
+    assert [row[0].strip(" `") + ".py" for row in rows] == NAMES
+    for room in re.findall("`(.*?)`", "".join(row[-1] for row in rows)):
+        assert (FOLDER.parent / "minicircuits" / f"{room}.py").exists(), room
+    monkeypatch.chdir(tmp_path)
+    source = sorted(FOLDER.parent.glob("minicircuits/circuits/*.py"))
+    Path("my_text.txt").write_bytes(b"".join(path.read_bytes() for path in source))
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["step"] == 5 and Path("my.npz").exists()
+
+
+def script(name, *arguments):
     environment = os.environ | {"PYTHONPATH": str(FOLDER.parent), "PYTHONIOENCODING": "utf-8",
-                                "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+                                "PYTHONWARNINGS": "error"}
     return subprocess.run([sys.executable, str(FOLDER / name), *arguments], env=environment,
                           capture_output=True, text=True, encoding="utf-8", timeout=300)
 
 
-@pytest.mark.parametrize("name, arguments", [*ARGUMENTS.items(), *ON_A_TEXT.items()])
-def test_it_runs_to_the_end(name, arguments):
-    done = run(name, arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[-1] in ("All identities hold.", "Every assertion held.")
-    wide = [line for line in done.stdout.splitlines() if len(line) > 80]
-    assert not wide
+def test_it_is_a_script():
+    done = script("00_notation.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    check_output(done.stdout)
 
 
-def test_none_is_left_out():
-    assert {path.name for path in FOLDER.glob("*.py")} == set(ARGUMENTS)
-
-
-@pytest.mark.parametrize("name", ["00_notation.py", "06_toy_induction.py", "08_term_importance.py"])
-def test_a_text_that_is_not_there_is_an_error(name):
-    done = run(name, ["--text", "no such file"])
-    assert done.returncode != 0 and "no such file" in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize("arguments, complaint", [
+    (["--text", "no such file"], "no such file"), (["--txt", "x"], "--txt")])
+def test_a_wrong_argument_is_an_error(arguments, complaint):
+    done = script("00_notation.py", *arguments)
+    assert done.returncode != 0 and complaint in done.stderr.splitlines()[-1]
