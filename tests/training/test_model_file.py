@@ -8,8 +8,10 @@ import pytest
 from minicircuits import files
 from minicircuits.files import FileError
 from minicircuits.training import model_file
-from minicircuits.training.model_file import Model, load_model, save_model
+from minicircuits.training.model_file import Model, load_model, save_checkpoint, save_model
+from minicircuits.training.recipe import Recipe
 from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.training.trainer import first_state
 from tests.draws import random_weights
 
 METADATA = {"seed": 7, "python": "3.11.7", "loss": [2.5, None], "é": {}}
@@ -91,7 +93,8 @@ def test_a_line_says_what_a_model_is():
 
 def test_weights_are_loaded_from_a_model_file_and_a_checkpoint(tmp_path):
     save_model(tmp_path / "model.npz", *model())
-    checkpoint(tmp_path / "checkpoint")
+    state = first_state(Recipe(steps=1), model().weights)
+    save_checkpoint(tmp_path / "checkpoint", model(), state)
     for path in (tmp_path / "model.npz", tmp_path / "checkpoint"):
         desired = load_model(path).weights
         for (name, actual), (_, W) in zip(files.load(path).items(), desired.items(), strict=True):
