@@ -3,9 +3,8 @@
 Q-composition: h's queries read it; K: its keys do. Both change where h attends. V: its values
 do, which makes a virtual head.
 
-Paper: "Three Kinds of Composition", "Path Expansion of Attention Scores QK Circuit".
-The erratum of the paper is about this file: a Frobenius norm, unlike a trace, changes when
-factors are permuted cyclically.
+Paper: "Three Kinds of Composition", "Path Expansion of Attention Scores QK Circuit", and the
+erratum: a Frobenius norm, unlike a trace, changes when factors are permuted cyclically.
 """
 
 from dataclasses import replace
@@ -103,8 +102,7 @@ def unit(W):
 def composition_baseline(d_model):
     """1/√d_model: the root mean square score of isotropic random factors.
 
-    E‖A B‖² = ‖A‖² ‖B‖² / d_model if B's column space is a random one: it depends on no
-    other size, so neither d_head nor the number of heads matters.
+    E‖A B‖² = ‖A‖² ‖B‖² / d_model if B's column space is a random one, whatever d_head is.
     """
     return d_model ** -0.5
 

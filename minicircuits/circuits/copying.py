@@ -21,7 +21,6 @@ def copying_score(low_rank):
 
     W, c W for c > 0, Wᵀ and M W M⁻¹ score the same, so the score cannot tell [out, source]
     from [source, out]. One row added to every row of W_U does change it; W_U is used as it is.
-
     Evidence, not proof: eigenvectors are not orthogonal; see `copying_companions`.
 
     >>> from minicircuits import LowRank
@@ -48,19 +47,16 @@ class Companions(NamedTuple):
 def copying_companions(low_rank, k=10):
     """How often a token is really its own top output. Square circuits, a block at a time.
 
-    One row added to every row of W_U changes the mean of the diagonal and the mean
-    entry alike, and no ranking: none of the three moves, unlike `copying_score`.
-
-    >>> from minicircuits import LowRank
-    >>> copying_companions(LowRank(np.eye(4), np.eye(4)), k=1)
-    Companions(diagonal_excess=0.75, top_own=1.0, top_k_own=1.0)
-
+    One row added to every row of W_U moves none of the three, unlike `copying_score`.
     Copying can be shared, so that two heads together copy what neither does alone:
 
+    >>> from minicircuits import LowRank
     >>> Id = np.eye(4)
     >>> first, second = LowRank(Id[:, :2], Id[:2]), LowRank(Id[:, 2:], Id[2:])
-    >>> copying_companions(first).top_own, copying_companions(first + second).top_own
-    (0.5, 1.0)
+    >>> copying_companions(first).top_own
+    0.5
+    >>> copying_companions(first + second, k=1)
+    Companions(diagonal_excess=0.75, top_own=1.0, top_k_own=1.0)
     """
     own, n = low_rank.diagonal(), low_rank.shape[1]
     if low_rank.shape != (n, n):

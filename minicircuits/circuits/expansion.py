@@ -64,6 +64,7 @@ class Path:
 
     @property
     def label(self):
+        """0.3→1.2 for heads ((0, 3), (1, 2)), counted from 0; or direct."""
         return label(self.heads)
 
     @property
@@ -73,24 +74,20 @@ class Path:
         identity = np.broadcast_to(np.eye(T, dtype=self.pattern.dtype), (b, T, T))
         return reduce(lambda A, head: self.pattern[head[0], :, head[1]] @ A, self.heads, identity)
 
+    def W_from(self, embedding):
+        """reader W_OV^{h_n} … W_OV^{h_1} embedding, as one LowRank."""
+        return product(self.reader, *(W_OV(self.weights, *head) for head in reversed(self.heads)),
+                       embedding)
+
     @property
     def W(self):
-        """W_U W_OV^{h_n} … W_OV^{h_1} W_E (v, u): what it does with a token.
-
-        With another reader instead of W_U; with W_pos instead of W_E if positions are its source.
-        """
-        return self.through_heads(self.weights.W_pos if self.source == "position"
-                                  else self.weights.W_E)
+        """reader W_OV^{h_n} … W_OV^{h_1} W_E (v, u), or with W_pos (v, p) for a "position"."""
+        return self.W_from(self.weights.W_pos if self.source == "position" else self.weights.W_E)
 
     @property
     def W_of_positions(self):
-        """The same with W_pos (v, p), if its source is "embedding"; else None."""
-        return self.through_heads(self.weights.W_pos) if self.source == "embedding" else None
-
-    def through_heads(self, embedding):
-        """reader · W_OV^{h_n} … W_OV^{h_1} · embedding, as one LowRank."""
-        return product(self.reader, *(W_OV(self.weights, *head) for head in reversed(self.heads)),
-                       embedding)
+        """The same with W_pos (v, p) if the source is an "embedding", else None."""
+        return self.W_from(self.weights.W_pos) if self.source == "embedding" else None
 
     def arriving(self):
         """A t Wᵀ (and the positions' part): its share of what the reader makes, (b, i, …)."""
@@ -102,7 +99,7 @@ class Path:
 
     @property
     def logits(self):
-        """Its share of the logits, where W_U is the reader: (b, i, v)."""
+        """Its share of the logits, if W_U is the reader: (b, i, v)."""
         return self.arriving()
 
     @cached_property
@@ -112,7 +109,7 @@ class Path:
 
 
 def label(heads):
-    """0.3→1.2 for heads ((0, 3), (1, 2)), layers and heads counted from 0; or direct."""
+    """The `Path.label` of a path through `heads`."""
     return "→".join(f"{layer}.{head}" for layer, head in heads) or "direct"
 
 
@@ -134,8 +131,8 @@ def expand_logits(weights, tokens, pattern):
     """Every path, as a list of `Path` by order; their logits sum to the model's.
 
     tokens : (b, i); pattern : (l, b, h, i, j), the frozen patterns, `forward`'s or others.
-    Paths compute nothing until asked, but there are (1 + n_heads)^n_layers. Where only the
-    sum, or the sum by order, is needed, `logits_by_order` needs no list.
+    Paths compute nothing until asked, but there are (1 + n_heads)^n_layers; `logits_by_order`
+    needs no list.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "standard", np.random.default_rng(0))
@@ -164,8 +161,7 @@ def propagate(weights, x, pattern):
 
     pattern : (l, b, h, i, j), of the first l layers. Returns (order, b, i, d), order 0 … l.
     Each layer takes what came through n heads and adds it, through one head more, to what
-    came through n + 1: the sum of (1 + H)^l paths for l·H products. Everything with frozen
-    patterns is this one linear map.
+    came through n + 1: the sum of (1 + H)^l paths for l·H products.
     """
     orders = np.zeros((len(pattern) + 1, *x.shape), np.result_type(x, pattern))
     orders[0] = x
@@ -177,27 +173,14 @@ def propagate(weights, x, pattern):
 
 
 def logits_by_order(weights, tokens, pattern):
-    """Σ of the logits of all paths of each order, by propagation: (order, b, i, v).
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(3, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> acts = mc.forward(weights, [[3, 0, 5]])
-    >>> logits = logits_by_order(weights, [[3, 0, 5]], acts.pattern)
-    >>> logits[:, 0, 2, 1].round(4)                       # one logit: orders 0 … 3
-    array([-0.0689, -0.0229,  0.0055, -0.0044])
-    >>> print(f"{logits[:, 0, 2, 1].sum():.4f} = {acts.logits[0, 2, 1]:.4f}")
-    -0.0907 = -0.0907
-    """
+    """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
     return propagate(weights, residual_0(weights, tokens), pattern) @ weights.W_U.mT
 
 
 class Ledger(NamedTuple):
-    """One logit as a sum over paths (rows) and the positions they read (columns).
-
-    In "standard" mode an entry has what the token and what its position contributes.
-    """
+    """One logit as a sum over paths (rows) and the positions they read (columns)."""
     paths: list                  # `Path.heads` of each
     contributions: np.ndarray    # (path, j); Σ is the logit
 
@@ -213,7 +196,8 @@ def ledger(weights, tokens, pattern, destination, target):
 
     tokens : (1, i); pattern : (l, 1, h, i, j). The direct path has a row r = W_U[target] and a
     row a = one-hot(destination). A path with one head more at its beginning has r W_OV for r,
-    and a A for a. From position j it adds a_j (r · x_j) to the logit, where x enters layer 0.
+    and a A for a. From position j it adds a_j (r · x_j) to the logit, where x enters layer 0:
+    tokens, and positions in "standard" mode.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))

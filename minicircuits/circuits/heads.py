@@ -41,29 +41,20 @@ def ov_circuit(weights, layer, head):
     embedding alone: what earlier heads have put there is the business of `expand_logits`.
 
     >>> from minicircuits.circuits.hand_built import skip_trigram_machine
-    >>> weights = skip_trigram_machine(d_vocab=4, heads=[[(1, 2, 3)]])       # 1 … 2 → 3
-    >>> ov_circuit(weights, 0, 0).AB                                         # out 3, source 1
-    array([[0., 0., 0., 0.],
-           [0., 0., 0., 0.],
-           [0., 0., 0., 0.],
-           [0., 1., 0., 0.]])
+    >>> weights = skip_trigram_machine(d_vocab=3, heads=[[(1, 2, 2)]])       # 1 … 2 → 2
+    >>> ov_circuit(weights, 0, 0).AB                                         # out 2, source 1
+    array([[0., 0., 0.],
+           [0., 0., 0.],
+           [0., 1., 0.]])
     """
     return weights.W_U @ W_OV(weights, layer, head) @ weights.W_E
 
 
 def qk_circuit(weights, layer, head):
-    """W_Eᵀ W_QK W_E (u, u) [destination, source]: how strongly the one attends to the other.
+    """W_Eᵀ W_QK W_E (u, u) [destination, source]: how well source matches destination.
 
-    Not symmetric, and without 1/√d_head. A constant added to a destination's row changes no pattern.
-    From layer 1 on it is one term of several: see `expand_scores`.
-
-    >>> import numpy as np
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> t = np.array([3, 0])
-    >>> scores = mc.forward(weights, [t]).scores[0, 0, 1] * 2                # √d_head = 2
-    >>> bool(np.allclose(qk_circuit(weights, 0, 1)[t[:, None], t], scores))
-    True
+    Not symmetric, and without 1/√d_head. A constant added to a destination's row changes no
+    pattern. From layer 1 on it is one term of several: see `expand_scores`.
     """
     return weights.W_E.mT @ W_QK(weights, layer, head) @ weights.W_E
 

@@ -20,15 +20,6 @@ def matching_circuit(weights, earlier, later):
     The K-composition term of `expand_scores`, without its 1/√d_head. If g attends one back,
     which the weights alone do not say (`previous_token_scores` does), a large diagonal means
     "attend to what came after an earlier copy of me". earlier, later : (layer, head).
-
-    >>> from minicircuits.circuits.hand_built import induction_by_k_composition
-    >>> weights = induction_by_k_composition(d_vocab=4, n_ctx=5)
-    >>> table = matching_circuit(weights, (0, 0), (1, 0)).AB
-    >>> (table / table[0, 0]).round(3)                          # each token matches itself alone
-    array([[1., 0., 0., 0.],
-           [0., 1., 0., 0.],
-           [0., 0., 1., 0.],
-           [0., 0., 0., 1.]])
     """
     if not earlier[0] < later[0]:
         raise InputError("composition needs an earlier and a later layer; got heads "
@@ -69,12 +60,8 @@ def nearest_matches(low_rank, k=3):
 
     >>> from minicircuits import LowRank
     >>> circuit = LowRank(np.eye(3), np.array([[5., 1, 2], [0, 7, 3], [4, 8, 6]]))
-    >>> nearest_matches(circuit, k=1)
-    Matches(tokens=array([[2],
-           [2],
-           [1]]), values=array([[2.],
-           [3.],
-           [8.]]), own=array([5., 7., 6.]))
+    >>> nearest_matches(circuit, k=1).tokens.ravel()
+    array([2, 2, 1])
     """
     n = low_rank.shape[0]
     if low_rank.shape != (n, n):

@@ -20,12 +20,10 @@ class LowRank:
     `W_U @ LowRank(W_O, W_V) @ W_E` reads as the equation does. A product with a matrix or
     another LowRank is a LowRank again. A product with a vector, or with a batch (b, i, d) as
     in `pattern @ x @ W.mT`, is an array; so give a single context (i, d) its batch axis.
-
     `+` adds and `*` scales by a number. `W[v, u]` is one element, or many for index arrays
-    that broadcast. `.AB` is the dense matrix, when you can afford it.
+    that broadcast. `.AB` is the dense matrix, when you can afford it. No other arithmetic.
 
-    Raises InputError if the factors do not fit. Not a general array: no other arithmetic,
-    no batch axes.
+    Raises InputError if the factors do not fit.
 
     >>> rng = np.random.default_rng(0)
     >>> W = LowRank(rng.normal(size=(5, 2)), rng.normal(size=(2, 7))) @ rng.normal(size=(7, 3))
@@ -132,8 +130,7 @@ class LowRank:
     def eigenvalues(self):
         """min(r, n) eigenvalues by falling modulus, complex; all others are 0.
 
-        The non-zero eigenvalues of A B are those of B A, which is r × r. Raises InputError
-        unless the matrix is square.
+        The non-zero eigenvalues of A B are those of B A, (r, r). Raises InputError unless square.
         """
         if self.shape[0] != self.shape[1]:
             raise InputError(f"eigenvalues need a square matrix; got shape {self.shape}")
@@ -175,18 +172,13 @@ class LowRank:
     def near_one(self):
         """The same matrix over a power of two: the largest entry of A and of B is from 1 to 2.
 
-        For scores that do not depend on the scale. Their products then stay within the range
-        of floats, and the division rounds nothing.
+        For scores that do not depend on the scale: products stay in range, and nothing is rounded.
         """
         return LowRank(self.A / power_of_two(self.A), self.B / power_of_two(self.B))
 
 
 def power_of_two(W, axis=None):
-    """The power of two at or below max|W| over `axis`, which is kept with size 1.
-
-    >>> power_of_two(np.array([[3.0, -5.0]]))
-    array([[4.]])
-    """
+    """The power of two at or below max|W| over `axis` (kept, of size 1): 4 for 3 and −5."""
     largest = np.abs(W).max(axis, keepdims=True, initial=0)
     return np.ldexp(np.ones_like(largest), np.frexp(largest)[1] - 1)
 
@@ -195,8 +187,7 @@ def product(*matrices):
     """The product of arrays and LowRanks as one LowRank, factored where it is narrowest.
 
     Of M_1 M_2 … M_n the smallest inner dimension splits the product in two. Each side is
-    multiplied out from there, so nothing wider than it has to be is ever formed.
-    Raises InputError if the shapes do not chain.
+    multiplied out from there. Raises InputError if the shapes do not chain.
 
     >>> product(np.ones((50, 8)), np.ones((8, 3)), np.ones((3, 9)), np.ones((9, 50)))
     LowRank(50, 50) through 3

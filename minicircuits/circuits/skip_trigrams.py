@@ -19,6 +19,7 @@ from minicircuits.notation import InputError, check_axes
 
 TILE, ROUND = 1024, 4 * 1024      # rows and columns of a tile, which stays in cache; sources
 
+
 class SkipTrigrams(NamedTuple):
     """A source and its k strongest destinations and outs, strongest first."""
     source: int
@@ -94,9 +95,9 @@ def strongest(column, k):
 def strongest_sources_pruned(QK, OV, factor, n):
     """The same as `strongest_sources`, leaving out what cannot matter.
 
-    It takes about half the time on GPT-2's shape, with 50,257 tokens, and gains nothing on 1,000.
-    Sources go by falling bound on their score, some tiles side by side. What a tile may leave
-    out is settled before its round begins, so no answer depends on which core is faster.
+    About half the time on GPT-2's shape, with 50,257 tokens; nothing is gained on 1,000. Sources
+    go by falling bound on their score, in rounds of tiles side by side. What may be left out is
+    settled before a round begins, so no answer depends on which core is faster.
     """
     QK, OV = each(LongRowsFirst, (QK, OV))
     bound = QK.bound * OV.bound * factor
@@ -138,7 +139,7 @@ class LongRowsFirst:
         self.bound = self.lengths[0] * self.column_lengths
 
     def maxima(self, columns, least):
-        """Where in `columns` the maximum is positive and reaches `least` (one each), and these maxima.
+        """Where in `columns` the maximum is positive and reaches `least`, one each; these maxima.
 
         A column is given up when neither its largest entry so far nor any to come reaches it.
         """
