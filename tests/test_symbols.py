@@ -35,7 +35,7 @@ LOCAL = {
                            "a": "row a = one-hot(destination)"},
     "circuits.low_rank": {**dict.fromkeys("mrn", "factors A (m, r) and B (r, n)"),
                           "s": "U (m, s), S (s,) descending", "M": "Of M_1 M_2 … M_n"},
-    "circuits.skip_trigrams": {"B": "A B, with the rows of A by falling length"},
+    "circuits.skip_trigrams": {"B": "‖A_v‖ ‖B_u‖ ≥ |W_vu| of W = A B"},
 }
 
 

@@ -52,12 +52,6 @@ def composition_scores(weights, kind):
     (W_Q → M W_Q with W_K → M⁻ᵀ W_K, W_V → M W_V with W_O → W_O M⁻¹) or on rotations of the
     residual stream. A large score shows overlap, not what it does.
 
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 2, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> composition_scores(weights, "K")[1, :, 0].round(3)       # h in rows, g in columns
-    array([[0.358, 0.414],
-           [0.472, 0.314]])
-
     Each M = left right is first reduced to a thin factor. If left = F R and the columns of F
     are orthonormal, then ‖M X‖ = ‖R right X‖ for any X. So a later layer costs one product.
     """

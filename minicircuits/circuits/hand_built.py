@@ -29,8 +29,7 @@ def bigram_model(log_probabilities):
     """Zero layers: logits = W_U W_E t, where W_U W_E is the given table.
 
     log_probabilities : (v, u) [next token, present token], nats. Raises InputError unless it
-    is square and finite: put a floor under log 0. W_E is the identity, so any table fits; with
-    d_model < d_vocab its rank is at most d_model. Paper: "Zero-Layer Transformers".
+    is square and finite: put a floor under log 0. Paper: "Zero-Layer Transformers".
     """
     table = np.array(log_probabilities, float)
     none = np.zeros((0, 1, 1, len(table)))
@@ -73,9 +72,8 @@ def induction_by_k_composition(d_vocab, n_ctx):
         scores_ij = SHARP (2 [token_{j−1} = token_i] + [token_j = START])
 
     The first term, the match, is K-composition (token_{−1} counts as START). The second, to rest,
-    reads embeddings alone. Several followers share the attention; the present token can be one
-    ([a][a] → [a]). It matches one token exactly, and cannot prefer the latest copy.
-    Mode "shortformer". Paper: "How Induction Heads Work".
+    reads embeddings alone. Several followers share the attention, the present token among them
+    ([a][a] → [a]). Mode "shortformer". Paper: "How Induction Heads Work".
 
     >>> import minicircuits as mc
     >>> tokens = np.array([[START, 1, 2, 3, 1]])              # <START> a b c a
@@ -179,11 +177,10 @@ def idle(n_layers, n_heads, d_head, token, out, place, positions):
     W_E writes the block `token`, W_pos `place` (or None), and W_U reads `out`: identities.
     """
     d_model = max(block.stop for block in (token, out, place) if block)
-    read = np.zeros((n_layers, n_heads, d_head, d_model))
-    return Weights(W_E=np.eye(d_model)[:, token],
-                   W_pos=np.eye(d_model)[:, place] if place else None,
-                   W_Q=read, W_K=read.copy(), W_V=read.copy(), W_O=read.mT.copy(),
-                   W_U=np.eye(d_model)[out], positions=positions)
+    one_hot, zero = np.eye(d_model), np.zeros((n_layers, n_heads, d_head, d_model))
+    return Weights(W_E=one_hot[:, token], W_pos=one_hot[:, place] if place else None,
+                   W_Q=zero, W_K=zero.copy(), W_V=zero.copy(), W_O=zero.mT.copy(),
+                   W_U=one_hot[out], positions=positions)
 
 
 def sharpened(weights):

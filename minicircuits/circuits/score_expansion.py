@@ -183,12 +183,6 @@ def rebuild(weights, tokens):
     Layer by layer, the scores are the sum of their terms: each side is summed over its paths
     by propagation. softmax* of them is the pattern through which the next layer's paths go.
     This is the half of the claim that frozen patterns leave out.
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(3, 3, 8, 4, 6, 5, "shortformer", np.random.default_rng(0))
-    >>> acts, rebuilt = mc.forward(weights, [[3, 0, 5]]), rebuild(weights, [[3, 0, 5]])
-    >>> mc.relative_error(rebuilt.pattern, acts.pattern) < 1e-12
-    True
     """
     tokens = check_tokens(weights, tokens)
     (b, n), H = tokens.shape, weights.n_heads

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
+from minicircuits.circuits.low_rank import LowRank
 from minicircuits.cores import each
 from minicircuits.notation import InputError, check_axes
 
@@ -35,23 +36,15 @@ def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
 
     score_u = max_dest QK[dest, u] · max_out OV[out, u] · probability_u^0.1, the ranking of the
     paper's head dump. Sources are left out where either maximum is not positive (their product
-    could be), so there may be fewer. token_probabilities : (u,), unigram.
-
-    The table does not depend on the head's bases, as W_QK and W_OV do not. One row added to every
-    row of W_U, or a constant added to a destination's row of QK (which changes no pattern), does
-    change the ranking.
+    could be), so there may be fewer. token_probabilities : (u,), unigram. "…" is any distance,
+    0 included. One row added to every row of W_U, or a constant added to a destination's row of
+    QK (which changes no pattern), does change the ranking.
 
     >>> from minicircuits.circuits.hand_built import skip_trigram_machine
     >>> weights = skip_trigram_machine(d_vocab=6, heads=[[(1, 2, 3)]])     # 1 … 2 → 3
     >>> found, = skip_trigrams(weights, 0, 0, np.full(6, 1 / 6), k=1)
     >>> found.source, found.destinations.tolist(), found.outs.tolist()
     (1, [2], [3])
-
-    "…" is any distance, and adjacent counts:
-
-    >>> import minicircuits as mc
-    >>> [int(mc.forward(weights, [t]).logits[0, -1].argmax()) for t in ([0, 1, 2], [0, 1, 4, 5, 2])]
-    [3, 3]
     """
     check_axes("token_probabilities", np.asarray(token_probabilities), ("d_vocab",),
                {"d_vocab": weights.d_vocab})
@@ -99,16 +92,17 @@ def strongest_sources_pruned(QK, OV, factor, n):
     go by falling bound on their score, in rounds of tiles side by side. What may be left out is
     settled before a round begins, so no answer depends on which core is faster.
     """
-    QK, OV = each(LongRowsFirst, (QK, OV))
-    bound = QK.bound * OV.bound * factor
+    QK, OV = longest_rows_first(QK), longest_rows_first(OV)
+    largest_QK, largest_OV = (entry_bounds(W.A[:1], W.B)[0] for W in (QK, OV))
+    bound = largest_QK * largest_OV * factor
     order = np.argsort(-bound, kind="stable")[:np.count_nonzero(bound > 0)]
     found, scores, least = np.empty(0, np.intp), np.empty(0, factor.dtype), 0.0
 
     def scored(sources):
         """Those of `sources` whose score may reach `least`, and their scores."""
-        where, attended = QK.maxima(sources, least / (OV.bound * factor)[sources])
+        where, attended = maxima_from(QK, sources, least / (largest_OV * factor)[sources])
         sources = sources[where]
-        where, added = OV.maxima(sources, least / (attended * factor[sources]))
+        where, added = maxima_from(OV, sources, least / (attended * factor[sources]))
         return sources[where], attended[where] * added * factor[sources[where]]
 
     for start in range(0, len(order), ROUND):
@@ -123,38 +117,34 @@ def strongest_sources_pruned(QK, OV, factor, n):
     return found
 
 
-class LongRowsFirst:
-    """A B, with the rows of A by falling length: |W_vu| ≤ ‖A_v‖ ‖B_u‖ bounds all rows to come.
+def longest_rows_first(low_rank):
+    """The same matrix with the rows in another order: those of A by falling length."""
+    return LowRank(low_rank.A[np.argsort(-norms(low_rank.A), kind="stable")], low_rank.B)
 
-    bound : at least the largest entry of each column u as computed, rounding included.
-    """
 
-    def __init__(self, low_rank):
-        lengths = norms(low_rank.A)
-        order = np.argsort(-lengths, kind="stable")
-        self.A, self.lengths = low_rank.A[order], lengths[order]
-        self.columns = np.ascontiguousarray(low_rank.B.mT)
-        rounding = 2 * (low_rank.A.shape[1] + 4) * np.finfo(low_rank.A.dtype).eps
-        self.column_lengths = norms(self.columns) * (1 + rounding)
-        self.bound = self.lengths[0] * self.column_lengths
-
-    def maxima(self, columns, least):
-        """Where in `columns` the maximum is positive and reaches `least`, one each; these maxima.
-
-        A column is given up when neither its largest entry so far nor any to come reaches it.
-        """
-        where, largest = np.arange(len(columns)), np.zeros(len(columns), self.A.dtype)
-        B, lengths = self.columns[columns], self.column_lengths[columns]
-        for row in range(0, len(self.A), TILE):
-            alive = np.maximum(largest, self.lengths[row] * lengths) >= least
-            if not alive.all():
-                where, largest, B, lengths, least = (
-                    array[alive] for array in (where, largest, B, lengths, least))
-            np.maximum(largest, (self.A[row:row + TILE] @ B.mT).max(0), out=largest)
-        reached = (largest > 0) & (largest >= least)
-        return where[reached], largest[reached]
+def entry_bounds(A, B):
+    """‖A_v‖ ‖B_u‖ ≥ |W_vu| of W = A B (Cauchy–Schwarz), with room for rounding: (v, u), float64."""
+    rounding = 2 * (A.shape[1] + 4) * np.finfo(A.dtype).eps
+    return norms(A)[:, None] * norms(B.mT) * (1 + rounding)
 
 
 def norms(vectors):
     """‖x‖ of each row x, summed in float64."""
     return np.sqrt(np.einsum("vr,vr->v", vectors, vectors, dtype=np.float64))
+
+
+def maxima_from(low_rank, columns, least):
+    """Where in `columns` the maximum is positive and reaches `least`, one each; these maxima.
+
+    The longest rows come first. A column is given up when neither its largest entry so far nor
+    any to come reaches `least`.
+    """
+    A, B = low_rank.A, low_rank.B[:, columns]
+    bounds = entry_bounds(A[::TILE], B)                 # of each tile and all that follow
+    where, largest = np.arange(len(columns)), np.zeros(len(columns), A.dtype)
+    for row, bound in zip(range(0, len(A), TILE), bounds):
+        alive = np.maximum(largest, bound[where]) >= least[where]
+        where, largest = where[alive], largest[alive]
+        np.maximum(largest, (A[row:row + TILE] @ B[:, where]).max(0), out=largest)
+    reached = (largest > 0) & (largest >= least[where])
+    return where[reached], largest[reached]

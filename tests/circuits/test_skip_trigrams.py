@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from minicircuits.circuits import skip_trigrams as module
 from minicircuits.circuits.hand_built import skip_trigram_machine
 from minicircuits.circuits.low_rank import LowRank
-from minicircuits.circuits.skip_trigrams import (LongRowsFirst, skip_trigrams, strongest_sources,
+from minicircuits.circuits.skip_trigrams import (entry_bounds, longest_rows_first, maxima_from,
+                                                 skip_trigrams, strongest_sources,
                                                  strongest_sources_pruned)
 from minicircuits.cores import each
 from minicircuits.model.transformer import forward
@@ -130,12 +131,11 @@ def test_most_of_an_uneven_vocabulary_is_left_out(monkeypatch):
     QK, OV = (LowRank(rng.normal(size=(300, 8)), rng.normal(size=(8, 2000)) / np.arange(1, 2001))
               for _ in range(2))
 
-    class Counting(LongRowsFirst):
-        def maxima(self, columns, least):
-            looked_at.append(len(columns))
-            return super().maxima(columns, least)
+    def counting(circuit, columns, least):
+        looked_at.append(len(columns))
+        return maxima_from(circuit, columns, least)
 
-    monkeypatch.setattr(module, "LongRowsFirst", Counting)
+    monkeypatch.setattr(module, "maxima_from", counting)
     with tiles_of(20):
         check_pruning(QK, OV, np.ones(2000), 10)
     assert sum(looked_at) < 400
@@ -178,11 +178,12 @@ def test_bounds_hold_for_entries_as_computed(seed, dtype):
         direction = rng.normal(size=r)
         circuit = LowRank((rng.uniform(1, 2, (50, 1)) * direction).astype(dtype),
                           (rng.uniform(1, 2, (1, 40)) * direction[:, None]).astype(dtype))
-        found, maxima = LongRowsFirst(circuit), circuit.AB.max(0)
-        assert (found.bound >= maxima).all()
-        assert (found.bound <= maxima * (1 + 1e3 * np.finfo(dtype).eps)).all()
+        bounds, maxima = entry_bounds(circuit.A, circuit.B), circuit.AB.max(0)
+        assert (bounds >= circuit.AB).all()
+        assert (bounds <= circuit.AB * (1 + 1e3 * np.finfo(dtype).eps)).all()
         with tiles_of(7):
-            where, value = found.maxima(np.arange(40), maxima.astype(float) * (1 - 1e-5))
+            where, value = maxima_from(longest_rows_first(circuit), np.arange(40),
+                                       maxima.astype(float) * (1 - 1e-5))
         assert len(where) == 40 and np.abs(value / maxima - 1).max() < 1e-5
 
 
@@ -198,16 +199,16 @@ def test_what_cannot_matter_is_not_computed():
             products.append(len(self) * other.shape[1])
             return np.asarray(self) @ np.asarray(other)
 
-    circuit = LongRowsFirst(LowRank(A[rng.permutation(60)], B))
+    circuit = longest_rows_first(LowRank(A[rng.permutation(60)], B))
     circuit.A = circuit.A.view(Counting)
     with tiles_of(5):
-        circuit.maxima(columns, asked)
+        maxima_from(circuit, columns, asked)
         wanted = [sum(max([A[v] @ B[:, u] for v in range(start)], default=0) >= 1
                       or np.linalg.norm(B[:, u]) / (start + 1) >= 1 for u in range(30))
                   for start in range(0, 60, 5)]
         assert products == [5 * count for count in wanted] and sum(products) < 60 * 30 / 2
         products.clear()
-        circuit.maxima(columns, 0 * asked)
+        maxima_from(circuit, columns, 0 * asked)
         assert sum(products) == 60 * 30
 
 
@@ -349,7 +350,7 @@ def test_broken_a_constant_added_to_a_destinations_row_of_QK():
 MISTAKES = {
     "QK transposed": ("qk_circuit", lambda circuit: lambda *head: circuit(*head).mT),
     "OV transposed": ("ov_circuit", lambda circuit: lambda *head: circuit(*head).mT),
-    "maxima by row": ("LongRowsFirst", lambda longest: lambda circuit: longest(circuit.mT)),
+    "maxima by row": ("longest_rows_first", lambda order: lambda circuit: order(circuit.mT)),
     "circuits swapped": ("strongest_sources_pruned", lambda best: lambda QK, OV, factor, n: best(
         QK, QK, factor, n)),
     "another head": ("ov_circuit", lambda circuit: lambda weights, layer, head: circuit(
@@ -358,30 +359,27 @@ MISTAKES = {
 }
 
 
-class AsksTooMuch(LongRowsFirst):
-    def maxima(self, columns, least):
-        return super().maxima(columns, 1.2 * least)
+def asks_too_much(maxima_from):
+    return lambda circuit, columns, least: maxima_from(circuit, columns, 1.2 * least)
 
 
-class BoundsTooLow(LongRowsFirst):
-    def __init__(self, low_rank):
-        super().__init__(low_rank)
-        self.bound = self.bound / 2
+def too_low(bounds):
+    return lambda A, B: 0.5 * bounds(A, B)
 
 
-class ShortestFirst(LongRowsFirst):
-    def __init__(self, low_rank):
-        super().__init__(low_rank)
-        self.A, self.lengths = self.A[::-1], self.lengths[::-1]
+def shortest_rows_first(order):
+    return lambda circuit: LowRank(order(circuit).A[::-1], circuit.B)
 
 
-@pytest.mark.parametrize("mistake", [AsksTooMuch, BoundsTooLow, ShortestFirst])
-def test_the_checks_see_pruning_that_goes_too_far(monkeypatch, mistake):
+@pytest.mark.parametrize("name, mistake", [("maxima_from", asks_too_much),
+                                           ("entry_bounds", too_low),
+                                           ("longest_rows_first", shortest_rows_first)])
+def test_the_checks_see_pruning_that_goes_too_far(monkeypatch, name, mistake):
     check = test_leaving_out_sources_changes_nothing.hypothesis.inner_test
     cases = [(seed, 2, 3, 2, n) for seed in range(40) for n in (2, 6)]
     for case in cases[:4]:
         check(*case)
-    monkeypatch.setattr(module, "LongRowsFirst", mistake)
+    monkeypatch.setattr(module, name, mistake(getattr(module, name)))
     with pytest.raises(AssertionError):
         for case in cases:
             check(*case)
