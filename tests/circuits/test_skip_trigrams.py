@@ -244,6 +244,8 @@ def test_both_maxima_must_be_positive(QK, OV, score):
     weights = one_token(QK, OV)
     table = skip_trigrams(weights, 0, 0, [1])
     assert [row.score for row in table] == [score] * (score > 0)
+    circuits = (LowRank(np.full((1, 1), float(number)), np.ones((1, 1))) for number in (QK, OV))
+    assert check_pruning(*circuits, np.ones(1), 1).tolist() == [0] * (score > 0)
 
 
 def test_a_token_that_never_occurs_is_no_source():
