@@ -81,7 +81,10 @@ class Path:
 
     @property
     def W(self):
-        """reader W_OV^{h_n} … W_OV^{h_1} W_E (v, u), or with W_pos (v, p) for a "position"."""
+        """W_U W_OV^{h_n} … W_OV^{h_1} W_E (v, u): what it does with a token.
+
+        Another reader stands in the place of W_U; W_pos does in that of W_E for a "position".
+        """
         return self.W_from(self.weights.W_pos if self.source == "position" else self.weights.W_E)
 
     @property
@@ -90,7 +93,7 @@ class Path:
         return self.W_from(self.weights.W_pos) if self.source == "embedding" else None
 
     def arriving(self):
-        """A t Wᵀ (and the positions' part): its share of what the reader makes, (b, i, …)."""
+        """A t Wᵀ (and the positions' part): its share of what the reader gets, (b, i, …)."""
         places = np.arange(self.tokens.shape[1])
         read = self.W.columns(places if self.source == "position" else self.tokens)
         if self.source == "embedding":

@@ -76,11 +76,12 @@ def positional_qk_circuits(weights, layer, head):
     >>> import numpy as np
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "standard", np.random.default_rng(0))
-    >>> t, p = [3, 0, 5], [0, 1, 2]
-    >>> scores = mc.forward(weights, [t]).scores[0, 0, 1] * np.sqrt(weights.d_head)
-    >>> P = positional_qk_circuits(weights, 0, 1)
-    >>> total = (qk_circuit(weights, 0, 1).AB[np.ix_(t, t)] + P.position_position.AB[:3, :3]
-    ...          + P.position_token.AB[:3, t] + P.token_position.AB[t, :3])
+    >>> tokens = [3, 0, 5]
+    >>> scores = mc.forward(weights, [tokens]).scores[0, 0, 1] * np.sqrt(weights.d_head)
+    >>> found = positional_qk_circuits(weights, 0, 1)
+    >>> total = (qk_circuit(weights, 0, 1).AB[np.ix_(tokens, tokens)]
+    ...          + found.position_position.AB[:3, :3] + found.position_token.AB[:3, tokens]
+    ...          + found.token_position.AB[tokens, :3])
     >>> mc.relative_error(total, scores) < 1e-12
     True
     """

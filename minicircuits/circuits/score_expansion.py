@@ -20,11 +20,7 @@ from minicircuits.notation import check_head, check_pattern, check_tokens
 
 
 class ScoreTerm(NamedTuple):
-    """One path on the query side, one on the key side: (A_q t) W (A_k t)ᵀ.
-
-    Axes of W: [what the query side starts from, what the key side starts from], each a
-    token u or a position p. Unlike W_QK and `qk_circuit` it has 1/√d_head in it.
-    """
+    """One path on the query side, one on the key side: (A_q t) W (A_k t)ᵀ."""
 
     query: Path        # its reader is the head's W_Q
     key: Path          # its reader is the head's W_K
@@ -48,6 +44,10 @@ class ScoreTerm(NamedTuple):
 
     @property
     def W(self):
+        """[what the query side starts from, what the key side starts from], with 1/√d_head in it.
+
+        Each is a token u or a position p. (W_QK and `qk_circuit` are unscaled.)
+        """
         return product(self.query.W.mT, self.key.W) * (1 / sqrt(self.query.weights.d_head))
 
     @property
