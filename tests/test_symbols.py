@@ -31,11 +31,11 @@ SIZES = {size for axes in notation.WEIGHT_AXES.values() for size in axes}
 WORDS = "scores?|pattern|logits|tokens?|term"       # that carry indices, besides letters
 
 LOCAL = {
-    "circuits.expansion": {"n": "from the first to the last, h_1 … h_n",
-                           "a": "a row a = one-hot(destination) of positions"},
+    "circuits.expansion": {"n": "through a sequence of heads h_1 … h_n",
+                           "a": "row a = one-hot(destination)"},
     "circuits.low_rank": {**dict.fromkeys("mrn", "factors A (m, r) and B (r, n)"),
                           "s": "U (m, s), S (s,) descending", "M": "Of M_1 M_2 … M_n"},
-    "circuits.streaming": dict.fromkeys("mrnB", "W is A B, with A (m, r) and B (r, n)"),
+    "circuits.skip_trigrams": {"B": "‖A_v‖ ‖B_u‖ ≥ |W_vu| of W = A B"},
 }
 
 

@@ -1,7 +1,7 @@
-"""Does a circuit raise the token it reads? Eigenvalues, and what they leave open.
+"""Does a circuit add to the logit of the token it reads? Eigenvalues, and what they leave open.
 
 Copying heads are not there to keep the present token, which the direct path does: they
-raise a token from elsewhere. Paper: "Copying / primitive in-context learning", "Detecting
+say again a token from elsewhere. Paper: "Copying / primitive in-context learning", "Detecting
 Copying Behavior".
 """
 
@@ -13,26 +13,28 @@ from minicircuits.notation import InputError
 
 
 def copying_score(low_rank):
-    """Σλ / Σ|λ| over the eigenvalues of a token-to-token circuit: a float in [−1, 1].
+    """Σλ / Σ|λ| over the eigenvalues λ of a token-to-token circuit: a float in [−1, 1].
 
-    +1 copies, −1 anti-copies, about 0 at random (standard deviation ≈ 1.5/d_head). Σλ is
-    the trace, so that nothing decides which λ "are" 0; a matrix whose eigenvalues are all
-    rounding (zero, or nilpotent) scores 0. Invariant under any
-    similarity W → M W M⁻¹ and transposition, hence cannot see [out, source] swapped; one
-    row added to every row of W_U does change it. Uses W_U as it is, not centred.
+    +1 copies, −1 anti-copies, about 0 at random (standard deviation ≈ 1.5/d_head). Real parts
+    are summed: complex eigenvalues come in pairs. Eigenvalues that are 0 add nothing, so it does
+    not matter how many there are. If all of them are 0 but for rounding, the score is 0.
 
+    W, c W for c > 0, Wᵀ and M W M⁻¹ score the same, so the score cannot tell [out, source]
+    from [source, out]. One row added to every row of W_U does change it; W_U is used as it is.
     Evidence, not proof: eigenvectors are not orthogonal; see `copying_companions`.
 
     >>> from minicircuits import LowRank
-    >>> A = np.random.default_rng(0).normal(size=(7, 2))
-    >>> copying_score(LowRank(A, A.T)), copying_score(LowRank(A, -A.T))
+    >>> copying_score(LowRank(np.eye(4), np.eye(4))), copying_score(LowRank(np.eye(4), -np.eye(4)))
     (1.0, -1.0)
+    >>> copying_score(LowRank(np.eye(4), np.diag([1, 1, 1, -1])))
+    0.5
     """
-    values = low_rank.eigenvalues()
+    W = low_rank.near_one()
+    values = W.eigenvalues()
     size = np.abs(values).sum()
-    if size <= max(low_rank.shape) * np.finfo(values.dtype).eps * low_rank.norm():
-        return 0.0                               # nothing but rounding
-    return float(np.clip(low_rank.trace().real / size, -1, 1))
+    if size <= max(W.shape) * np.finfo(values.dtype).eps * W.norm():
+        return 0.0                                         # nothing but rounding
+    return float(values.real.sum() / size)
 
 
 class Companions(NamedTuple):
@@ -43,28 +45,25 @@ class Companions(NamedTuple):
 
 
 def copying_companions(low_rank, k=10):
-    """How often a token is really its own top output. Square circuits, streamed by source.
+    """How often a token is really its own top output. Square circuits, a block at a time.
 
-    One row added to every row of W_U changes the mean of the diagonal and the mean
-    entry alike, and no ranking: none of the three moves, unlike `copying_score`.
-
-    >>> from minicircuits import LowRank
-    >>> copying_companions(LowRank(np.eye(4), np.eye(4)), k=1)
-    Companions(diagonal_excess=0.75, top_own=1.0, top_k_own=1.0)
-
+    One row added to every row of W_U moves none of the three, unlike `copying_score`.
     Copying can be shared, so that two heads together copy what neither does alone:
 
+    >>> from minicircuits import LowRank
     >>> Id = np.eye(4)
     >>> first, second = LowRank(Id[:, :2], Id[:2]), LowRank(Id[:, 2:], Id[2:])
-    >>> copying_companions(first).top_own, copying_companions(first + second).top_own
-    (0.5, 1.0)
+    >>> copying_companions(first).top_own
+    0.5
+    >>> copying_companions(first + second, k=1)
+    Companions(diagonal_excess=0.75, top_own=1.0, top_k_own=1.0)
     """
     own, n = low_rank.diagonal(), low_rank.shape[1]
     if low_rank.shape != (n, n):
         raise InputError(f"companions need a square circuit; got shape {low_rank.shape}")
-    above = np.concatenate([
-        (block >= np.diagonal(block, sources.start)[:, None]).sum(1) - 1     # blocks of sources
+    outdone_by = np.concatenate([                  # how many outs are above the token's own
+        (block >= np.diagonal(block, sources.start)[:, None]).sum(1) - 1
         for sources, block in low_rank.mT.blocks()])
     mean = low_rank.A.sum(0) @ low_rank.B.sum(1) / n ** 2
-    return Companions(float(own.mean() - mean), float((above == 0).mean()),
-                      float((above < k).mean()))
+    return Companions(float(own.mean() - mean), float((outdone_by == 0).mean()),
+                      float((outdone_by < k).mean()))

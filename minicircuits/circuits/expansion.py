@@ -6,9 +6,9 @@ Multiply out the model's product form
 
 (later layers to the left) and each term is a path: from the tokens through one head, or none,
 in every layer. By the mixed product its heads compose on each side of ⊗ alone:
-(A^h A^g) ⊗ (W_U W_OV^h W_OV^g W_E). Exact for frozen patterns, whatever they are, so it
-cannot see a wrong mask; that the patterns follow from the weights too is `rebuild`, in
-`score_expansion`.
+(A^h A^g) ⊗ (W_U W_OV^h W_OV^g W_E). The sum is exact for frozen patterns, whatever they are,
+so it cannot see a wrong mask. That the patterns follow from the weights too is shown by
+`rebuild`, in `score_expansion`.
 
 Paper: "Path Expansion of Logits", "Virtual Attention Heads", "Two-Layer Attention-Only
 Transformers". In "shortformer" mode positions act through the patterns only; in "standard"
@@ -16,7 +16,7 @@ mode every path has a token part and a position part.
 """
 
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import combinations, product as choices
 from math import comb
 from typing import NamedTuple
@@ -31,25 +31,28 @@ from minicircuits.notation import (InputError, Weights, check_axes, check_patter
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """One path through the model, (A ⊗ W) t: a sequence of heads, or none (the direct path).
+    """(A ⊗ W) t: from a source through a sequence of heads h_1 … h_n, or none, to a reader.
 
-    heads : ((layer, head), …) from the first to the last, h_1 … h_n.
+    source : "token"; "position"; or "embedding", the sum of both, as it enters layer 0
+        in "standard" mode.
+    heads : ((layer, head), …) from the first to the last; none is the direct path.
+    reader : W_U, or W_Q or W_K of a head whose scores are taken apart.
 
     >>> import minicircuits as mc
-    >>> rng = np.random.default_rng(0)
-    >>> weights = mc.init_weights(2, 2, 6, 3, 5, 4, "none", rng)
-    >>> tokens = rng.integers(5, size=(1, 4))
-    >>> acts = mc.forward(weights, tokens)
-    >>> path = mc.expand_logits(weights, tokens, acts.pattern)[-1]
-    >>> path.label, path.order
-    ('0.1→1.1', 2)
+    >>> weights = mc.init_weights(2, 2, 6, 3, 5, 4, "none", np.random.default_rng(0))
+    >>> tokens = np.array([[3, 0, 1, 0]])
+    >>> path = mc.expand_logits(weights, tokens, mc.forward(weights, tokens).pattern)[-1]
+    >>> path.label, path.order, path.W
+    ('0.1→1.1', 2, LowRank(5, 5) through 3)
     >>> t = np.eye(5)[tokens[0]]
     >>> logits = np.kron(path.A[0], path.W.AB) @ t.ravel()     # A ⊗ W, on t flattened
     >>> mc.relative_error(logits.reshape(4, 5), path.logits[0]) < 1e-12
     True
     """
 
+    source: str
     heads: tuple
+    reader: np.ndarray = field(repr=False)
     weights: Weights = field(repr=False)
     tokens: np.ndarray = field(repr=False)     # (b, i)
     pattern: np.ndarray = field(repr=False)    # (l, b, h, i, j), frozen
@@ -61,49 +64,56 @@ class Path:
 
     @property
     def label(self):
+        """0.3→1.2 for heads ((0, 3), (1, 2)), counted from 0; or direct."""
         return label(self.heads)
 
     @property
     def A(self):
         """A^{h_n} … A^{h_1} (b, i, j): how much destination i gets from source j."""
-        return pattern_product(self.heads, self.pattern)
+        b, T = self.tokens.shape
+        identity = np.broadcast_to(np.eye(T, dtype=self.pattern.dtype), (b, T, T))
+        return reduce(lambda A, head: self.pattern[head[0], :, head[1]] @ A, self.heads, identity)
+
+    def W_from(self, embedding):
+        """reader W_OV^{h_n} … W_OV^{h_1} embedding, as one LowRank."""
+        return product(self.reader, *(W_OV(self.weights, *head) for head in reversed(self.heads)),
+                       embedding)
 
     @property
     def W(self):
-        """W_U W_OV^{h_n} … W_OV^{h_1} W_E (v, u): what it does with a token."""
-        return through(self.weights.W_U, self.heads, self.weights, self.weights.W_E)
+        """W_U W_OV^{h_n} … W_OV^{h_1} W_E (v, u): what it does with a token.
+
+        Another reader stands in the place of W_U; W_pos does in that of W_E for a "position".
+        """
+        return self.W_from(self.weights.W_pos if self.source == "position" else self.weights.W_E)
 
     @property
     def W_of_positions(self):
-        """The same with W_pos for W_E (v, p), in "standard" mode; else None."""
-        if self.weights.positions != "standard":
-            return None
-        return through(self.weights.W_U, self.heads, self.weights, self.weights.W_pos)
+        """The same with W_pos (v, p) if the source is an "embedding", else None."""
+        return self.W_from(self.weights.W_pos) if self.source == "embedding" else None
+
+    def arriving(self):
+        """A t Wᵀ (and the positions' part): its share of what the reader gets, (b, i, …)."""
+        places = np.arange(self.tokens.shape[1])
+        read = self.W.columns(places if self.source == "position" else self.tokens)
+        if self.source == "embedding":
+            read = read + self.W_of_positions.columns(places)
+        return self.A @ read
 
     @property
     def logits(self):
-        """A t Wᵀ (and the positions' part): this path's share of the logits, (b, i, v)."""
-        read, W_p = self.W.columns(self.tokens), self.W_of_positions
-        if W_p is not None:
-            read = read + W_p.columns(np.arange(self.tokens.shape[1]))
-        return self.A @ read
+        """Its share of the logits, if W_U is the reader: (b, i, v)."""
+        return self.arriving()
+
+    @cached_property
+    def q_or_k(self):
+        """Its share of a head's q or k, (b, i, e); kept, since many terms of a score share it."""
+        return self.arriving()
 
 
 def label(heads):
-    """0.3→1.2 for heads ((0, 3), (1, 2)), layers and heads counted from 0; or direct."""
+    """The `Path.label` of a path through `heads`."""
     return "→".join(f"{layer}.{head}" for layer, head in heads) or "direct"
-
-
-def pattern_product(heads, pattern):
-    """A^{h_n} … A^{h_1} (b, i, j), and the identity for no heads."""
-    identity = np.broadcast_to(np.eye(pattern.shape[-1], dtype=pattern.dtype),
-                               (pattern.shape[1], *pattern.shape[-2:]))
-    return reduce(lambda A, head: pattern[head[0], :, head[1]] @ A, heads, identity)
-
-
-def through(left, heads, weights, right):
-    """left · W_OV^{h_n} … W_OV^{h_1} · right, as one LowRank."""
-    return product(left, *(W_OV(weights, *head) for head in reversed(heads)), right)
 
 
 def head_sequences(n_layers, n_heads):
@@ -124,8 +134,8 @@ def expand_logits(weights, tokens, pattern):
     """Every path, as a list of `Path` by order; their logits sum to the model's.
 
     tokens : (b, i); pattern : (l, b, h, i, j), the frozen patterns, `forward`'s or others.
-    Paths compute nothing until asked, but there are (1 + n_heads)^n_layers: where only the
-    sum, or the sum by order, is wanted, `logits_by_order` needs no list.
+    Paths compute nothing until asked, but there are (1 + n_heads)^n_layers; `logits_by_order`
+    needs no list.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "standard", np.random.default_rng(0))
@@ -136,8 +146,17 @@ def expand_logits(weights, tokens, pattern):
     """
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
-    return [Path(heads, weights, tokens, pattern)
+    source = "embedding" if weights.positions == "standard" else "token"
+    return [Path(source, heads, weights.W_U, weights, tokens, pattern)
             for heads in head_sequences(weights.n_layers, weights.n_heads)]
+
+
+def residual_0(weights, tokens):
+    """What enters layer 0: W_E t, plus W_pos p in "standard" mode. (b, i, d)"""
+    x = weights.W_E.mT[tokens]
+    if weights.positions == "standard":
+        x = x + weights.W_pos.mT[:tokens.shape[1]]
+    return x
 
 
 def propagate(weights, x, pattern):
@@ -145,8 +164,7 @@ def propagate(weights, x, pattern):
 
     pattern : (l, b, h, i, j), of the first l layers. Returns (order, b, i, d), order 0 … l.
     Each layer takes what came through n heads and adds it, through one head more, to what
-    came through n + 1: the sum of (1 + H)^l paths for l·H products. Everything with frozen
-    patterns is this one linear map.
+    came through n + 1: the sum of (1 + H)^l paths for l·H products.
     """
     orders = np.zeros((len(pattern) + 1, *x.shape), np.result_type(x, pattern))
     orders[0] = x
@@ -157,34 +175,15 @@ def propagate(weights, x, pattern):
     return orders
 
 
-def embedded(weights, tokens):
-    """What enters layer 0: W_E t, plus W_pos p in "standard" mode. (b, i, d)"""
-    x = weights.W_E.mT[tokens]
-    if weights.positions == "standard":
-        x = x + weights.W_pos.mT[:tokens.shape[1]]
-    return x
-
-
 def logits_by_order(weights, tokens, pattern):
-    """Σ of the logits of all paths of each order, by propagation: (order, b, i, v).
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(3, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> acts = mc.forward(weights, [[3, 0, 5]])
-    >>> logits = logits_by_order(weights, [[3, 0, 5]], acts.pattern)
-    >>> len(logits), mc.relative_error(logits.sum(0), acts.logits) < 1e-12
-    (4, True)
-    """
+    """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
-    return propagate(weights, embedded(weights, tokens), pattern) @ weights.W_U.mT
+    return propagate(weights, residual_0(weights, tokens), pattern) @ weights.W_U.mT
 
 
 class Ledger(NamedTuple):
-    """One logit as a sum over paths (rows) and the positions they read (columns).
-
-    In "standard" mode an entry has what the token and what its position contributes.
-    """
+    """One logit as a sum over paths (rows) and the positions they read (columns)."""
     paths: list                  # `Path.heads` of each
     contributions: np.ndarray    # (path, j); Σ is the logit
 
@@ -198,16 +197,19 @@ class Ledger(NamedTuple):
 def ledger(weights, tokens, pattern, destination, target):
     """The logit of token `target` at position `destination` of one context, path by path.
 
-    tokens : (1, i); pattern : (l, 1, h, i, j). From the end: a row r = W_U[target] of the
-    residual space and a row a = one-hot(destination) of positions go back through the
-    layers, r W_OV and a A for every head; what is left is Σ_paths Σ_j a_j (r · x_j).
+    tokens : (1, i); pattern : (l, 1, h, i, j). The direct path has a row r = W_U[target] and a
+    row a = one-hot(destination). A path with one head more at its beginning has r W_OV for r,
+    and a A for a. From position j it adds a_j (r · x_j) to the logit, where x enters layer 0:
+    tokens, and positions in "standard" mode.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
     >>> acts = mc.forward(weights, [[3, 0, 5]])
     >>> entries = ledger(weights, [[3, 0, 5]], acts.pattern, destination=2, target=1)
-    >>> bool(np.isclose(entries.contributions.sum(), acts.logits[0, 2, 1]))
-    True
+    >>> print(f"{entries.contributions.sum():.6f} = {acts.logits[0, 2, 1]:.6f}")
+    0.011517 = 0.011517
+    >>> [(label(heads), j, round(share, 3)) for heads, j, share in entries.strongest(2)]
+    [('direct', 2, 0.028), ('1.1', 2, -0.008)]
     """
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
@@ -216,16 +218,11 @@ def ledger(weights, tokens, pattern, destination, target):
     if not (0 <= destination < n and 0 <= target < weights.d_vocab):
         raise InputError(f"a ledger needs destination < {n} and target < {weights.d_vocab}; "
                          f"got {destination} and {target}")
-    heads, r = [()], weights.W_U[target][None]
-    a = np.eye(n, dtype=pattern.dtype)[destination][None]
-    for layer in reversed(range(weights.n_layers)):
-        later_heads, later_r, later_a = heads, r, a
-        for head in range(weights.n_heads):
-            OV = W_OV(weights, layer, head)
-            heads = heads + [((layer, head), *later) for later in later_heads]
-            r = np.concatenate([r, later_r @ OV.A @ OV.B])
-            a = np.concatenate([a, later_a @ pattern[layer, 0, head]])
-    contributions = a * (r @ embedded(weights, tokens)[0].mT)
-    by_order = sorted(range(len(heads)), key=lambda path: (
-        len(heads[path]), [layer for layer, _ in heads[path]], heads[path]))
-    return Ledger([heads[path] for path in by_order], contributions[by_order])
+    one_hot = np.eye(n, dtype=pattern.dtype)[destination]
+    rows = {(): (weights.W_U[target], one_hot)}
+    for heads in head_sequences(weights.n_layers, weights.n_heads)[1:]:
+        (layer, head), later = heads[0], heads[1:]           # `later` is shorter: its row is there
+        r, a = rows[later]
+        rows[heads] = r @ W_OV(weights, layer, head), a @ pattern[layer, 0, head]
+    r, a = map(np.array, zip(*rows.values()))
+    return Ledger(list(rows), a * (r @ residual_0(weights, tokens)[0].mT))

@@ -1,13 +1,13 @@
 """Circuits written by hand, exact: what the paper finds in trained models, put there on purpose.
 
 The residual stream is cut into blocks of one-hot vectors that do not overlap, so whatever a
-head does not touch is exactly 0. Scores are equal or at least SHARP apart, so a pattern is
-0 outside the sources that a head wants most and shared equally by those: 0, 1 or 1/m.
+head does not touch is exactly 0. Scores are equal or at least SHARP apart, so the sources of
+the largest score share the attention equally, 1/m for each of m, and all others get 0.
 
 Each picture shows the blocks of the residual stream, who writes them and who reads them (Q, K
-or V of head layer.head). Induction and skip-trigrams take token 0 for <START>: it stands first in
-every context and nowhere else, heads rest on it, and nothing is moved from there. Their logits
-are attention, 1 for the whole of a head's, and all 0 where a circuit has nothing to say.
+or V of head layer.head). Induction and skip-trigrams take token 0 for <START>, which stands
+first in every context and nowhere else. A head that finds nothing rests: it attends to <START>
+and moves nothing from there. A logit is the attention that says so, from 0 to 1.
 
 Paper: "Virtual Attention Heads", "Induction Heads", "How Induction Heads Work", "Skip-Trigram
 "Bugs"". No trained head is so clean.
@@ -29,8 +29,7 @@ def bigram_model(log_probabilities):
     """Zero layers: logits = W_U W_E t, where W_U W_E is the given table.
 
     log_probabilities : (v, u) [next token, present token], nats. Raises InputError unless it
-    is square and finite: put a floor under log 0. W_E is the identity, so any table fits; a
-    real model has d_model < d_vocab and a table of that rank. Paper: "Zero-Layer Transformers".
+    is square and finite: put a floor under log 0. Paper: "Zero-Layer Transformers".
     """
     table = np.array(log_probabilities, float)
     none = np.zeros((0, 1, 1, len(table)))
@@ -46,10 +45,9 @@ def two_back(d_vocab, n_ctx):
         |  0.0 V  |  1.0 V   |   W_U    | 0.0 QK, 1.0 QK |    read by
 
     A^{1.0} A^{0.0} steps back twice and W_OV^{1.0} W_OV^{0.0} carries token to two_back: the
-    path 0.0→1.0 is the whole model. The other paths end in a block that W_U does not read, or
-    begin in one that 1.0 does not, and are exactly 0. At places 0 and 1 the answer is the first
-    token. It goes by where tokens stand and cannot ask what they are: V-composition only.
-    Mode "shortformer". Paper: "Virtual Attention Heads".
+    path 0.0→1.0 is the whole model, and all other paths are exactly 0. At places 0 and 1 the
+    answer is the first token. It goes by where tokens stand and cannot ask what they are:
+    V-composition only. Mode "shortformer". Paper: "Virtual Attention Heads".
     """
     token, one_back, two_back, place = blocks(d_vocab, d_vocab, d_vocab, n_ctx)
     weights = idle(2, 1, max(d_vocab, n_ctx), token, two_back, place, "shortformer")
@@ -73,10 +71,9 @@ def induction_by_k_composition(d_vocab, n_ctx):
 
         scores_ij = SHARP (2 [token_{j−1} = token_i] + [token_j = START])
 
-    The first term, the match, is K-composition (token_{−1} counts as START); the second, resting,
-    reads embeddings alone. Several followers share the attention; the present token can be one
-    ([a][a] → [a]). It matches one token of context, exactly: no longer prefix, nothing similar,
-    and it cannot prefer the latest. Mode "shortformer". Paper: "How Induction Heads Work".
+    The first term, the match, is K-composition (token_{−1} counts as START). The second, to rest,
+    reads embeddings alone. Several followers share the attention, the present token among them
+    ([a][a] → [a]). Mode "shortformer". Paper: "How Induction Heads Work".
 
     >>> import minicircuits as mc
     >>> tokens = np.array([[START, 1, 2, 3, 1]])              # <START> a b c a
@@ -107,22 +104,21 @@ def induction_by_pointers(d_vocab, n_ctx):
         | 1.0 V  | 1.0 K       |
 
     0.0, a duplicate-token head, writes into `pointer` where earlier copies of the present token
-    stand; 1.0 asks for the place after that. It is Q-composition. A pointer to START stays
-    there, so that both heads rest:
+    stand; 1.0 asks for the place after that, by Q-composition. A pointer to START stays there:
 
         0.0  scores_ij = SHARP (2 [token_j = token_i] − 2 [j = i] + [token_j = START])
         1.0  scores_ij = SHARP n_ctx Σ_k A^{0.0}_ik [j = after(k)],  after(k) = k + 1, after(0) = 0
 
     (m copies weaken a pointer to 1/m: hence n_ctx.) Its logits, and the pattern of 1.0, are those
-    of `induction_by_k_composition`. Mode "standard": in "shortformer" mode, as in the paper's
-    models, no value carries a position. Paper: "How Induction Heads Work".
+    of `induction_by_k_composition`. Mode "standard", since in "shortformer" mode no value carries
+    a position. Paper: "How Induction Heads Work".
     """
     token, place, pointer, out = blocks(d_vocab, n_ctx, n_ctx, d_vocab)
     weights = idle(2, 1, place.stop, token, out, place, "standard")
     weights.W_Q[0, 0, token, token] = np.eye(d_vocab)              # q_i = token_i, i
     weights.W_Q[0, 0, place, place] = np.eye(n_ctx)
     weights.W_K[0, 0, token, token] = 2 * np.eye(d_vocab)          # k_j = 2 token_j, −2 j
-    weights.W_K[0, 0, place, place] = -2 * np.eye(n_ctx)           # (no token copies itself)
+    weights.W_K[0, 0, place, place] = -2 * np.eye(n_ctx)           # (none is its own copy)
     weights.W_K[0, 0, token, START] += 1                           # START answers everyone
     copy(weights, 0, place, pointer)
     after = np.eye(n_ctx, k=-1)                                    # after k comes k + 1,
@@ -141,15 +137,14 @@ def skip_trigram_machine(d_vocab, heads):
         |   W_E   | heads |    written by
         | Q, K, V |  W_U  |    read by
 
-    heads : for each head a list of (source, destination, out), ids of tokens but START. What a
-    head is told goes into two tables, QK [destination, source] and OV [out, source], as ones:
+    heads : for each head a list of (source, destination, out), ids of tokens but START. They go
+    into two tables of the head, QK [destination, source] and OV [out, source], as ones:
 
         scores_ij = SHARP (2 QK[token_i, token_j] + [token_j = START]),   W_U W_OV W_E = OV
 
     Neither table has all three tokens, hence the "bugs": a head told `keep … in → mind` and
     `keep … at → bay` also does `keep … in → bay` and `keep … at → mind`. Two heads, each told
-    one, do not. Sources of one head share its attention. It cannot ask how far back a source
-    stands, nor for two. Mode "none". Paper: "Skip-Trigram "Bugs"".
+    one, do not. Sources of one head share its attention. Mode "none". Paper: "Skip-Trigram "Bugs"".
 
     >>> import minicircuits as mc
     >>> keep, in_, at, mind, bay = 1, 2, 3, 4, 5
@@ -182,11 +177,10 @@ def idle(n_layers, n_heads, d_head, token, out, place, positions):
     W_E writes the block `token`, W_pos `place` (or None), and W_U reads `out`: identities.
     """
     d_model = max(block.stop for block in (token, out, place) if block)
-    read = np.zeros((n_layers, n_heads, d_head, d_model))
-    return Weights(W_E=np.eye(d_model)[:, token],
-                   W_pos=np.eye(d_model)[:, place] if place else None,
-                   W_Q=read, W_K=read.copy(), W_V=read.copy(), W_O=read.mT.copy(),
-                   W_U=np.eye(d_model)[out], positions=positions)
+    one_hot, zero = np.eye(d_model), np.zeros((n_layers, n_heads, d_head, d_model))
+    return Weights(W_E=one_hot[:, token], W_pos=one_hot[:, place] if place else None,
+                   W_Q=zero, W_K=zero.copy(), W_V=zero.copy(), W_O=zero.mT.copy(),
+                   W_U=one_hot[out], positions=positions)
 
 
 def sharpened(weights):

@@ -40,31 +40,21 @@ def ov_circuit(weights, layer, head):
     An entry is what the head adds to a logit if all its attention is on the source. Of the
     embedding alone: what earlier heads have put there is the business of `expand_logits`.
 
-    >>> import numpy as np
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> dense = (weights.W_U @ weights.W_O[0, 1] @ weights.W_V[0, 1] @ weights.W_E)
-    >>> mc.relative_error(ov_circuit(weights, 0, 1).AB, dense) < 1e-12
-    True
+    >>> from minicircuits.circuits.hand_built import skip_trigram_machine
+    >>> weights = skip_trigram_machine(d_vocab=3, heads=[[(1, 2, 2)]])       # 1 … 2 → 2
+    >>> ov_circuit(weights, 0, 0).AB                                         # out 2, source 1
+    array([[0., 0., 0.],
+           [0., 0., 0.],
+           [0., 1., 0.]])
     """
     return weights.W_U @ W_OV(weights, layer, head) @ weights.W_E
 
 
 def qk_circuit(weights, layer, head):
-    """W_Eᵀ W_QK W_E (u, u) [destination, source]: how much the one wants the other.
+    """W_Eᵀ W_QK W_E (u, u) [destination, source]: how well source matches destination.
 
-    Not symmetric; unscaled. A constant added to a destination's row changes no pattern.
-    From layer 1 on it is one term of several: see `expand_scores`.
-
-    >>> import numpy as np
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> scores = mc.forward(weights, [[3, 0, 5]]).scores[0, 0, 1] * np.sqrt(weights.d_head)
-    >>> table = qk_circuit(weights, 0, 1).AB
-    >>> mc.relative_error(table[np.ix_([3, 0, 5], [3, 0, 5])], scores) < 1e-12
-    True
-    >>> bool(np.allclose(table, table.T))         # wanting is not mutual
-    False
+    Not symmetric, and without 1/√d_head. A constant added to a destination's row changes no
+    pattern. From layer 1 on it is one term of several: see `expand_scores`.
     """
     return weights.W_E.mT @ W_QK(weights, layer, head) @ weights.W_E
 
@@ -77,7 +67,7 @@ class PositionalQK(NamedTuple):
 
 
 def positional_qk_circuits(weights, layer, head):
-    """How much destinations want sources for where they are. Unscaled, as `qk_circuit`.
+    """How strongly destinations attend to sources for where they are. Unscaled, as `qk_circuit`.
 
     The same three in "shortformer" mode (W_pos is read directly, in every layer) and in
     "standard" mode (W_pos arrives by the residual stream). Raises InputError without
@@ -86,11 +76,12 @@ def positional_qk_circuits(weights, layer, head):
     >>> import numpy as np
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "standard", np.random.default_rng(0))
-    >>> t, p = [3, 0, 5], [0, 1, 2]
-    >>> scores = mc.forward(weights, [t]).scores[0, 0, 1] * np.sqrt(weights.d_head)
-    >>> P = positional_qk_circuits(weights, 0, 1)
-    >>> total = (qk_circuit(weights, 0, 1).AB[np.ix_(t, t)] + P.position_position.AB[:3, :3]
-    ...          + P.position_token.AB[:3, t] + P.token_position.AB[t, :3])
+    >>> tokens = [3, 0, 5]
+    >>> scores = mc.forward(weights, [tokens]).scores[0, 0, 1] * np.sqrt(weights.d_head)
+    >>> found = positional_qk_circuits(weights, 0, 1)
+    >>> total = (qk_circuit(weights, 0, 1).AB[np.ix_(tokens, tokens)]
+    ...          + found.position_position.AB[:3, :3] + found.position_token.AB[:3, tokens]
+    ...          + found.token_position.AB[tokens, :3])
     >>> mc.relative_error(total, scores) < 1e-12
     True
     """

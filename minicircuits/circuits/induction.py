@@ -20,12 +20,6 @@ def matching_circuit(weights, earlier, later):
     The K-composition term of `expand_scores`, without its 1/√d_head. If g attends one back,
     which the weights alone do not say (`previous_token_scores` does), a large diagonal means
     "attend to what came after an earlier copy of me". earlier, later : (layer, head).
-
-    >>> from minicircuits.circuits.hand_built import induction_by_k_composition
-    >>> weights = induction_by_k_composition(d_vocab=4, n_ctx=5)
-    >>> table = matching_circuit(weights, (0, 0), (1, 0)).AB
-    >>> bool(np.allclose(table, table[0, 0] * np.eye(4)))       # each token matches itself alone
-    True
     """
     if not earlier[0] < later[0]:
         raise InputError("composition needs an earlier and a later layer; got heads "
@@ -33,7 +27,7 @@ def matching_circuit(weights, earlier, later):
     return weights.W_E.mT @ W_QK(weights, *later) @ W_OV(weights, *earlier) @ weights.W_E
 
 
-class InductionScores(NamedTuple):
+class InductionEigenvalues(NamedTuple):
     copying: float       # of the later head's OV circuit
     matching: float      # the same score of the matching circuit
 
@@ -41,10 +35,15 @@ class InductionScores(NamedTuple):
 def induction_eigenvalues(weights, earlier, later):
     """Both eigenvalue scores of a pair of heads, each in [−1, 1].
 
-    Induction by K-composition has both near 1; induction by pointers only the first.
+    Induction by K-composition has both near 1; induction by pointers only the first. What a
+    head attends to on tokens is another question: `in_context.induction_scores`.
+
+    >>> from minicircuits.circuits.hand_built import induction_by_k_composition
+    >>> induction_eigenvalues(induction_by_k_composition(d_vocab=4, n_ctx=5), (0, 0), (1, 0))
+    InductionEigenvalues(copying=1.0, matching=1.0)
     """
-    return InductionScores(copying_score(ov_circuit(weights, *later)),
-                           copying_score(matching_circuit(weights, earlier, later)))
+    return InductionEigenvalues(copying_score(ov_circuit(weights, *later)),
+                                copying_score(matching_circuit(weights, earlier, later)))
 
 
 class Matches(NamedTuple):
@@ -56,9 +55,13 @@ class Matches(NamedTuple):
 def nearest_matches(low_rank, k=3):
     """Which other tokens a token takes for itself: the best entries of a row off the diagonal.
 
-    Approximate induction, [a′][b] … [a] → [b]: with cat matching cats, head and text need not
-    agree to the letter. A block of rows at a time. Raises InputError unless the circuit is
-    square and k < d_vocab.
+    This is approximate induction, [a′][b] … [a] → [b]: cat may match cats. A block of rows at a
+    time. Raises InputError unless the circuit is square and k < d_vocab.
+
+    >>> from minicircuits import LowRank
+    >>> circuit = LowRank(np.eye(3), np.array([[5., 1, 2], [0, 7, 3], [4, 8, 6]]))
+    >>> nearest_matches(circuit, k=1).tokens.ravel()
+    array([2, 2, 1])
     """
     n = low_rank.shape[0]
     if low_rank.shape != (n, n):
@@ -67,9 +70,9 @@ def nearest_matches(low_rank, k=3):
         raise InputError(f"k must be from 1 to {n - 1}; got {k}")
     tokens, values = np.empty((n, k), np.intp), np.empty((n, k), low_rank.A.dtype)
     for rows, block in low_rank.blocks():
-        each, best = np.arange(len(block)), np.arange(rows.start, rows.stop)
+        row, best = np.arange(len(block)), np.arange(rows.start, rows.stop)
         for rank in range(k):                       # the best so far (first: itself) is out
-            block[each, best] = -np.inf
+            block[row, best] = -np.inf
             best = block.argmax(1)
-            tokens[rows, rank], values[rows, rank] = best, block[each, best]
+            tokens[rows, rank], values[rows, rank] = best, block[row, best]
     return Matches(tokens, values, low_rank.diagonal())

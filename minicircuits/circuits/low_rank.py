@@ -8,7 +8,6 @@ vectors) can be had from the two thin factors. Paper: "Low-Rank Matrix Math".
 from numbers import Number
 
 import numpy as np
-from scipy.linalg import eigvals, norm, qr, svd
 
 from minicircuits.notation import InputError
 
@@ -18,21 +17,20 @@ class LowRank:
 
     (A and B as in TransformerLens's FactoredMatrix; everywhere else A is a pattern.)
 
-    `W_U @ LowRank(W_O, W_V) @ W_E` reads as the equation does: with a matrix or another
-    LowRank on either side the result is a LowRank, factored where it is narrowest; with a
-    vector, or with a batch (b, i, d) as in `pattern @ x @ W.mT`, it is an array (so give a
-    single context (i, d) its batch axis). `+` adds, `*`
-    scales by a number, `W[v, u]` is one element (or many, for index arrays that
-    broadcast), and `.AB` is the dense matrix, when you can afford it.
+    `W_U @ LowRank(W_O, W_V) @ W_E` reads as the equation does. A product with a matrix or
+    another LowRank is a LowRank again. A product with a vector, or with a batch (b, i, d) as
+    in `pattern @ x @ W.mT`, is an array; so give a single context (i, d) its batch axis.
+    `+` adds and `*` scales by a number. `W[v, u]` is one element, or many for index arrays
+    that broadcast. `.AB` is the dense matrix, when you can afford it. No other arithmetic.
 
-    Raises InputError if the factors do not fit. Not a general array: no other arithmetic,
-    no batch axes.
+    Raises InputError if the factors do not fit.
 
     >>> rng = np.random.default_rng(0)
-    >>> A, B, C = rng.normal(size=(5, 2)), rng.normal(size=(2, 7)), rng.normal(size=(7, 3))
-    >>> W = LowRank(A, B) @ C
-    >>> W.A.shape, W.B.shape, bool(np.allclose(W.AB, A @ B @ C))
-    ((5, 2), (2, 3), True)
+    >>> W = LowRank(rng.normal(size=(5, 2)), rng.normal(size=(2, 7))) @ rng.normal(size=(7, 3))
+    >>> W
+    LowRank(5, 3) through 2
+    >>> W.AB.shape, W.rank()
+    ((5, 3), 2)
     """
 
     __array_ufunc__ = None      # so that `array @ LowRank` comes to __rmatmul__
@@ -61,19 +59,20 @@ class LowRank:
         return LowRank(self.B.mT, self.A.mT)
 
     def __matmul__(self, right):
-        if isinstance(right, np.ndarray) and right.ndim != 2:
-            if not right.ndim or right.shape[-2:][0] != self.shape[1]:
-                raise InputError(f"{self} @ needs ({self.shape[1]},) or (..., {self.shape[1]}, k); "
-                                 f"got shape {right.shape}")
-            return self.A @ (self.B @ right)
-        return product(self, right)
+        if not isinstance(right, np.ndarray) or right.ndim == 2:
+            return product(self, right)
+        meets = 0 if right.ndim == 1 else -2           # the axis that the columns meet
+        if right.ndim == 0 or right.shape[meets] != self.shape[1]:
+            raise InputError(f"{self} @ needs ({self.shape[1]},) or (..., {self.shape[1]}, k); "
+                             f"got shape {right.shape}")
+        return self.A @ (self.B @ right)
 
     def __rmatmul__(self, left):
-        if isinstance(left, np.ndarray) and left.ndim != 2:
-            if left.shape[-1:] != self.shape[:1]:
-                raise InputError(f"@ {self} needs (..., {self.shape[0]}); got shape {left.shape}")
-            return (left @ self.A) @ self.B
-        return product(left, self)
+        if not isinstance(left, np.ndarray) or left.ndim == 2:
+            return product(left, self)
+        if left.ndim == 0 or left.shape[-1] != self.shape[0]:
+            raise InputError(f"@ {self} needs (..., {self.shape[0]}); got shape {left.shape}")
+        return (left @ self.A) @ self.B
 
     def __mul__(self, number):
         if not isinstance(number, Number):
@@ -111,6 +110,14 @@ class LowRank:
         """The columns that `index` chooses, each as a row of the result: (..., m)."""
         return self.B.mT[index] @ self.A.mT
 
+    def blocks(self, max_bytes=64 << 20):
+        """The dense matrix a block of rows at a time: pairs (slice of rows, block)."""
+        m, n = self.shape
+        step = max(1, max_bytes // max(1, n * self.A.dtype.itemsize))
+        for start in range(0, m, step):
+            rows = slice(start, min(start + step, m))
+            yield rows, self.rows(rows)
+
     def diagonal(self):
         """The elements [i, i]; (min(m, n),)."""
         n = min(self.shape)
@@ -120,15 +127,23 @@ class LowRank:
         """Σ_i W_ii, which is also the sum of the eigenvalues."""
         return self.diagonal().sum()
 
-    def norm(self):
-        """The Frobenius norm √(Σ W_vu²), from an r × r core."""
-        return float(norm(self._core()[1].ravel()))
+    def eigenvalues(self):
+        """min(r, n) eigenvalues by falling modulus, complex; all others are 0.
 
-    def _core(self):
-        """A B = Q_A (R_A R_Bᴴ) Q_Bᴴ: orthonormal Q_A, the small core, orthonormal Q_B."""
-        Q_A, R_A = qr(self.A, mode="economic")
-        Q_B, R_B = qr(self.B.conj().mT, mode="economic")
-        return Q_A, R_A @ R_B.conj().mT, Q_B
+        The non-zero eigenvalues of A B are those of B A, (r, r). Raises InputError unless square.
+        """
+        if self.shape[0] != self.shape[1]:
+            raise InputError(f"eigenvalues need a square matrix; got shape {self.shape}")
+        small = self.B @ self.A if self.A.shape[1] <= self.shape[0] else self.AB
+        values = np.linalg.eigvals(small)     # SciPy's are wrong far from 1: float32 at 1e±13
+        values = values.astype(np.result_type(values, np.complex64))
+        return values[np.argsort(-np.abs(values), kind="stable")]
+
+    def norm(self):
+        """The Frobenius norm √(Σ W_vu²)."""
+        core = self._core()[1]
+        scale = power_of_two(core)            # squares of entries may leave the range of floats
+        return (np.linalg.norm(core / scale) * scale).item()
 
     def svd(self):
         """U (m, s), S (s,) descending, Vᴴ (s, n) with U·diag(S)·Vᴴ = A B; s = min(m, r, n).
@@ -136,9 +151,9 @@ class LowRank:
         Singular vectors have no sign of their own: here the largest entry of each column
         of U is real and positive. Of equal singular values only the span is determined.
         """
-        Q_A, core, Q_B = self._core()
-        U, S, Vh = svd(core, full_matrices=False)
-        U, Vh = Q_A @ U, Vh @ Q_B.conj().mT
+        F_A, core, F_B = self._core()
+        U, S, Vh = np.linalg.svd(core, full_matrices=False)
+        U, Vh = F_A @ U, Vh @ F_B.conj().mT
         largest = np.take_along_axis(U, np.abs(U).argmax(0)[None], 0)[0]
         phase = largest / np.abs(largest)
         return U / phase, S, Vh * phase[:, None]
@@ -148,33 +163,34 @@ class LowRank:
         S = self.svd()[1]
         return int((S > S.max(initial=0) * max(self.shape) * np.finfo(S.dtype).eps).sum())
 
-    def eigenvalues(self):
-        """min(r, n) eigenvalues by falling modulus, complex; all others are 0.
+    def _core(self):
+        """A B = F_A core F_Bᴴ. The columns of F_A and F_B are orthonormal, so norms are core's."""
+        F_A, R_A = np.linalg.qr(self.A)
+        F_B, R_B = np.linalg.qr(self.B.conj().mT)
+        return F_A, R_A @ R_B.conj().mT, F_B
 
-        The non-zero eigenvalues of A B are those of B A, which is r × r. Raises InputError
-        unless the matrix is square.
+    def near_one(self):
+        """The same matrix over a power of two: the largest entry of A and of B is from 1 to 2.
+
+        For scores that do not depend on the scale: products stay in range, and nothing is rounded.
         """
-        if self.shape[0] != self.shape[1]:
-            raise InputError(f"eigenvalues need a square matrix; got shape {self.shape}")
-        small = self.B @ self.A if self.A.shape[1] <= self.shape[0] else self.AB
-        values = eigvals(small)
-        return values[np.argsort(-np.abs(values), kind="stable")]
+        return LowRank(self.A / power_of_two(self.A), self.B / power_of_two(self.B))
 
-    def blocks(self, max_bytes=64 << 20):
-        """The dense matrix a block of rows at a time: pairs (slice of rows, block)."""
-        m, n = self.shape
-        step = max(1, max_bytes // max(1, n * self.A.dtype.itemsize))
-        for start in range(0, m, step):
-            rows = slice(start, min(start + step, m))
-            yield rows, self.rows(rows)
+
+def power_of_two(W, axis=None):
+    """The power of two at or below max|W| over `axis` (kept, of size 1): 4 for 3 and −5."""
+    largest = np.abs(W).max(axis, keepdims=True, initial=0)
+    return np.ldexp(np.ones_like(largest), np.frexp(largest)[1] - 1)
 
 
 def product(*matrices):
     """The product of arrays and LowRanks as one LowRank, factored where it is narrowest.
 
-    Of M_1 M_2 … M_n the smallest inner dimension splits the product in two; each side is
-    multiplied out from there, so that nothing wider than it has to be is ever formed.
-    Raises InputError if the shapes do not chain.
+    Of M_1 M_2 … M_n the smallest inner dimension splits the product in two. Each side is
+    multiplied out from there. Raises InputError if the shapes do not chain.
+
+    >>> product(np.ones((50, 8)), np.ones((8, 3)), np.ones((3, 9)), np.ones((9, 50)))
+    LowRank(50, 50) through 3
     """
     factors = [factor for matrix in matrices
                for factor in ((matrix.A, matrix.B) if isinstance(matrix, LowRank)

@@ -5,7 +5,7 @@ from scipy.special import logsumexp
 
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.patterns import value_weighted_patterns
-from minicircuits.circuits.expansion import embedded
+from minicircuits.circuits.expansion import residual_0
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.model.transformer import forward
 from minicircuits.findings.figures import top
@@ -52,6 +52,6 @@ def ledger_inputs(weights, tokens):
     And ln Σ exp of the logits, so that one logit is a probability: (i,).
     """
     acts = forward(weights, tokens)
-    return {"embedded": pack_floats(embedded(weights, tokens)[0]),
+    return {"embedded": pack_floats(residual_0(weights, tokens)[0]),
             "residual": pack_floats(acts.residual[-1][0]),
             "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}

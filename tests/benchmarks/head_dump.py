@@ -4,12 +4,12 @@
 
 Random float32 weights, d_vocab 50,257, d_model 768, d_head 64, token probabilities as 1/rank.
 Per head: the 10 sources u with the largest max QK[:, u] · max OV[:, u] · p_u^0.1, and for each
-its 5 strongest destinations and outs. Both circuits have 2.5 billion entries. `in full`
-computes them all, as PyTorch does: in blocks of whole rows or columns, or in tiles that stay in
-cache, either at the best of several sizes, found before the clock starts. Each side runs in a
-process of its own, in turn; medians of rounds, the least and the largest. `floor` is the time
-that all the products alone would take. The peak is of the whole process, weights included. All
-sides must name the same sources.
+its 5 strongest destinations and outs. Both circuits have 2.5 billion entries. `in full` is the
+definition, `strongest_sources`, which computes all entries in blocks. So does PyTorch, in blocks
+of whole rows or columns or in tiles that stay in cache, either at the best of several sizes,
+found before the clock starts. Each side runs in a process of its own, in turn; medians of
+rounds, the least and the largest. `floor` is the time that all the products alone would take.
+The peak is of the whole process, weights included. All sides must name the same sources.
 """
 
 import argparse
@@ -52,14 +52,12 @@ def minicircuits_tables(weights, probabilities):
 def minicircuits_in_full(weights, probabilities):
     """The same with nothing left out."""
     np, mc = import_module("numpy"), import_module("minicircuits")
-    streaming = import_module("minicircuits.circuits.streaming")
+    definition = import_module("minicircuits.circuits.skip_trigrams").strongest_sources
     factor = probabilities.astype(np.float32) ** 0.1
 
     def strongest_sources(head):
         circuits = mc.qk_circuit(weights, 0, head), mc.ov_circuit(weights, 0, head)
-        wanted, raised = (streaming.column_maxima(W).value for W in circuits)
-        scores = np.where((wanted > 0) & (raised > 0), wanted * raised * factor, 0)
-        best = np.argsort(-scores)[:SOURCES]
+        best = definition(*circuits, factor, SOURCES)
         for W in circuits:
             np.argsort(-W.columns(best), axis=1)[:, :K]
         return best.tolist()
@@ -119,8 +117,8 @@ def torch_tables(weights, probabilities, tiles):
     @torch.inference_mode()
     def strongest_sources(head):
         QK, OV = circuits(head)
-        wanted, raised = way(*QK, size, space), way(*OV, size, space)
-        scores = torch.where((wanted > 0) & (raised > 0), wanted * raised * factor, 0)
+        attended, added = way(*QK, size, space), way(*OV, size, space)
+        scores = torch.where((attended > 0) & (added > 0), attended * added * factor, 0)
         best = scores.topk(SOURCES).indices
         for A, B in (QK, OV):
             (A @ B[:, best]).topk(K, dim=0)

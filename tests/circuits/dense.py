@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from minicircuits.circuits import streaming
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.notation import POSITIONS, Weights
 from tests.draws import SEEDS, random_case
@@ -167,14 +166,6 @@ def blocks_of(limit):
     """Every `LowRank.blocks()` in blocks of at most `limit` bytes, or of one row."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LowRank.blocks, "__defaults__", (limit,))
-        yield
-
-
-@contextmanager
-def tiles_of(height, width):
-    """What is streamed comes in tiles of at most these sizes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "TILE", (height, width))
         yield
 
 

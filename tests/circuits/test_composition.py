@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from minicircuits.circuits import composition
 from minicircuits.circuits.composition import (composition_baseline, composition_excess,
-                                               composition_scores,
+                                               composition_score, composition_scores,
                                                random_composition_scores)
 from minicircuits.notation import InputError, Weights
 from tests.circuits.dense import draw_frozen, invertible
@@ -108,13 +108,41 @@ def test_complex_weights():
         assert np.abs(composition_scores(weights, kind) - dense_scores(weights, kind)).max() < 1e-12
 
 
-@pytest.mark.parametrize("factor", [1e-100, 1e100])
+@pytest.mark.parametrize("factor", [1e-200, 1e-100, 1e100, 1e155, 1e300])
 def test_weights_far_from_1_score_the_same(factor):
-    """Squares of norms leave the range of floats: still no zero, NaN or warning."""
+    """Products leave the range of floats: still no zero, NaN or warning."""
     weights = random_weights(np.random.default_rng(3))
     scaled = replace(weights, **{name: factor * getattr(weights, name) for name in LAYERED})
     for kind in KINDS:
         assert_close(composition_scores(scaled, kind), composition_scores(weights, kind), 1e-12)
+        check_definition(scaled, kind)
+
+
+def check_definition(weights, kind):
+    """The ratio of norms of each pair alone is what all pairs at once give."""
+    scores = composition_scores(weights, kind)
+    for later, h, earlier, g in zip(*np.nonzero(later_pairs(weights))):
+        score = composition_score(weights, kind, (later, h), (earlier, g))
+        assert abs(score - scores[later, h, earlier, g]) <= 1e-12
+
+
+def later_pairs(weights):
+    L, H = weights.n_layers, weights.n_heads
+    return np.tri(L, k=-1, dtype=bool)[:, None, :, None] & np.ones((L, H, L, H), bool)
+
+
+@settings(max_examples=20, deadline=None)
+@given(draw_frozen(n_layers=st.sampled_from((3, 2))), st.sampled_from(KINDS))
+def test_scores_equal_the_definition(case, kind):
+    check_definition(case.weights, kind)
+
+
+@pytest.mark.parametrize("name", LAYERED)
+def test_by_definition_too_a_head_that_is_zero_scores_0(name):
+    weights = random_weights(np.random.default_rng(0))
+    nothing = replace(weights, **{name: 0 * getattr(weights, name)})
+    for kind in KINDS:
+        check_definition(nothing, kind)
 
 
 # Clean circuits: closed forms, and overlap that is nothing but rounding.
@@ -221,7 +249,7 @@ def test_random_weights_score_one_over_root_d_model(d_model, d_head):
     """In the root mean square, whatever d_head and the number of heads."""
     weights = random_weights(np.random.default_rng(0), n_layers=3, n_heads=8, d_model=d_model,
                              d_head=d_head)
-    later = np.tri(3, k=-1, dtype=bool)[:, None, :, None] & np.ones((3, 8, 3, 8), bool)
+    later = later_pairs(weights)
     assert composition_baseline(d_model) == d_model ** -0.5
     for kind in KINDS:
         rms = np.sqrt((composition_scores(weights, kind)[later] ** 2).mean())

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from minicircuits.circuits import expansion
-from minicircuits.circuits.expansion import (count_paths, embedded, expand_logits, head_sequences,
-                                             ledger, logits_by_order, propagate)
+from minicircuits.circuits.expansion import (count_paths, expand_logits, head_sequences, ledger,
+                                             logits_by_order, propagate, residual_0)
 from minicircuits.model.transformer import forward
 from minicircuits.notation import POSITIONS, InputError
 from tests.circuits import dense
@@ -27,7 +27,7 @@ def check_sums_with_the_models_patterns(weights, tokens):
     orders = logits_by_order(weights, tokens, acts.pattern)
     assert orders.shape == (weights.n_layers + 1, *acts.logits.shape)
     assert_close(orders.sum(0), acts.logits, 1e-12, scale, "logits_by_order")
-    x = propagate(weights, embedded(weights, tokens), acts.pattern).sum(0)
+    x = propagate(weights, residual_0(weights, tokens), acts.pattern).sum(0)
     assert_close(x, acts.residual[-1], 1e-12, name="propagate")
 
 
@@ -178,7 +178,7 @@ def test_labels():
     assert labels[7:11] == ["0.0→1.0", "0.0→1.1", "0.1→1.0", "0.1→1.1"]
     assert labels[-2:] == ["0.1→1.1→2.0", "0.1→1.1→2.1"]
     assert len(set(labels)) == len(labels)
-    assert repr(paths[-1]) == "Path(heads=((0, 1), (1, 1), (2, 1)))"
+    assert repr(paths[-1]) == "Path(source='token', heads=((0, 1), (1, 1), (2, 1)))"
 
 
 def test_the_zero_layer_model_is_its_direct_path():
@@ -193,7 +193,7 @@ def test_listing_paths_computes_nothing(monkeypatch):
     """5⁵ paths at once, each as cheap as its name."""
     def never(*_):
         raise AssertionError("computed before it was asked for")
-    for name in ("through", "pattern_product"):
+    for name in ("W_OV", "product", "reduce"):
         monkeypatch.setattr(expansion, name, never)
     weights, tokens = random_case(2, n_layers=5, n_heads=4)
     pattern = random_pattern(weights, tokens)
@@ -462,13 +462,13 @@ def doubled(function):
     return lambda *arguments: function(*arguments) * (1 + 1e-9)
 
 
-def reversed_heads(function):
-    return lambda heads, *rest: function(heads[::-1], *rest)
+def reversed_heads(reduce):
+    return lambda step, heads, identity: reduce(step, heads[::-1], identity)
 
 
-def earlier_first(function):
+def earlier_first(product):
     """W_OV^{earlier} W_OV^{later}, the wrong way round."""
-    return lambda left, heads, *rest: function(left, heads[::-1], *rest)
+    return lambda left, *middle: product(left, *middle[-2::-1], middle[-1])
 
 
 def without_positions(function):
@@ -484,10 +484,10 @@ CHECKS = {
 MISTAKES = [
     ("W_OV", transposed, CHECKS),
     ("W_OV", doubled, CHECKS),
-    ("pattern_product", reversed_heads, list(CHECKS)[:3]),
-    ("pattern_product", transposed, list(CHECKS)[:3]),
-    ("through", earlier_first, list(CHECKS)[:3]),
-    ("embedded", without_positions, [list(CHECKS)[n] for n in (0, 1, 3)]),
+    ("reduce", reversed_heads, list(CHECKS)[:3]),
+    ("reduce", transposed, list(CHECKS)[:3]),
+    ("product", earlier_first, list(CHECKS)[:3]),
+    ("residual_0", without_positions, [list(CHECKS)[n] for n in (0, 1, 3)]),
 ]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from minicircuits.circuits import low_rank
-from minicircuits.circuits.low_rank import LowRank, product
+from minicircuits.circuits.low_rank import LowRank, power_of_two, product
 from minicircuits.notation import InputError
 from tests.draws import SEEDS, assert_close
 
@@ -319,6 +319,39 @@ def check_eigenvalues(W, close=1e-12):
 @given(draw_low_rank(square=True))
 def test_eigenvalues(drawn):
     check_eigenvalues(drawn[0], tolerance(drawn[0].A))
+
+
+@pytest.mark.parametrize("dtype, factor", [(np.float32, 1e-15), (np.float32, 1e13),
+                                           (np.float64, 1e-150), (np.float64, 1e150)])
+def test_eigenvalues_scale_with_the_matrix(dtype, factor):
+    rng = np.random.default_rng(2)
+    W = LowRank(normal(rng, (6, 4), dtype), normal(rng, (4, 6), dtype))
+    scaled = LowRank(W.A * dtype(factor), W.B).eigenvalues() / dtype(factor)
+    assert_close(scaled, W.eigenvalues(), 100 * np.finfo(dtype).eps)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(-1073, 1023), st.sampled_from(DTYPES))
+def test_near_one_divides_by_a_power_of_two(seed, exponent, dtype):
+    """The same digits; the largest entry from 1 to 2, for the smallest and largest floats too."""
+    rng = np.random.default_rng(seed)
+    A, B = normal(rng, (3, 2), dtype), normal(rng, (2, 4), dtype)
+    limits = np.finfo(dtype)
+    exponent = max(limits.minexp + 60 if limits.bits == 64 else limits.minexp + 30,
+                   min(exponent, limits.maxexp - 4))
+    scaled = LowRank(A * np.ldexp(A.real.dtype.type(1), exponent), B).near_one()
+    for W, other in (A, scaled.A), (B, scaled.B):
+        assert 1 <= np.abs(other).max() < 2 and other.dtype == dtype
+        ratio = power_of_two(W).item()
+        assert np.frexp(ratio)[0] == 0.5 and (other * ratio == W).all()
+
+
+def test_power_of_two_at_the_edges():
+    for number in 5e-324, 1.0, 1.9, 2.0, np.finfo(float).max:
+        power = power_of_two(np.array([[number, -number / 4]])).item()
+        assert power <= number < 2 * power or number > 1e308 and 1 <= number / power < 2
+    assert power_of_two(np.zeros((2, 3))).item() > 0                    # to divide by
+    assert power_of_two(np.array([[[3.0]], [[9]]]), (-2, -1)).tolist() == [[[2]], [[8]]]
 
 
 def test_known_eigenvalues():

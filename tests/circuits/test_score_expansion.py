@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from minicircuits.circuits import score_expansion
+from minicircuits.circuits import expansion, score_expansion
 from minicircuits.circuits.heads import positional_qk_circuits, qk_circuit
 from minicircuits.circuits.score_expansion import Split, expand_scores, rebuild, split_scores
 from minicircuits.model.transformer import forward
@@ -114,9 +114,12 @@ def check_each_term(weights, tokens, pattern, layer, head):
                 start = dense.sources(weights, ids)[side.source]
                 x[name] = (heads @ start).reshape(n, -1)
                 embed = weights.W_E if side.source == "token" else weights.W_pos
-                assert_close(np.kron(side.A[b], side.W.AB), heads @ np.kron(np.eye(n), embed),
-                             1e-12, name=side.label)
-                assert_close(side.x[b], x[name], 1e-12, np.abs(x[name]).max(), side.label)
+                W = getattr(weights, f"W_{name.upper()}")[layer, head]
+                assert_close(np.kron(side.A[b], side.W.AB),
+                             np.kron(np.eye(n), W) @ heads @ np.kron(np.eye(n), embed),
+                             1e-12, np.abs(W).sum() * np.abs(heads).max(), side.label)
+                assert_close(side.q_or_k[b], x[name] @ W.T, 1e-12,
+                             np.abs(W).sum() * np.abs(x[name]).max(), side.label)
                 t = (dense.one_hot(ids, weights.d_vocab) if side.source == "token"
                      else dense.one_hot(range(n), weights.n_ctx))
                 started[name] = side.A[b] @ t
@@ -211,19 +214,21 @@ def test_labels():
 def test_listing_terms_computes_nothing(monkeypatch):
     def never(*_):
         raise AssertionError("computed before it was asked for")
-    for name in ("through", "pattern_product", "product", "bilinear", "propagate", "W_QK"):
+    for name in ("product", "bilinear", "propagate", "W_QK"):
         monkeypatch.setattr(score_expansion, name, never)
+    for name in ("product", "reduce", "W_OV"):
+        monkeypatch.setattr(expansion, name, never)
     weights, tokens = random_case(2, n_layers=3)
     terms = expand_scores(weights, tokens, random_pattern(weights, tokens), 2, 0)
     assert len(terms) == 17 ** 2 and all(term.label and term.kind for term in terms)
 
 
 def test_sides_are_shared_between_terms():
-    """One A, W and x for each side, not one for each pair."""
+    """One A, W and q or k for each side, not one for each pair."""
     weights, tokens = random_case(2, n_layers=2)
     terms = expand_scores(weights, tokens, random_pattern(weights, tokens), 1, 0)
     assert len({id(term.query) for term in terms}) == len({id(term.key) for term in terms}) == 5
-    assert terms[0].query.x is terms[1].query.x
+    assert terms[0].query.q_or_k is terms[1].query.q_or_k
 
 
 # Layer 0 has no Q- or K-composition; layer 1 has.
@@ -405,13 +410,19 @@ def swapped(W_QK):
     return lambda *head: W_QK(*head).mT
 
 
-def earlier_first(through):
+def earlier_first(product):
     """W_OV^{earlier} W_OV^{later}, the wrong way round."""
-    return lambda left, heads, *rest: through(left, heads[::-1], *rest)
+    return lambda left, *middle: product(left, *middle[-2::-1], middle[-1])
 
 
-def reversed_heads(pattern_product):
-    return lambda heads, pattern: pattern_product(heads[::-1], pattern)
+def reversed_heads(reduce):
+    return lambda step, heads, identity: reduce(step, heads[::-1], identity)
+
+
+def another_reader(Path):
+    """Keys read by W_Q."""
+    return lambda source, heads, reader, weights, *rest: Path(source, heads, weights.W_Q[2, 1],
+                                                              weights, *rest)
 
 
 def without_scale(sqrt):
@@ -422,7 +433,7 @@ def one_layer_less(propagate):
     return lambda weights, x, pattern: propagate(weights, x, pattern[:-1])
 
 
-def without_positions(embedded):
+def without_positions(residual_0):
     return lambda weights, tokens: weights.W_E.mT[tokens]
 
 
@@ -443,25 +454,26 @@ CHECKS = {
     "rebuild": lambda case: check_rebuild(*case[:2]),
 }
 MISTAKES = [
-    ("W_QK", swapped, (0, 1, 2, 3)),
-    ("through", earlier_first, (0, 1, 2)),
-    ("pattern_product", reversed_heads, (0, 1, 2)),
-    ("sqrt", without_scale, (0, 1, 2, 3)),
-    ("propagate", one_layer_less, (0, 1, 3)),
-    ("embedded", without_positions, (0, 1, 3)),
-    ("softmax", unmasked, (3,)),
-    ("softmax", over_destinations, (3,)),
+    (score_expansion, "W_QK", swapped, (0, 1, 3)),
+    (score_expansion, "Path", another_reader, (0, 1, 2)),
+    (expansion, "product", earlier_first, (0, 1, 2)),
+    (expansion, "reduce", reversed_heads, (0, 1, 2)),
+    (score_expansion, "sqrt", without_scale, (0, 1, 2, 3)),
+    (score_expansion, "propagate", one_layer_less, (0, 1, 3)),
+    (score_expansion, "residual_0", without_positions, (0, 1, 3)),
+    (score_expansion, "softmax", unmasked, (3,)),
+    (score_expansion, "softmax", over_destinations, (3,)),
 ]
 
 
-@pytest.mark.parametrize("name, mistake, seen_by", MISTAKES,
-                         ids=[f"{name} {mistake.__name__}" for name, mistake, _ in MISTAKES])
-def test_the_checks_see_a_mistake(monkeypatch, name, mistake, seen_by):
+@pytest.mark.parametrize("module, name, mistake, seen_by", MISTAKES,
+                         ids=[f"{name} {mistake.__name__}" for _, name, mistake, _ in MISTAKES])
+def test_the_checks_see_a_mistake(monkeypatch, module, name, mistake, seen_by):
     weights, tokens = random_case(1, positions="standard", n_layers=3, n_heads=2)
     case, checks = Frozen(weights, tokens, random_pattern(weights, tokens)), list(CHECKS.values())
     for check in checks:
         check(case)
-    monkeypatch.setattr(score_expansion, name, mistake(getattr(score_expansion, name)))
+    monkeypatch.setattr(module, name, mistake(getattr(module, name)))
     for number in seen_by:
         with pytest.raises(AssertionError):
             checks[number](case)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minicircuits.circuits import score_expansion
 from minicircuits.circuits.hand_built import (induction_by_k_composition, induction_by_pointers,
                                               two_back)
-from minicircuits.circuits.score_expansion import (causally_centred, expand_scores,
+from minicircuits.circuits.score_expansion import (causally_centered, expand_scores,
                                                    variance_shares)
 from minicircuits.model.transformer import forward
 from tests.circuits.dense import draw_frozen
@@ -34,10 +34,10 @@ def looped_shares(terms):
     products = [0.0] * len(terms)
     for b, i in np.ndindex(terms[0].scores.shape[:2]):
         rows = [term.scores[b, i].tolist()[:i + 1] for term in terms]
-        centred = [[number - sum(row) / (i + 1) for number in row] for row in rows]
+        centered = [[number - sum(row) / (i + 1) for number in row] for row in rows]
         for j in range(i + 1):
-            score = sum(row[j] for row in centred)
-            for n, row in enumerate(centred):
+            score = sum(row[j] for row in centered)
+            for n, row in enumerate(centered):
                 products[n] += row[j] * score
     total = sum(products)
     return np.array([product / total if total else 0.0 for product in products])
@@ -60,7 +60,7 @@ def test_shares_equal_the_loops(case, data):
         assert not shares(terms).any()
     else:
         scores = np.tril(sum(term.scores for term in terms))
-        assume((causally_centred(scores) ** 2).sum() > 1e-6 * (scores ** 2).sum())
+        assume((causally_centered(scores) ** 2).sum() > 1e-6 * (scores ** 2).sum())
         check_shares(terms)
 
 
@@ -117,7 +117,7 @@ def test_a_constant_for_a_destination_counts_for_nothing(seed):
     scale = max(1, np.abs(before).max())
     shifted = scores + rng.normal(size=(3, 2, 5, 1))
     future = scores + 100 * np.triu(rng.normal(size=(5, 5)), 1)
-    for changed in shifted, future, -3 * scores:
+    for changed in shifted, future, -3 * scores, 1e155 * scores, 1e-200 * scores:
         assert_close(shares(terms_with(changed)), before, 1e-11, scale)
     for_a_source = scores + rng.normal(size=(3, 1, 1, 5))
     assert np.abs(shares(terms_with(for_a_source)) - before).max() > 1e-3
@@ -170,23 +170,23 @@ def test_induction_decides_by_matching_and_by_resting():
 
 # The check itself fails on mistakes.
 
-def not_centred(centred):
+def not_centered(centered):
     return lambda scores: np.where(np.tri(scores.shape[-1], dtype=bool), scores, 0)
 
 
-def not_causal(centred):
+def not_causal(centered):
     return lambda scores: scores - scores.mean(-1, keepdims=True)
 
 
-def over_destinations(centred):
+def over_destinations(centered):
     return lambda scores: scores - scores.mean(-2, keepdims=True)
 
 
-@pytest.mark.parametrize("mistake", [not_centred, not_causal, over_destinations])
+@pytest.mark.parametrize("mistake", [not_centered, not_causal, over_destinations])
 def test_the_check_sees_a_mistake(monkeypatch, mistake):
     terms = terms_with(np.random.default_rng(1).normal(size=(3, 2, 5, 5)))
     check_shares(terms)
-    monkeypatch.setattr(score_expansion, "causally_centred",
-                        mistake(score_expansion.causally_centred))
+    monkeypatch.setattr(score_expansion, "causally_centered",
+                        mistake(score_expansion.causally_centered))
     with pytest.raises(AssertionError):
         check_shares(terms)
