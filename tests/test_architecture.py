@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "findings": "model circuits behavior training terminal",
     "terminal": "",
     "report": "model circuits behavior training findings",
-    "testing": "plain model circuits behavior training interop report runs",
+    "testing": "plain interop terminal",
     "runs": "model behavior training",
     "tour": "model circuits behavior training interop findings terminal report runs",
     "cli": "testing tour",

@@ -12,9 +12,10 @@ import numpy as np
 from minicircuits import files
 from minicircuits.files import FileError
 from minicircuits.notation import InputError
+from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import checking, exchange
 from minicircuits.testing import vectors as vectors_
-from minicircuits.testing.checking import Report, counted, kills, wrapped
+from minicircuits.testing.checking import Report, kills
 from minicircuits.testing.mutants import MUTANTS
 from minicircuits.testing.steps import AXES, FORWARD, WEIGHT_LETTERS
 
@@ -32,8 +33,8 @@ def list_(options):
         return put_json(options.json, found)
     for vector in found:
         print(vector["id"])
-        print("\n".join(wrapped("    ", vector["comment"].split(), " ")))
-        print("\n".join(wrapped("    hunts ", vector["hunts"] or ["nothing: a control"])))
+        print(wrapped(f"    {vector['comment']}"))
+        print(wrapped(f"    hunts {', '.join(vector['hunts']) or 'nothing: a control'}"))
     print("drawn-1, drawn-2, …\n    the larger set, each made from its number")
 
 
@@ -48,8 +49,7 @@ def show(options):
         with np.printoptions(linewidth=80, precision=8, threshold=10 ** 6):
             print(arrays[name])
         return
-    print("\n".join(wrapped(f"{vector.id}: ", f"{vector.comment}; positions "
-                            f"{vector.weights.positions}".split(), " ")))
+    print(wrapped(f"{vector.id}: {vector.comment}; positions {vector.weights.positions}"))
     for name, array in arrays.items():
         axes = exchange.places(name, 1, "paper")[0][2]
         print(f"  {name:<16} ({', '.join(axes.split())}) {array.shape}"
@@ -67,7 +67,7 @@ def export(options):
     for vector, path in zip(chosen, paths):
         exchange.write_case(path, vector, options.convention, dtype(options.precision),
                             force=options.force)
-    print(f"{counted(len(chosen), 'case')} in {options.folder}")
+    print(f"{plural(len(chosen), 'case')} in {options.folder}")
 
 
 def verify(options):
@@ -107,14 +107,14 @@ def check(options):
     else:
         reports = folder_reports(options, [*(options.case or []), *ids])
     reports = print_reports(reports, quiet=bool(options.json))
-    answered = {report.id for report in reports}
+    answered = {report.case.id for report in reports}
     unanswered = [] if options.case else [id for id in vectors_.core() if id not in answered]
     if options.json:
         put_json(options.json, {"passed": all(reports) and not unanswered,
                                 "cases": [report.as_json() for report in reports],
                                 "unanswered": unanswered})
     elif unanswered:
-        print("\n".join(wrapped("no answer to: ", unanswered)))
+        print(wrapped(f"no answer to: {', '.join(unanswered)}"))
     return int(not all(reports) or bool(unanswered))
 
 
@@ -161,13 +161,13 @@ def run(words, vector, options):
             finally:
                 stop(process)
         if status is None:
-            return Report(vector.id, options.precision,
+            return Report(vector, options.precision,
                           note=f"no answer within {options.timeout:g} s")
         if status:
             with open(log, "rb") as errors:
                 lines = errors.read(10 ** 6).decode("utf-8", "replace").strip().splitlines()
             said = "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else ""
-            return Report(vector.id, options.precision,
+            return Report(vector, options.precision,
                           note=f"the program ended with status {status}{said and ': '}{said}")
         try:
             answer = exchange.read_answer(out, vector, options.convention)
@@ -175,7 +175,7 @@ def run(words, vector, options):
                 raise InputError("the program wrote no .npy file")
             return checking.check(vector, answer, options.precision)
         except InputError as error:              # the other cases are still to be run
-            return Report(vector.id, options.precision, note=str(error).replace(out, "{out}"))
+            return Report(vector, options.precision, note=str(error).replace(out, "{out}"))
 
 
 def stop(process):
@@ -197,18 +197,18 @@ def print_reports(reports, quiet):
             print(report if first else report.line, flush=True)
     if not quiet:
         wrong = sum(not report for report in found)
-        print(f"{counted(len(found), 'case')}, {wrong} wrong")
+        print(f"{plural(len(found), 'case')}, {wrong} wrong")
         supplied = {label.partition("[")[0] for report in found for label in report.checked}
         never = [name for name in AXES if name not in supplied
                  and any(name in report.not_supplied for report in found)]
         if never and all(found):
-            print("\n".join(wrapped("not supplied, so not checked: ", checking.short(never))))
+            print(wrapped(f"not supplied, so not checked: {', '.join(checking.short(never))}"))
         if all(found) and not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
             print("no gradient was checked")
         for name in AXES:
             here = sum(name in report.not_supplied for report in found)
             if name in supplied and here and all(found):
-                print(f"{name} not supplied in {counted(here, 'case')} of {len(found)}")
+                print(f"{name} not supplied in {plural(here, 'case')} of {len(found)}")
     return found
 
 

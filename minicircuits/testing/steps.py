@@ -44,8 +44,18 @@ class Step(NamedTuple):
     bound: Callable          # bound(u, W, *inputs): how far rounding may take it, elementwise
 
     @property
+    def key(self):
+        return self.name, self.layer
+
+    @property
     def label(self):
         return self.name if self.layer is None else f"{self.name}[{self.layer}]"
+
+
+def part(arrays, key):
+    """The tensor of a key (name, layer) among {name: array}."""
+    name, layer = key
+    return arrays[name] if layer is None else arrays[name][layer]
 
 
 def gamma(k, u):

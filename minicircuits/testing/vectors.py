@@ -45,6 +45,15 @@ class Vector:
     def reference(self):
         return Reference(self.weights, self.tokens, self.stored)
 
+    @cached_property
+    def with_other_weights(self):
+        halved = {name: W / 2 for name, W in self.weights.items()}
+        return Vector(self.id, replace(self.weights, **halved), self.tokens)
+
+    @cached_property
+    def with_other_tokens(self):
+        return Vector(self.id, self.weights, self.tokens[:, ::-1])
+
 
 def integers(seed, shape):
     """Integers from −64 to 63, from raw draws: PCG64's stream does not change."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import minicircuits as mc
 from minicircuits.notation import InputError
-from minicircuits.testing import assert_matches, check, plain
+from minicircuits.plain import model as plain
+from minicircuits.testing import assert_matches, check
 from minicircuits.testing.steps import AXES, CIRCUITS, UNIT
 from minicircuits.testing.strategies import draw_case, draw_special_case, random_case
 from minicircuits.testing.vectors import core, find
