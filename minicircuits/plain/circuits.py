@@ -1,7 +1,7 @@
 """The circuits in plain loops: what the paper finds in the weights, as dense matrices.
 
-Read it after `model`, whose conventions it keeps: loops over Python numbers, and known bugs
-that are edits of this text. Only the eigenvalues are NumPy's. `W` is {name: array}.
+As in `model`: loops over Python numbers, and known bugs that are edits of this text. W is
+{name: array}; M, N are any matrices. Only transposes (M.T) and eigenvalues are NumPy's.
 
 Paper: "Splitting Attention Head terms into Query-Key and Output-Value Circuits", "Path
 Expansion of Logits", "Detecting Copying Behavior", "Three Kinds of Composition".
@@ -24,7 +24,7 @@ def times(M, N):
 
 
 def norm(M):
-    """The Frobenius norm, √ of the sum of all squares."""
+    """The Frobenius norm: √ of the sum of all squares."""
     return math.sqrt(total(number * number for number in M.ravel()))
 
 
@@ -68,8 +68,7 @@ def composition(W, kind, later, earlier):
 
 # The logits of all paths through n heads, summed, for each order n. Patterns are taken as given.
 def logits_by_order(W, pattern, tokens, positions):
-    L, B, H, T, T = pattern.shape
-    V, D = W["W_U"].shape
+    (L, B, H, T, T), (V, D) = pattern.shape, W["W_U"].shape
     orders = zeros(L + 1, B, T, D)
     orders[0] = embed(W["W_E"], W.get("W_pos"), tokens, positions)
     for layer in range(L):
@@ -88,9 +87,10 @@ def logits_by_order(W, pattern, tokens, positions):
 def tensors(weights, tokens, pattern):
     """{name: array} of all the above for the oracle, stacked by (layer, head), in float64."""
     W = {name: array.astype(object) for name, array in weights.items()}
-    (L, H, _, D), V, found = W["W_Q"].shape, len(W["W_U"]), {}
-    for function, shape in ((W_QK, (D, D)), (W_OV, (D, D)), (qk_circuit, (V, V)),
-                            (ov_circuit, (V, V)), (copying_score, ())):
+    (L, H, _, D), V = W["W_Q"].shape, len(W["W_U"])
+    found, shapes = {}, {W_QK: (D, D), W_OV: (D, D), qk_circuit: (V, V), ov_circuit: (V, V),
+                         copying_score: ()}
+    for function, shape in shapes.items():
         found[function.__name__] = stack = zeros(L, H, *shape)
         for layer, head in loops(L, H):
             stack[layer, head] = function(W, layer, head)
@@ -100,6 +100,6 @@ def tensors(weights, tokens, pattern):
             if earlier < layer:
                 stack[layer, h, earlier, g] = composition(W, kind, (layer, h), (earlier, g))
     found["direct_path"] = direct_path(W)
-    found["logits_by_order"] = logits_by_order(W, pattern.astype(object), np.asarray(tokens),
-                                               weights.positions)
+    pattern, tokens = pattern.astype(object), np.asarray(tokens)
+    found["logits_by_order"] = logits_by_order(W, pattern, tokens, weights.positions)
     return {name: array.astype(float) for name, array in found.items()}

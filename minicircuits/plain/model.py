@@ -1,8 +1,7 @@
 """The whole model in plain loops: from tokens to logits, loss and every gradient.
 
-Read it from top to bottom. The nine steps of the model stand first, numbered as in
-`minicircuits.model`; below each step stands its backward. `forward` and `backward` then take
-the steps in order and in reverse.
+Read it from top to bottom. The nine steps come first, numbered as in `minicircuits.model`, and
+below each its backward. `forward` and `backward` then take them in order and in reverse.
 
     x[b, i, d]     one Python number. Letters are those of `notation`: b batch, i destination,
                    j source, l layer, h head, e head dimension, d residual dimension, v out token
@@ -245,8 +244,8 @@ def cross_entropy_backward(logits, tokens):
 def forward(weights, tokens, nudges=None):
     """Every intermediate, in float64 or complex128.
 
-    nudges : {name: array}, for tests of derivatives. Each is added to the intermediate of that
-        name as soon as it is computed, so that all later steps see the sum.
+    nudges : {name: array}, for tests of derivatives: what is added to an intermediate as soon as
+        it is computed, so that all later steps see the sum.
     """
     tokens, nudges = check_tokens(weights, tokens), nudges or {}
     W = {name: array.astype(object) for name, array in weights.items()}

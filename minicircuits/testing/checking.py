@@ -23,7 +23,7 @@ import numpy as np
 from minicircuits.notation import InputError
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import exchange, mutants, vectors
-from minicircuits.testing.steps import AXES, CIRCUITS, FLOOR, FORWARD, UNIT, part
+from minicircuits.testing.steps import AXES, CIRCUITS, DTYPE, FLOOR, FORWARD, UNIT, part
 
 
 class Difference(NamedTuple):
@@ -130,9 +130,8 @@ def check(case, candidate, precision="float64"):
     """
     if precision not in UNIT:
         raise InputError(f"precision must be one of {', '.join(UNIT)}; got {precision!r}")
-    dtype = "float64" if precision == "float64" else "float32"
     if not isinstance(case, vectors.Vector):
-        case = vectors.Vector("your case", case[0].astype(dtype), np.asarray(case[1]))
+        case = vectors.Vector("your case", case[0].astype(DTYPE[precision]), np.asarray(case[1]))
     if not callable(candidate):
         if not isinstance(candidate, Mapping):
             candidate = exchange.read_answer(candidate, case)
@@ -142,7 +141,7 @@ def check(case, candidate, precision="float64"):
     for other, note in ((case, ""), (case, f"{again} the same arguments"),
                         (case.with_other_weights, f"{again} other weights: {kept}"),
                         (case.with_other_tokens, f"{again} other tokens: {kept}")):
-        weights, tokens = other.weights.astype(dtype), other.tokens.copy()
+        weights, tokens = other.weights.astype(DTYPE[precision]), other.tokens.copy()
         report = judge(other, as_tensors(other, candidate(weights, tokens)), precision)
         for name, array in [*weights.items(), ("tokens", tokens)]:
             before = other.tokens if name == "tokens" else getattr(other.weights, name)
@@ -265,14 +264,14 @@ def known_bugs(report):
     """Names of the mutants that explain 99% of the report's difference, at most 3.
 
     Mutants of the step that is wrong. If inputs of it are missing, also of the steps that those
-    come from: as far as they get right what was found right.
+    come from, as far as they get right what was found right.
     """
     case, expected = report.case, report.case.reference.expected
     steps = {step.label: step for step in case.reference.steps}
-    step = steps[report.difference.tensor]
+    step, found = steps[report.difference.tensor], []
     yours, counts = part(report.tensors, step.key), compared(step, expected[step.key])
-    suspects = {step.name} if step.name in CIRCUITS else missing_before(step, report)
-    found = []
+    others = report.difference.missing and step.name not in CIRCUITS
+    suspects = missing_before(step, report) if others else {step.name}
 
     def distance(other):
         """Of the numbers that are compared; infinite where one is NaN and the other is not."""
@@ -285,13 +284,12 @@ def known_bugs(report):
                                1e-9 * np.abs(expected[key]).max(initial=0))
                    for key in (steps[label].key for label in report.checked))
 
+    close = max(distance(expected[step.key]) / 100, np.finfo(float).tiny)
     for name, mutant in mutants.MUTANTS.items():
         if mutant.step in suspects and len(found) < 3:
             theirs = mutants.candidate(name)(case.weights.astype("float64"), case.tokens)
-            if (not report.difference.missing or step.name in CIRCUITS or right_before(theirs)) \
-                    and distance(part(theirs, step.key)) < max(distance(expected[step.key]) / 100,
-                                                               np.finfo(float).tiny):
-                found.append(name)
+            if not others or right_before(theirs):
+                found += [name] if distance(part(theirs, step.key)) < close else []
     return tuple(found)
 
 

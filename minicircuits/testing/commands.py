@@ -16,7 +16,7 @@ from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import checking, exchange
 from minicircuits.testing.checking import Report, kills
 from minicircuits.testing.mutants import MUTANTS
-from minicircuits.testing.steps import AXES, FORWARD, WEIGHT_LETTERS
+from minicircuits.testing.steps import AXES, DTYPE, FORWARD, WEIGHT_LETTERS
 from minicircuits.testing.vectors import by_loops, core, drawn, find, recorded
 
 
@@ -65,7 +65,7 @@ def export(options):
             raise FileError(f"cannot write {path!r}: it exists already")
     files.make_folder(options.folder)
     for vector, path in zip(chosen, paths):
-        exchange.write_case(path, vector, options.convention, dtype(options.precision),
+        exchange.write_case(path, vector, options.convention, DTYPE[options.precision],
                             force=options.force)
     print(f"{plural(len(chosen), 'case')} in {options.folder}")
 
@@ -146,7 +146,7 @@ def run(words, vector, options):
     """The report of a program on a case: it gets two folders, and a time to answer in."""
     with tempfile.TemporaryDirectory() as work:
         case, out = os.path.join(work, "case"), os.path.join(work, "out")
-        exchange.write_case(case, vector, options.convention, dtype(options.precision),
+        exchange.write_case(case, vector, options.convention, DTYPE[options.precision],
                             expected=False)
         os.mkdir(out)
         words = [word.replace("{case}", case).replace("{out}", out) for word in words]
@@ -246,11 +246,6 @@ def write_json(path, value):
         print(json.dumps(value, indent=1))
     else:
         files.write_json(path, value)
-
-
-def dtype(precision):
-    """The numbers that an implementation of this precision is given."""
-    return "float64" if precision == "float64" else "float32"
 
 
 def subfolders(folder):

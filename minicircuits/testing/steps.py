@@ -21,6 +21,7 @@ from minicircuits.notation import ACTIVATION_AXES, check_tokens
 
 UNIT = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "tf32": 2.0 ** -11, "bfloat16": 2.0 ** -8}
 FLOOR = {"float64": 1e-290, "float32": 1e-30, "tf32": 1e-30, "bfloat16": 1e-30}   # underflow
+DTYPE = {name: "float64" if name == "float64" else "float32" for name in UNIT}    # what is given
 EXP_ULPS = 4             # what an exp or a log may be off by
 WEIGHT_LETTERS = {"W_E": "d u", "W_pos": "d p", "W_Q": "l h e d", "W_K": "l h e d",
                   "W_V": "l h e d", "W_O": "l h d e", "W_U": "v d"}

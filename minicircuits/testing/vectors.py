@@ -195,11 +195,11 @@ def core():
     flat, found = files.read_arrays(STORE), {}
     for vector in recipes():
         if vector.id in flat:
-            arrays, at = named(vector.reference.arrays(), vector), 0
-            for name, array in arrays.items():
-                arrays[name] = flat[vector.id][at:at + array.size].reshape(array.shape)
-                at += array.size
-            vector = replace(vector, stored=arrays)
+            arrays = named(vector.reference.arrays(), vector)
+            ends = np.cumsum([array.size for array in arrays.values()])
+            parts = np.split(flat[vector.id], ends[:-1])
+            vector = replace(vector, stored={
+                name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts)})
         found[vector.id] = vector
     return found
 
