@@ -13,7 +13,7 @@ hold your own code against this line by line. Sums go through `math.fsum`, which
 Weights may be complex: no step takes a conjugate or an absolute value, and maxima are those of
 real parts, so that f(x + 1e-100j).imag / 1e-100 is the derivative of f.
 
-The known bugs of the oracle (`testing/mutants.py`) are edits of the text of this file. Spaces,
+The known bugs of the oracle (`testing/known_bugs.txt`) are edits of the text of this file. Spaces,
 line breaks, quotes and comments are free. After a name or an expression is changed, an edit may
 not fit any more: `minicircuits mutants` then says which edit to change with it.
 

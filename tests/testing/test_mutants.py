@@ -120,7 +120,7 @@ def test_spacing_breaks_no_edit_and_another_text_says_what_to_change(monkeypatch
                         lambda thing: source(thing).replace("total(shares", "sum(shares"))
     mutants._code.cache_clear()
     with pytest.raises(AssertionError, match="'softmax_epsilon' is an edit of minicircuits.plain."
-                       "model.softmax, .* 0 times.*change the edit in testing/mutants.py"):
+                       "model.softmax, .* 0 times.*change the edit in testing/known_bugs.txt"):
         mutants._code("softmax_epsilon")
     mutants._code.cache_clear()
 
