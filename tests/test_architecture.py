@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "findings": "model circuits behavior training terminal",
     "terminal": "",
     "report": "model circuits behavior training findings",
-    "testing": "plain model circuits behavior training interop report runs",
+    "testing": "plain interop terminal",
     "runs": "model behavior terminal training",
     "tour": "model circuits behavior training interop findings terminal report runs",
     "cli": "testing tour",

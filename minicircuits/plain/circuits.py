@@ -1,6 +1,7 @@
-"""The circuits once more, in plain loops over numbers, written from the paper's equations.
+"""The circuits in plain loops: what the paper finds in the weights, as dense matrices.
 
-Beside `plain`, and for the same use. Dense matrices throughout; eigenvalues are NumPy's.
+As in `model`: loops over Python numbers, and known bugs that are edits of this text. W is
+{name: array}; M, N are any matrices. Only transposes (M.T) and eigenvalues are NumPy's.
 
 Paper: "Splitting Attention Head terms into Query-Key and Output-Value Circuits", "Path
 Expansion of Logits", "Detecting Copying Behavior", "Three Kinds of Composition".
@@ -13,36 +14,23 @@ import numpy as np
 from minicircuits.plain.model import embed, loops, total, zeros
 
 
-def times(A, B):
-    """The matrix product A B."""
-    (I, K), (K, J) = A.shape, B.shape
-    C = zeros(I, J)
-    for i, j in loops(I, J):
-        C[i, j] = total(A[i, k] * B[k, j] for k in range(K))
-    return C
+def times(M, N):
+    """The matrix product M N."""
+    (rows, inner), (_, columns) = M.shape, N.shape
+    product = zeros(rows, columns)
+    for r, c in loops(rows, columns):
+        product[r, c] = total(M[r, n] * N[n, c] for n in range(inner))
+    return product
 
 
-def transposed(A):
-    I, J = A.shape
-    B = zeros(J, I)
-    for i, j in loops(I, J):
-        B[j, i] = A[i, j]
-    return B
-
-
-def norm(A):
-    """The Frobenius norm √Σ A_ij²."""
-    return math.sqrt(total(number * number for number in A.ravel()))
-
-
-def ratio(above, below):
-    """0 where there is nothing to compare with: 0/0 is 0."""
-    return above / below if below else 0.0
+def norm(M):
+    """The Frobenius norm: √ of the sum of all squares."""
+    return math.sqrt(total(number * number for number in M.ravel()))
 
 
 # W_QK = W_Qᵀ W_K [destination, source], unscaled; W_OV = W_O W_V, out ← source.
 def W_QK(W, layer, head):
-    return times(transposed(W["W_Q"][layer, head]), W["W_K"][layer, head])
+    return times(W["W_Q"][layer, head].T, W["W_K"][layer, head])
 
 
 def W_OV(W, layer, head):
@@ -51,7 +39,7 @@ def W_OV(W, layer, head):
 
 # W_Eᵀ W_QK W_E [destination, source] and W_U W_OV W_E [out, source]; W_U W_E without heads.
 def qk_circuit(W, layer, head):
-    return times(transposed(W["W_E"]), times(W_QK(W, layer, head), W["W_E"]))
+    return times(W["W_E"].T, times(W_QK(W, layer, head), W["W_E"]))
 
 
 def ov_circuit(W, layer, head):
@@ -70,18 +58,17 @@ def copying_score(W, layer, head):
     return total(value.real for value in values) / total(abs(value) for value in values)
 
 
-# ‖M W_OV‖ / ‖M‖ / ‖W_OV‖: M is W_QKᵀ for Q, W_QK for K, W_OV for V, of the later head.
+# ‖M W_OV‖ / (‖M‖ ‖W_OV‖): M is W_QKᵀ for Q, W_QK for K, W_OV for V, of the later head.
 def composition(W, kind, later, earlier):
-    OV = W_OV(W, *earlier)
-    M = {"Q": lambda: transposed(W_QK(W, *later)), "K": lambda: W_QK(W, *later),
-         "V": lambda: W_OV(W, *later)}[kind]()
-    return ratio(norm(times(M, OV)), norm(M) * norm(OV))
+    OV, QK = W_OV(W, *earlier), W_QK(W, *later)
+    M = {"Q": QK.T, "K": QK, "V": W_OV(W, *later)}[kind]
+    both = norm(M) * norm(OV)
+    return norm(times(M, OV)) / both if both else 0.0       # 0 where a head is 0
 
 
-# The sum of the logits of all paths through n heads, for each n: patterns frozen.
+# The logits of all paths through n heads, summed, for each order n. Patterns are taken as given.
 def logits_by_order(W, pattern, tokens, positions):
-    L, B, H, T, T = pattern.shape
-    V, D = W["W_U"].shape
+    (L, B, H, T, T), (V, D) = pattern.shape, W["W_U"].shape
     orders = zeros(L + 1, B, T, D)
     orders[0] = embed(W["W_E"], W.get("W_pos"), tokens, positions)
     for layer in range(L):
@@ -89,34 +76,30 @@ def logits_by_order(W, pattern, tokens, positions):
         for head in range(H):
             A, OV = pattern[layer, :, head], W_OV(W, layer, head)
             for order, b in loops(L, B):
-                moved = times(times(A[b], before[order, b]), transposed(OV))
+                moved = times(times(A[b], before[order, b]), OV.T)
                 orders[order + 1, b] = orders[order + 1, b] + moved
     logits = zeros(L + 1, B, T, V)
     for order, b in loops(L + 1, B):
-        logits[order, b] = times(orders[order, b], transposed(W["W_U"]))
+        logits[order, b] = times(orders[order, b], W["W_U"].T)
     return logits
 
 
 def tensors(weights, tokens, pattern):
-    """Everything above under its name, as a dict: stacked by (layer, head), in float64."""
+    """{name: array} of all the above for the oracle, stacked by (layer, head), in float64."""
     W = {name: array.astype(object) for name, array in weights.items()}
     (L, H, _, D), V = W["W_Q"].shape, len(W["W_U"])
-    shapes = {W_QK: (D, D), W_OV: (D, D), qk_circuit: (V, V), ov_circuit: (V, V),
-              copying_score: ()}
-    found = {}
+    found, shapes = {}, {W_QK: (D, D), W_OV: (D, D), qk_circuit: (V, V), ov_circuit: (V, V),
+                         copying_score: ()}
     for function, shape in shapes.items():
-        stack = zeros(L, H, *shape)
+        found[function.__name__] = stack = zeros(L, H, *shape)
         for layer, head in loops(L, H):
             stack[layer, head] = function(W, layer, head)
-        found[function.__name__] = stack
     for kind in "QKV":
-        stack = zeros(L, H, L, H)
-        for layer, head, below, other in loops(L, H, L, H):
-            if below < layer:
-                stack[layer, head, below, other] = composition(W, kind, (layer, head),
-                                                               (below, other))
-        found[f"composition_{kind}"] = stack
+        found[f"composition_{kind}"] = stack = zeros(L, H, L, H)
+        for layer, h, earlier, g in loops(L, H, L, H):
+            if earlier < layer:
+                stack[layer, h, earlier, g] = composition(W, kind, (layer, h), (earlier, g))
     found["direct_path"] = direct_path(W)
-    found["logits_by_order"] = logits_by_order(W, pattern.astype(object), np.asarray(tokens),
-                                               weights.positions)
+    pattern, tokens = pattern.astype(object), np.asarray(tokens)
+    found["logits_by_order"] = logits_by_order(W, pattern, tokens, weights.positions)
     return {name: array.astype(float) for name, array in found.items()}

@@ -1,12 +1,21 @@
-"""The model once more, in plain loops over numbers, written from the formulas alone.
+"""The whole model in plain loops: from tokens to logits, loss and every gradient.
 
-Nothing here is fast, shared with `minicircuits.model`, or clever: one small function for
-each step, one scalar at a time, and for each step its backward. A port that disagrees with
-the model can be held against this file line by line.
+Read it from top to bottom. The nine steps come first, numbered as in `minicircuits.model`, and
+below each its backward. `forward` and `backward` then take them in order and in reverse.
 
-Arrays hold Python numbers (dtype object). Sums go through `math.fsum`, which rounds once.
-Complex weights pass through and every step stays holomorphic (no conjugate, no absolute
-value, maxima on real parts), so that f(x + 1e-100j).imag / 1e-100 is a derivative.
+    x[b, i, d]     one Python number. Letters are those of `notation`: b batch, i destination,
+                   j source, l layer, h head, e head dimension, d residual dimension, v out token
+    B, T, L, H, E, D, V    how many there are of each; T of both i and j
+    dx             the gradient of one scalar, the loss say, by x: an array of the shape of x
+
+Each line is an equation for one number. Nothing is fast, and nothing is shared with `model`:
+hold your own code against this line by line. Sums go through `math.fsum`, which rounds once.
+Weights may be complex: no step takes a conjugate or an absolute value, and maxima are those of
+real parts, so that f(x + 1e-100j).imag / 1e-100 is the derivative of f.
+
+The known bugs of the oracle (`testing/known_bugs.txt`) are edits of the text of this file. Spaces,
+line breaks, quotes and comments are free. After a name or an expression is changed, an edit may
+not fit any more: `minicircuits mutants` then says which edit to change with it.
 
 Paper: "Transformer Overview", "Attention Heads are Independent and Additive".
 """
@@ -27,13 +36,14 @@ def loops(*sizes):
 
 
 def zeros(*sizes):
+    """An array that holds Python numbers (dtype object), all 0."""
     return np.full(sizes, 0.0, object)
 
 
 def total(terms):
     """Σ terms, rounded once; the real and the imaginary parts each on their own."""
     terms = list(terms)
-    if any(isinstance(term, complex) for term in terms):
+    if isinstance(sum(terms), complex):
         return complex(math.fsum(term.real for term in terms),
                        math.fsum(term.imag for term in terms))
     return math.fsum(terms)
@@ -47,7 +57,7 @@ def log(number):
     return cmath.log(number) if isinstance(number, complex) else math.log(number)
 
 
-# 1. The residual stream begins as W_E t, a column of W_E per token (+ W_pos if "standard").
+# 1. Embed: x begins as W_E t, a column of W_E per token (+ W_pos if "standard").
 def embed(W_E, W_pos, tokens, positions):
     (B, T), D = tokens.shape, len(W_E)
     x = zeros(B, T, D)
@@ -59,14 +69,14 @@ def embed(W_E, W_pos, tokens, positions):
 
 
 def embed_backward(dx, tokens, positions, dW_E, dW_pos):
-    """Adds to dW_E and dW_pos: a token may occur, a position does occur, more than once."""
+    """Adds to dW_E and dW_pos, since tokens and positions occur more than once."""
     for b, i, d in loops(*dx.shape):
         dW_E[d, tokens[b, i]] += dx[b, i, d]
         if positions == "standard":
             dW_pos[d, i] += dx[b, i, d]
 
 
-# 2. W_Q and W_K read x, or x + W_pos if "shortformer". W_V always reads x.
+# 2. Add positions: W_Q and W_K read y = x, or x + W_pos if "shortformer".
 def add_positions(x, W_pos, positions):
     B, T, D = x.shape
     y = zeros(B, T, D)
@@ -82,7 +92,7 @@ def add_positions_backward(dy, positions, dW_pos):
             dW_pos[d, i] += dy[b, i, d]
 
 
-# 3. q = W_Q y, k = W_K y, v = W_V x, for every head.
+# 3. Read: q = W_Q y, k = W_K y, v = W_V x, for every head. (q stands for all three here.)
 def read(W, x):
     (B, T, D), (H, E, D) = x.shape, W.shape
     q = zeros(B, H, T, E)
@@ -101,7 +111,7 @@ def read_backward(W, x, dq):
     return dW, dx
 
 
-# 4. scores_ij = q_i · k_j / √d_head.
+# 4. Score: scores_ij = q_i · k_j / √d_head.
 def score(q, k):
     B, H, T, E = q.shape
     scores = zeros(B, H, T, T)
@@ -120,7 +130,7 @@ def score_backward(q, k, dscores):
     return dq, dk
 
 
-# 5. pattern_ij = exp(scores_ij) / Σ_{k ≤ i} exp(scores_ik) for j ≤ i, and 0 for j > i.
+# 5. Softmax: pattern_ij = exp(scores_ij) / Σ_{j' ≤ i} exp(scores_ij') for j ≤ i, 0 for j > i.
 def softmax(scores):
     B, H, T, T = scores.shape
     pattern = zeros(B, H, T, T)
@@ -128,8 +138,9 @@ def softmax(scores):
         sources = range(i + 1)
         largest = max(scores[b, h, i, j].real for j in sources)    # a shift changes nothing
         shares = {j: exp(scores[b, h, i, j] - largest) for j in sources}
+        sum_exp = total(shares.values())
         for j in sources:
-            pattern[b, h, i, j] = shares[j] / total(shares.values())
+            pattern[b, h, i, j] = shares[j] / sum_exp
     return pattern
 
 
@@ -144,7 +155,7 @@ def softmax_backward(pattern, dpattern):
     return dscores
 
 
-# 6. z_i = Σ_j pattern_ij v_j.
+# 6. Mix: z_i = Σ_j pattern_ij v_j.
 def mix(pattern, v):
     B, H, T, E = v.shape
     z = zeros(B, H, T, E)
@@ -163,7 +174,7 @@ def mix_backward(pattern, v, dz):
     return dpattern, dv
 
 
-# 7. The residual stream leaves the layer as x + Σ_h W_O z.
+# 7. Write: the layer hands on x + Σ_h W_O z.
 def write(W_O, x, z):
     (B, T, D), (H, D, E) = x.shape, W_O.shape
     out = zeros(B, T, D)
@@ -183,7 +194,7 @@ def write_backward(W_O, z, dout):
     return dW_O, dz
 
 
-# 8. logits = W_U x.
+# 8. Unembed: logits = W_U x.
 def unembed(W_U, x):
     (B, T, D), V = x.shape, len(W_U)
     logits = zeros(B, T, V)
@@ -202,7 +213,7 @@ def unembed_backward(W_U, x, dlogits):
     return dW_U, dx
 
 
-# 9. loss = −mean of log softmax(logits_i)[token_{i+1}], over the first T − 1 positions.
+# 9. Loss: −mean of log softmax(logits_i)[token_{i+1}], over the first T − 1 positions.
 def cross_entropy(logits, tokens):
     B, T, V = logits.shape
     if T < 2:
@@ -221,9 +232,10 @@ def cross_entropy_backward(logits, tokens):
     for b, i in loops(B, T - 1):
         largest = max(logits[b, i, v].real for v in range(V))
         shares = [exp(logits[b, i, v] - largest) for v in range(V)]
+        sum_exp = total(shares)
         for v in range(V):
             target = 1.0 if v == tokens[b, i + 1] else 0.0
-            dlogits[b, i, v] = (shares[v] / total(shares) - target) / (B * (T - 1))
+            dlogits[b, i, v] = (shares[v] / sum_exp - target) / (B * (T - 1))
     return dlogits
 
 
@@ -232,8 +244,8 @@ def cross_entropy_backward(logits, tokens):
 def forward(weights, tokens, nudges=None):
     """Every intermediate, in float64 or complex128.
 
-    `nudges` maps names of activations to arrays that are added to them as soon as they are
-    computed, so what follows sees the sum. `residual[l]` is nudged as a whole.
+    nudges : {name: array}, for tests of derivatives: what is added to an intermediate as soon as
+        it is computed, so that all later steps see the sum.
     """
     tokens, nudges = check_tokens(weights, tokens), nudges or {}
     W = {name: array.astype(object) for name, array in weights.items()}
@@ -243,42 +255,40 @@ def forward(weights, tokens, nudges=None):
     acts = {name: zeros(*(sizes[letter] for letter in axes.split()))
             for name, axes in ACTIVATION_AXES.items()}
 
-    def keep(name, at, value):
+    def put(name, at, value):
         acts[name][at] = value + nudges[name][at].astype(object) if name in nudges else value
         return acts[name][at]
 
-    x = keep("residual", 0, embed(W["W_E"], W_pos, tokens, positions))
+    x = put("residual", 0, embed(W["W_E"], W_pos, tokens, positions))
     for layer in range(L):
         y = add_positions(x, W_pos, positions)
-        q = keep("q", layer, read(W["W_Q"][layer], y))
-        k = keep("k", layer, read(W["W_K"][layer], y))
-        v = keep("v", layer, read(W["W_V"][layer], x))
-        scores = keep("scores", layer, score(q, k))
-        pattern = keep("pattern", layer, softmax(scores))
-        z = keep("z", layer, mix(pattern, v))
-        x = keep("residual", layer + 1, write(W["W_O"][layer], x, z))
-    keep("logits", ..., unembed(W["W_U"], x))
+        q = put("q", layer, read(W["W_Q"][layer], y))
+        k = put("k", layer, read(W["W_K"][layer], y))
+        v = put("v", layer, read(W["W_V"][layer], x))
+        scores = put("scores", layer, score(q, k))
+        pattern = put("pattern", layer, softmax(scores))
+        z = put("z", layer, mix(pattern, v))
+        x = put("residual", layer + 1, write(W["W_O"][layer], x, z))
+    put("logits", ..., unembed(W["W_U"], x))
     dtype = np.result_type(np.float64, weights.dtype, *nudges.values())
     return Activations(**{name: array.astype(dtype) for name, array in acts.items()})
 
 
 def loss(weights, tokens, nudges=None):
-    """Mean next-token cross-entropy: a Python number, nats."""
-    acts = forward(weights, tokens, nudges)
-    return cross_entropy(acts.logits.astype(object), np.asarray(tokens))
+    """The mean next-token cross-entropy in nats: a Python number."""
+    return cross_entropy(forward(weights, tokens, nudges).logits, np.asarray(tokens))
 
 
 def backward(weights, tokens, acts, dlogits):
-    """Gradients of any scalar from its `dlogits` (b, i, v): (Weights, Activations)."""
+    """Gradients of a scalar from its dlogits (b, i, v): (Weights, Activations)."""
     tokens, positions = check_tokens(weights, tokens), weights.positions
-    dtype = np.result_type(np.float64, weights.dtype, acts.logits, dlogits)
+    dtype = np.result_type(np.float64, weights.dtype, acts.logits)
     W = {name: array.astype(object) for name, array in weights.items()}
     a = {name: getattr(acts, name).astype(object) for name in ACTIVATION_AXES}
     dW = {name: zeros(*W[name].shape) for name in W}
     da = {name: zeros(*a[name].shape) for name in a}
     W_pos, dW_pos, L = W.get("W_pos"), dW.get("W_pos"), weights.n_layers
-
-    da["logits"] = np.asarray(dlogits).astype(object)
+    da["logits"] = dlogits.astype(object)
     dW["W_U"], dx = unembed_backward(W["W_U"], a["residual"][L], da["logits"])
     da["residual"][L] = dx
     for layer in reversed(range(L)):
@@ -293,9 +303,8 @@ def backward(weights, tokens, acts, dlogits):
         dW["W_Q"][layer], dy_q = read_backward(W["W_Q"][layer], y, dq)
         add_positions_backward(dy_q + dy_k, positions, dW_pos)
         dx = dx + dx_v + dy_k + dy_q
-        for name, value in zip(("z", "pattern", "v", "scores", "q", "k"),
-                               (dz, dpattern, dv, dscores, dq, dk)):
-            da[name][layer] = value
+        da["z"][layer], da["pattern"][layer], da["v"][layer] = dz, dpattern, dv
+        da["scores"][layer], da["q"][layer], da["k"][layer] = dscores, dq, dk
         da["residual"][layer] = dx
     embed_backward(dx, tokens, positions, dW["W_E"], dW_pos)
     gradients = {name: dW[name].astype(dtype) if name in dW else None for name in WEIGHT_AXES}
@@ -306,19 +315,17 @@ def backward(weights, tokens, acts, dlogits):
 def loss_and_gradients(weights, tokens):
     """The loss and its gradients: (a Python number, Weights)."""
     acts, tokens = forward(weights, tokens), np.asarray(tokens)
-    logits = acts.logits.astype(object)
-    dlogits = cross_entropy_backward(logits, tokens).astype(acts.logits.dtype)
-    return cross_entropy(logits, tokens), backward(weights, tokens, acts, dlogits)[0]
+    dlogits = cross_entropy_backward(acts.logits, tokens)
+    return cross_entropy(acts.logits, tokens), backward(weights, tokens, acts, dlogits)[0]
 
 
 def tensors(weights, tokens):
-    """Everything above under its name, as a dict; without a loss for contexts of one token."""
+    """{name: array} of all the above for the oracle; contexts of one token have no loss."""
     acts, tokens = forward(weights, tokens), np.asarray(tokens)
     found = dict(vars(acts))
     if tokens.shape[1] > 1:
-        logits = acts.logits.astype(object)
-        found["loss"] = cross_entropy(logits, tokens)
-        dlogits = cross_entropy_backward(logits, tokens).astype(acts.logits.dtype)
+        found["loss"] = cross_entropy(acts.logits, tokens)
+        dlogits = cross_entropy_backward(acts.logits, tokens)
         gradients, dacts = backward(weights, tokens, acts, dlogits)
         found |= {f"d{name}": array for name, array in [*vars(dacts).items(), *gradients.items()]}
     return found

@@ -1,5 +1,7 @@
 """How text is laid out at 80 columns: headings, tables and curves."""
 
+import textwrap
+
 import numpy as np
 
 WIDTH = 80
@@ -19,6 +21,17 @@ def table(titles, rows):
     return ["  " + "  ".join(cell.rjust(width) if n else cell.ljust(width)
                              for n, (cell, width) in enumerate(zip(row, widths))).rstrip()
             for row in rows]
+
+
+def wrapped(text):
+    """The text over lines of at most 80 columns, all but the first indented by 4."""
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False,
+                         break_on_hyphens=False)
+
+
+def plural(number, noun):
+    """As in "1 case", "2 cases"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def cut(text, width):

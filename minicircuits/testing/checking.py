@@ -16,14 +16,14 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.notation import InputError, check_axes
-from minicircuits.testing import mutants, vectors
-from minicircuits.testing.exchange import read_answer
-from minicircuits.testing.steps import AXES, CIRCUITS, FLOOR, FORWARD, UNIT
+from minicircuits.notation import InputError
+from minicircuits.terminal.layout import plural, wrapped
+from minicircuits.testing import exchange, mutants, vectors
+from minicircuits.testing.steps import AXES, CIRCUITS, DTYPE, FLOOR, FORWARD, UNIT, part
 
 
 class Difference(NamedTuple):
@@ -45,7 +45,7 @@ class Difference(NamedTuple):
 @dataclass(frozen=True)
 class Report:
     """What `check` found; true if nothing was wrong."""
-    id: str
+    case: vectors.Vector
     precision: str
     checked: tuple = ()      # tensors found right
     not_supplied: tuple = ()
@@ -53,28 +53,15 @@ class Report:
     meaningless: tuple = ()  # supplied, but not defined in this case: no loss of one token
     difference: Difference | None = None
     note: str = ""           # a mistake that is no tensor's
-    alike: Callable = field(default=tuple, repr=False)         # -> looks_like
-    precisions: Callable = field(default=tuple, repr=False)    # -> those it would pass as
-
-    @cached_property
-    def looks_like(self):
-        """Names of at most three mutants that get the tensor wrong in the same way."""
-        return self.alike() if self.difference else ()
+    tensors: dict = field(default=None, repr=False)
 
     def __bool__(self):
         return self.difference is None and not self.note
 
-    def as_json(self):
-        d = self.difference
-        return {"case": self.id, "precision": self.precision, "passed": bool(self),
-                "checked": list(self.checked), "not_supplied": list(self.not_supplied),
-                "not_judged": list(self.not_judged), "meaningless": list(self.meaningless),
-                "note": self.note, "difference": None if d is None else {
-                    **d._asdict(), "index": list(d.index), "missing": list(d.missing),
-                    "looks_like": list(self.looks_like),
-                    **{name: repr(getattr(d, name)) if not np.isfinite(getattr(d, name))
-                       else getattr(d, name) for name in ("yours", "expected", "error",
-                                                          "allowed")}}}
+    @cached_property
+    def looks_like(self):
+        """Names of at most three mutants that get the tensor wrong in the same way."""
+        return known_bugs(self) if self.difference else ()
 
     @property
     def problem(self):
@@ -84,8 +71,8 @@ class Report:
     @property
     def line(self):
         """The report in one line."""
-        return (f"{'ok   ' if self else 'WRONG'} {self.id}: "
-                f"{self.problem or counted(len(self.checked), 'tensor') + ' right'}")
+        return (f"{'ok   ' if self else 'WRONG'} {self.case.id}: "
+                f"{self.problem or plural(len(self.checked), 'tensor') + ' right'}")
 
     def __str__(self):
         lines = [self.line]
@@ -94,41 +81,35 @@ class Report:
             lines += [f"  the first that is wrong, in {d.wrong} of {d.of} numbers",
                       f"    worst at  [{place}]",
                       f"    yours     {d.yours:.10g}", f"    expected  {d.expected:.10g}",
-                      f"    error     {d.error:.2g}, allowed {d.allowed:.2g} ({d.tier})"]
-            for name in self.looks_like:
-                lines += wrapped(f"  matches `{name}`: ", mutants.MUTANTS[name].says.split(), " ")
-            if d.missing:
-                lines += wrapped("  it or a step before it is wrong; to tell which, supply ",
-                                 d.missing)
-            else:
-                lines.append("  what it is computed from is right: the mistake is in this step")
-            lines += [f"  it would pass as --precision {name}" for name in self.precisions()[:1]]
-        lines += wrapped("  not supplied, so not checked: ", short(self.not_supplied))
-        lines += wrapped("  not judged, as they come after it: ", short(self.not_judged))
-        lines += wrapped("  not judged, as this case has none: ", self.meaningless)
+                      f"    error     {d.error:.2g}, allowed {d.allowed:.2g} ({d.tier})",
+                      *(wrapped(f"  matches `{name}`: {mutants.MUTANTS[name].says}")
+                        for name in self.looks_like),
+                      wrapped("  it or a step before it is wrong; to tell which, supply "
+                              + ", ".join(d.missing)) if d.missing else
+                      "  what it is computed from is right: the mistake is in this step"]
+            lines += [f"  it would pass as --precision {name}" for name in UNIT
+                      if UNIT[name] > UNIT[self.precision]
+                      and judge(self.case, self.tensors, name)][:1]
+        for says, names in (("not supplied, so not checked", short(self.not_supplied)),
+                            ("not judged, as they come after it", short(self.not_judged)),
+                            ("not judged, as this case has none", self.meaningless)):
+            lines += [wrapped(f"  {says}: {', '.join(names)}")] if names else []
         return "\n".join(lines)
 
-
-def counted(number, thing):
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    def as_json(self):
+        found = {name: getattr(self, name) for name in (
+            "precision", "checked", "not_supplied", "not_judged", "meaningless", "note")}
+        if d := self.difference:
+            numbers = {name: repr(value) for name, value in d._asdict().items()
+                       if isinstance(value, float) and not np.isfinite(value)}
+            d = {**d._asdict(), **numbers, "looks_like": self.looks_like}
+        return {"case": self.case.id, "passed": bool(self), **found, "difference": d}
 
 
 def short(names):
     """The names, with one word for the circuits where all are there."""
     rest = [name for name in names if name not in CIRCUITS]
     return [*rest, "all circuits"] if len(names) - len(rest) == len(CIRCUITS) else names
-
-
-def wrapped(start, names, join=", ", width=80):
-    """`start` and the names, over lines of at most `width` columns; nothing for no names."""
-    lines, line = [], start
-    for n, name in enumerate(names):
-        part = name + (join if n + 1 < len(names) else "")
-        if len(line) + len(part.rstrip()) > width:
-            lines.append(line.rstrip())
-            line = "    "
-        line += part
-    return [*lines, line.rstrip()] if names else []
 
 
 def check(case, candidate, precision="float64"):
@@ -149,38 +130,27 @@ def check(case, candidate, precision="float64"):
     """
     if precision not in UNIT:
         raise InputError(f"precision must be one of {', '.join(UNIT)}; got {precision!r}")
-    dtype = "float64" if precision == "float64" else "float32"
     if not isinstance(case, vectors.Vector):
-        case = vectors.Vector("your case", case[0].astype(dtype), np.asarray(case[1]))
+        case = vectors.Vector("your case", case[0].astype(DTYPE[precision]), np.asarray(case[1]))
     if not callable(candidate):
-        if not isinstance(candidate, dict):
-            candidate = read_answer(candidate, case)
-        return _judge(case, _tensors(case, candidate), precision)
-    for call in range(2):
-        arguments = case.weights.astype(dtype), case.tokens.copy()
-        report = _judge(case, _tensors(case, candidate(*arguments)), precision)
-        written = [name for name, W in arguments[0].items()
-                   if not np.array_equal(W, getattr(case.weights, name))]
-        if not np.array_equal(arguments[1], case.tokens):
-            written.append("tokens")
-        note = (f"it wrote to its argument {written[0]}" if written else
-                "wrong when called again with the same arguments")
-        if written or (call and not report):
-            return replace(report, note=note)
+        if not isinstance(candidate, Mapping):
+            candidate = exchange.read_answer(candidate, case)
+        return judge(case, as_tensors(case, candidate), precision)
+    again, reports = "wrong when called again with", []
+    kept = "does it keep something from the call before?"
+    for other, note in ((case, ""), (case, f"{again} the same arguments"),
+                        (case.with_other_weights, f"{again} other weights: {kept}"),
+                        (case.with_other_tokens, f"{again} other tokens: {kept}")):
+        weights, tokens = other.weights.astype(DTYPE[precision]), other.tokens.copy()
+        report = judge(other, as_tensors(other, candidate(weights, tokens)), precision)
+        for name, array in [*weights.items(), ("tokens", tokens)]:
+            before = other.tokens if name == "tokens" else getattr(other.weights, name)
+            if not np.array_equal(array, before):
+                return replace(report, note=f"it wrote to its argument {name}")
         if not report:
-            return report
-    for what, weights, tokens in (("weights", _halved(case.weights), case.tokens),
-                                  ("tokens", case.weights, case.tokens[:, ::-1])):
-        other = vectors.Vector(case.id, weights, tokens)
-        answer = candidate(weights.astype(dtype), tokens.copy())
-        if not _judge(other, _tensors(other, answer), precision):
-            return replace(report, note=f"wrong when called again with other {what}: "
-                           "does it keep something from the call before?")
-    return report
-
-
-def _halved(weights):
-    return replace(weights, **{name: W / 2 for name, W in weights.items()})
+            return replace(report, note=note)
+        reports.append(report)
+    return reports[0]
 
 
 def assert_matches(function, precision="float64", cases=None, drawn=10):
@@ -190,8 +160,7 @@ def assert_matches(function, precision="float64", cases=None, drawn=10):
     these cases. An error that the function raises is raised, with the case's name in a note.
     """
     if cases is None:
-        cases = [*vectors.core().values(),
-                 *(vectors.find(f"drawn-{n + 1}") for n in range(drawn))]
+        cases = [*vectors.core().values(), *(vectors.drawn(n + 1) for n in range(drawn))]
     checked = False
     for case in cases:
         try:
@@ -218,131 +187,130 @@ def as_array(name, value):
         raise InputError(f"{name} must be an array of real numbers; got {error}") from None
 
 
-def _tensors(case, candidate):
-    """{name: float64 array}, with names and shapes checked."""
-    if not isinstance(candidate, Mapping):
+def as_tensors(case, answer):
+    """{name: float64 array} of an answer, or InputError on a name or a shape that nothing has."""
+    if not isinstance(answer, Mapping):
         raise InputError("an answer must be a dict of arrays, by name; got "
-                         f"{type(candidate).__name__}")
-    (b, i), w = case.tokens.shape, case.weights
+                         f"{type(answer).__name__}")
+    (b, i), w, tensors = case.tokens.shape, case.weights, {}
     sizes = {"l": w.n_layers, "l+1": w.n_layers + 1, "b": b, "i": i, "j": i, "h": w.n_heads,
              "d": w.d_model, "e": w.d_head, "u": w.d_vocab, "v": w.d_vocab, "p": w.n_ctx}
-    tensors = {}
-    for name, value in candidate.items():
+    for name, value in answer.items():
         if name not in AXES:
             near = difflib.get_close_matches(str(name), AXES, 1)
             raise InputError(f"a tensor must be one of {', '.join(AXES)}; got {name!r}"
                              f"{f', perhaps {near[0]!r}' if near else ''}")
-        array = as_array(name, value)
-        if array.shape != tuple(sizes[axis] for axis in AXES[name].split()):
-            check_axes(name, array, AXES[name].split(), dict(sizes))
-            raise InputError(f"{name} must have axes ({AXES[name]}); got {array.shape}")
+        axes, array = AXES[name].split(), as_array(name, value)
+        if array.shape != tuple(sizes[axis] for axis in axes):
+            raise InputError(f"{name} must have axes ({', '.join(axes)})"
+                             f"{' with ' if axes else ''}"
+                             f"{', '.join(f'{axis}={sizes[axis]}' for axis in dict.fromkeys(axes))}"
+                             f"; got shape {array.shape}")
         tensors[name] = array
     return tensors
 
 
-def _judge(case, tensors, precision):
-    """The walk."""
-    reference = case.reference
-    W, u = reference.W, UNIT[precision]
-    checked, difference = [], None
-
-    def mine(key):
-        return tensors[key[0]] if key[1] is None else tensors[key[0]][key[1]]
-
+def judge(case, tensors, precision):
+    """The `Report` on {name: array}: the walk, up to the first difference."""
+    reference, u = case.reference, UNIT[precision]
+    names = dict.fromkeys(step.name for step in reference.steps)
+    checked, reached, difference = [], set(), None
     with np.errstate(all="ignore"):
         for step in reference.steps:
-            if step.name not in tensors:
+            if step.name not in tensors or difference:
                 continue
-            key = step[:2]
-
             missing = tuple(dict.fromkeys(name for name, _ in step.inputs if name not in tensors))
-            exact = case.exact and step.name in FORWARD and u <= UNIT["float32"]
-            if exact:
-                tier, desired, allowed = "exact", reference.expected[key], 0.0
+            if case.exact and step.name in FORWARD and u <= UNIT["float32"]:
+                tier, expected, allowed = "exact", reference.expected[step.key], 0.0
             elif missing:
-                tier, desired = "end to end", reference.expected[key]
-                allowed = reference.allowed(precision)[key]
+                tier, expected = "end to end", reference.expected[step.key]
+                allowed = reference.allowed(precision)[step.key]
             else:
-                inputs = [mine(key) for key in step.inputs]
-                tier, desired = "local", step.value(W, *inputs)
-                allowed = step.bound(u, W, *inputs) + FLOOR[precision]
-            difference = _difference(step, tier, mine(key), desired, allowed, missing)
-            if difference:
-                break
-            checked.append(step.label)
-    names = dict.fromkeys(step.name for step in reference.steps)
-    touched = {label.partition("[")[0] for label in checked} | {difference and step.name}
-    return Report(case.id, precision, tuple(checked),
+                inputs = [part(tensors, key) for key in step.inputs]
+                tier, expected = "local", step.value(reference.W, *inputs)
+                allowed = step.bound(u, reference.W, *inputs) + FLOOR[precision]
+            reached.add(step.name)
+            difference = worst(step, tier, part(tensors, step.key), expected, allowed, missing)
+            checked += [] if difference else [step.label]
+    return Report(case, precision, tuple(checked),
                   tuple(name for name in names if name not in tensors),
-                  tuple(name for name in names if name in tensors and name not in touched),
+                  tuple(name for name in names if name in tensors and name not in reached),
                   tuple(name for name in tensors if name not in names), difference,
-                  alike=lambda: looks_like(case, step, mine(step[:2]), missing, checked),
-                  precisions=lambda: [name for name in UNIT if UNIT[name] > u
-                                      and _judge(case, tensors, name)])
+                  tensors=tensors)
 
 
-def _difference(step, tier, actual, desired, allowed, missing):
-    """The `Difference`, or None."""
-    error = abs(actual - desired)
-    fine = (error <= allowed) | (actual == desired)
-    if step.name == "scores":
-        fine |= ~np.tri(fine.shape[-1], dtype=bool)
+def worst(step, tier, yours, expected, allowed, missing):
+    """The `Difference` of a step's tensor from what is expected, or None."""
+    error = abs(yours - expected)
+    fine = (error <= allowed) | (yours == expected) | ~compared(step, yours)
     if fine.all():
         return None
     allowed = np.broadcast_to(allowed, error.shape)
-    excess = np.where(fine, -1, np.nan_to_num(error / np.maximum(allowed, 1e-300), nan=np.inf,
-                                              posinf=np.inf))
-    index = np.unravel_index(np.argmax(excess), error.shape)
-    axes = AXES[step.name].split()
+    excess = np.nan_to_num(error / np.maximum(allowed, 1e-300), nan=np.inf, posinf=np.inf)
+    index = np.unravel_index(np.argmax(np.where(fine, -1, excess)), error.shape)
+    axes = AXES[step.name].split()[step.layer is not None:]
     return Difference(
-        step.label, step.name, tier, " ".join(axes[step.layer is not None:]),
-        tuple(map(int, index)), float(actual[index]), float(desired[index]), float(error[index]),
-        float(allowed[index]), int((~fine).sum()), fine.size, missing)
+        step.label, step.name, tier, " ".join(axes), tuple(map(int, index)), float(yours[index]),
+        float(expected[index]), float(error[index]), float(allowed[index]), int((~fine).sum()),
+        fine.size, missing)
 
 
-def looks_like(case, step, actual, missing, checked=()):
-    """Names of the mutants that explain 99% of the difference from what is expected, at most 3.
+def compared(step, array):
+    """Which numbers of a tensor count: of scores, those that the mask leaves."""
+    return np.tri(array.shape[-1], dtype=bool) if step.name == "scores" else np.array(True)
 
-    Mutants of this step; if inputs of it are missing, of every step (circuits apart) that get
-    right what was checked before.
+
+def known_bugs(report):
+    """Names of the mutants that explain 99% of the report's difference, at most 3.
+
+    Mutants of the step that is wrong. If inputs of it are missing, also of the steps that those
+    come from, as far as they get right what was found right.
     """
-    seen = np.tri(*actual.shape[-2:], dtype=bool) if step.name == "scores" else True
-    found = []
+    case, expected = report.case, report.case.reference.expected
+    steps = {step.label: step for step in case.reference.steps}
+    step, found = steps[report.difference.tensor], []
+    yours, counts = part(report.tensors, step.key), compared(step, expected[step.key])
+    others = report.difference.missing and step.name not in CIRCUITS
+    suspects = missing_before(step, report) if others else {step.name}
 
     def distance(other):
         """Of the numbers that are compared; infinite where one is NaN and the other is not."""
         with np.errstate(all="ignore"):
-            apart = np.where(np.isnan(actual) & np.isnan(other) | (actual == other), 0,
-                             abs(actual - other))
-        return np.nan_to_num(np.where(seen, apart, 0), nan=np.inf).max()
+            same = np.isnan(yours) & np.isnan(other) | (yours == other) | ~counts
+            return np.nan_to_num(np.where(same, 0, abs(yours - other)), nan=np.inf).max()
 
     def right_before(theirs):
-        for label in checked:
-            name, _, layer = label.partition("[")
-            number = int(layer[:-1]) if layer else None
-            ours = case.reference.expected[name, number]
-            other = np.asarray(theirs[name], np.float64)
-            other = other if number is None else other[number]
-            if not np.allclose(other, ours, 1e-9, 1e-9 * np.abs(ours).max(initial=0)):
-                return False
-        return True
+        return all(np.allclose(part(theirs, key), expected[key], 1e-9,
+                               1e-9 * np.abs(expected[key]).max(initial=0))
+                   for key in (steps[label].key for label in report.checked))
 
-    others = missing and step.name not in CIRCUITS
+    close = max(distance(expected[step.key]) / 100, np.finfo(float).tiny)
     for name, mutant in mutants.MUTANTS.items():
-        if mutant.step == step.name or others and mutant.step not in ("call", *CIRCUITS):
+        if mutant.step in suspects and len(found) < 3:
             theirs = mutants.candidate(name)(case.weights.astype("float64"), case.tokens)
-            if others and not right_before(theirs):
-                continue
-            theirs = np.asarray(theirs[step.name], np.float64)
-            theirs = theirs if step.layer is None else theirs[step.layer]
-            expected = distance(case.reference.expected[step[:2]])
-            if distance(theirs) < max(expected / 100, np.finfo(float).tiny):
-                found.append(name)
-    return tuple(found[:3])
+            if not others or right_before(theirs):
+                found += [name] if distance(part(theirs, step.key)) < close else []
+    return tuple(found)
+
+
+def missing_before(step, report):
+    """Names of the step and of all before it that it can be wrong through: not supplied."""
+    by_key = {other.key: other for other in report.case.reference.steps}
+    found, ahead = set(), [step.key]
+    while ahead:
+        key = ahead.pop()
+        found.add(key)
+        ahead += [before for before in by_key[key].inputs
+                  if before[0] not in report.tensors and before not in found]
+    return {name for name, _ in found}
 
 
 def kills(vector, name):
-    """Whether a vector catches a mutant."""
-    if mutants.MUTANTS[name].step in CIRCUITS and not vector.with_circuits:
+    """Whether a vector catches a mutant. Where one says the same twice, it is asked once."""
+    mutant, run = mutants.MUTANTS[name], mutants.candidate(name)
+    if mutant.step in CIRCUITS and not vector.with_circuits:
         return False
-    return not check(vector, mutants.candidate(name))
+    if mutant.step == "call":
+        return not check(vector, run)
+    cases = vector, vector.with_other_weights, vector.with_other_tokens
+    return not all(check(case, run(case.weights, case.tokens)) for case in cases)

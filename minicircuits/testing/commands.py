@@ -12,33 +12,34 @@ import numpy as np
 from minicircuits import files
 from minicircuits.files import FileError
 from minicircuits.notation import InputError
+from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import checking, exchange
-from minicircuits.testing import vectors as vectors_
-from minicircuits.testing.checking import Report, counted, kills, wrapped
+from minicircuits.testing.checking import Report, kills
 from minicircuits.testing.mutants import MUTANTS
-from minicircuits.testing.steps import AXES, FORWARD, WEIGHT_LETTERS
+from minicircuits.testing.steps import AXES, DTYPE, FORWARD, WEIGHT_LETTERS
+from minicircuits.testing.vectors import by_loops, core, drawn, find, recorded
 
 
 def vectors(options):
     """`minicircuits vectors list|show|export|verify`."""
-    actions = {"list": list_, "show": show, "export": export, "verify": verify}
+    actions = {"list": print_list, "show": show, "export": export, "verify": verify}
     return actions[options.action](options)
 
 
-def list_(options):
-    found = [{"id": v.id, "comment": v.comment, "hunts": list(v.hunts), "exact": v.exact,
-              "positions": v.weights.positions} for v in vectors_.core().values()]
+def print_list(options):
     if options.json:
-        return put_json(options.json, found)
-    for vector in found:
-        print(vector["id"])
-        print("\n".join(wrapped("    ", vector["comment"].split(), " ")))
-        print("\n".join(wrapped("    hunts ", vector["hunts"] or ["nothing: a control"])))
+        return write_json(options.json, [
+            {"id": v.id, "comment": v.comment, "hunts": v.hunts, "exact": v.exact,
+             "positions": v.weights.positions} for v in core().values()])
+    for vector in core().values():
+        print(vector.id)
+        print(wrapped(f"    {vector.comment}"))
+        print(wrapped(f"    hunts {', '.join(vector.hunts) or 'nothing: a control'}"))
     print("drawn-1, drawn-2, …\n    the larger set, each made from its number")
 
 
 def show(options):
-    vector, name = vectors_.find(options.id), options.tensor
+    vector, name = find(options.id), options.tensor
     arrays = {**dict(vector.weights.items()), "tokens": vector.tokens,
               **vector.reference.arrays()}
     if name is not None:
@@ -48,33 +49,32 @@ def show(options):
         with np.printoptions(linewidth=80, precision=8, threshold=10 ** 6):
             print(arrays[name])
         return
-    print("\n".join(wrapped(f"{vector.id}: ", f"{vector.comment}; positions "
-                            f"{vector.weights.positions}".split(), " ")))
+    print(wrapped(f"{vector.id}: {vector.comment}; positions {vector.weights.positions}"))
     for name, array in arrays.items():
-        axes = exchange.places(name, 1, "paper")[0][2]
-        print(f"  {name:<16} ({', '.join(axes.split())}) {array.shape}"
+        axes = exchange.GIVEN_AND_EXPECTED[name].split()
+        print(f"  {name:<16} ({', '.join(axes)}) {array.shape}"
               if axes else f"  {name:<16} one number")
 
 
 def export(options):
-    chosen = [vectors_.find(id) for id in options.id or vectors_.core()]
-    chosen += [vectors_.drawn(n + 1) for n in range(options.drawn)]
+    chosen = [find(id) for id in options.id or core()]
+    chosen += [drawn(n + 1) for n in range(options.drawn)]
     paths = [os.path.join(options.folder, vector.id) for vector in chosen]
     for path in paths:                       # ask before the first is written
         if not options.force and os.path.exists(path):
             raise FileError(f"cannot write {path!r}: it exists already")
     files.make_folder(options.folder)
     for vector, path in zip(chosen, paths):
-        exchange.write_case(path, vector, options.convention, dtype(options.precision),
+        exchange.write_case(path, vector, options.convention, DTYPE[options.precision],
                             force=options.force)
-    print(f"{counted(len(chosen), 'case')} in {options.folder}")
+    print(f"{plural(len(chosen), 'case')} in {options.folder}")
 
 
 def verify(options):
     found = {}
-    for vector in [] if options.folder else vectors_.core().values():
-        found[vector.id] = ("" if vectors_.recorded(vector) else "not the numbers on record")
-        found[vector.id] += checking.check(vector, vectors_.by_loops(vector)).problem
+    for vector in [] if options.folder else core().values():
+        found[vector.id] = ("" if recorded(vector) else "not the numbers on record")
+        found[vector.id] += checking.check(vector, by_loops(vector)).problem
     for folder in options.folder:
         here = os.path.exists(os.path.join(folder, "manifest.json"))
         for case in [folder] if here else subfolders(folder):
@@ -92,47 +92,37 @@ def check(options):
     if options.drawn > 10_000:
         raise InputError(f"--drawn must be at most 10000; got {options.drawn}")
     ids = [f"drawn-{n + 1}" for n in range(options.drawn)]
-    if options.program is not None:
-        try:
-            words = shlex.split(options.program)
-        except ValueError as error:
-            raise InputError(f"cannot split {options.program!r} into words: "
-                             f"{str(error).lower()}") from None
-        for place in "{case}", "{out}":
-            if not any(place in word for word in words):
-                raise InputError(f"--program needs {place} where its folder goes; got "
-                                 f"{options.program!r}")
-        reports = (run(words, vectors_.find(id), options)
-                   for id in [*(options.case or vectors_.core()), *ids])
-    else:
+    if options.program is None:
         reports = folder_reports(options, [*(options.case or []), *ids])
+    else:
+        words = program_words(options.program)
+        reports = (run(words, find(id), options) for id in [*(options.case or core()), *ids])
     reports = print_reports(reports, quiet=bool(options.json))
-    answered = {report.id for report in reports}
-    unanswered = [] if options.case else [id for id in vectors_.core() if id not in answered]
+    answered = {report.case.id for report in reports}
+    unanswered = [] if options.case else [id for id in core() if id not in answered]
+    passed = all(reports) and not unanswered
     if options.json:
-        put_json(options.json, {"passed": all(reports) and not unanswered,
-                                "cases": [report.as_json() for report in reports],
-                                "unanswered": unanswered})
+        write_json(options.json, {"passed": passed, "unanswered": unanswered,
+                                  "cases": [report.as_json() for report in reports]})
     elif unanswered:
-        print("\n".join(wrapped("no answer to: ", unanswered)))
-    return int(not all(reports) or bool(unanswered))
+        print(wrapped(f"no answer to: {', '.join(unanswered)}"))
+    return int(not passed)
 
 
 def folder_reports(options, ids):
     """Reports of the answers in FOLDER/ID, or of those in FOLDER itself for one --case."""
     folder = options.folder
-    direct = any(name.endswith(".npy") for name in names_in(folder))
+    direct = any(name.endswith(".npy") for name in exchange.names_in(folder))
     if direct and len(ids) != 1:
         raise InputError(f"{folder!r} holds one answer: say to which vector with --case ID; got "
                          f"{', '.join(ids) or 'none'}")
+    ids = ids or [os.path.basename(case) for case in subfolders(folder)]
     if not ids:
-        ids = [os.path.basename(case) for case in subfolders(folder)]
-        if not ids:
-            raise InputError(f"{folder!r} must hold a folder of .npy files for each vector, named "
-                             "by its id; got none")
+        raise InputError(f"{folder!r} must hold a folder of .npy files for each vector, named "
+                         "by its id; got none")
     for id in ids:
-        vector, answers = vectors_.find(id), folder if direct else os.path.join(folder, id)
-        if "manifest.json" in names_in(answers):
+        vector, answers = find(id), folder if direct else os.path.join(folder, id)
+        if "manifest.json" in exchange.names_in(answers):
             raise InputError(f"{answers!r} holds the expected numbers, not an answer")
         answer = exchange.read_answer(answers, vector, options.convention)
         if not answer:
@@ -140,42 +130,56 @@ def folder_reports(options, ids):
         yield checking.check(vector, answer, options.precision)
 
 
+def program_words(command):
+    """The words of a command that names both its folders, or InputError."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"cannot split {command!r} into words: {str(error).lower()}") from None
+    for place in "{case}", "{out}":
+        if not any(place in word for word in words):
+            raise InputError(f"--program needs {place} where its folder goes; got {command!r}")
+    return words
+
+
 def run(words, vector, options):
     """The report of a program on a case: it gets two folders, and a time to answer in."""
     with tempfile.TemporaryDirectory() as work:
-        case, out, log = (os.path.join(work, name) for name in ("case", "out", "log"))
-        exchange.write_case(case, vector, options.convention, dtype(options.precision),
+        case, out = os.path.join(work, "case"), os.path.join(work, "out")
+        exchange.write_case(case, vector, options.convention, DTYPE[options.precision],
                             expected=False)
         os.mkdir(out)
         words = [word.replace("{case}", case).replace("{out}", out) for word in words]
-        with open(log, "wb") as errors:
-            try:
-                process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True,
-                                           stdout=subprocess.DEVNULL, stderr=errors)
-            except OSError as error:
-                raise InputError(f"cannot run {words[0]!r}: {error.strerror.lower()}") from None
-            try:
-                status = process.wait(options.timeout)
-            except subprocess.TimeoutExpired:
-                status = None
-            finally:
-                stop(process)
-        if status is None:
-            return Report(vector.id, options.precision,
-                          note=f"no answer within {options.timeout:g} s")
-        if status:
-            with open(log, "rb") as errors:
-                lines = errors.read(10 ** 6).decode("utf-8", "replace").strip().splitlines()
-            said = "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else ""
-            return Report(vector.id, options.precision,
-                          note=f"the program ended with status {status}{said and ': '}{said}")
+        note = ended(words, os.path.join(work, "log"), options.timeout)
         try:
-            answer = exchange.read_answer(out, vector, options.convention)
-            if not answer:
-                raise InputError("the program wrote no .npy file")
-            return checking.check(vector, answer, options.precision)
+            answer = {} if note else exchange.read_answer(out, vector, options.convention)
+            if answer:
+                return checking.check(vector, answer, options.precision)
         except InputError as error:              # the other cases are still to be run
-            return Report(vector.id, options.precision, note=str(error).replace(out, "{out}"))
+            note = str(error).replace(out, "{out}")
+        return Report(vector, options.precision, note=note or "the program wrote no .npy file")
+
+
+def ended(words, log, timeout):
+    """Run a program: how it failed, with the last line it wrote to standard error, or ""."""
+    with open(log, "wb") as errors:
+        try:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True,
+                                       stdout=subprocess.DEVNULL, stderr=errors)
+        except OSError as error:
+            raise InputError(f"cannot run {words[0]!r}: {error.strerror.lower()}") from None
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {timeout:g} s"
+        finally:
+            stop(process)
+    if not status:
+        return ""
+    with open(log, "rb") as errors:
+        lines = errors.read(10 ** 6).decode("utf-8", "replace").strip().splitlines() or [""]
+    said = "".join(c if c.isprintable() else "?" for c in lines[-1][:200])
+    return f"the program ended with status {status}{said and ': '}{said}"
 
 
 def stop(process):
@@ -191,67 +195,59 @@ def print_reports(reports, quiet):
     """Print each as it comes, the first difference in full; returns them as a list."""
     found = []
     for report in reports:
-        first = not report and all(found)
-        found.append(report)
         if not quiet:
-            print(report if first else report.line, flush=True)
-    if not quiet:
-        wrong = sum(not report for report in found)
-        print(f"{counted(len(found), 'case')}, {wrong} wrong")
-        supplied = {label.partition("[")[0] for report in found for label in report.checked}
-        never = [name for name in AXES if name not in supplied
-                 and any(name in report.not_supplied for report in found)]
-        if never and all(found):
-            print("\n".join(wrapped("not supplied, so not checked: ", checking.short(never))))
-        if all(found) and not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
-            print("no gradient was checked")
-        for name in AXES:
-            here = sum(name in report.not_supplied for report in found)
-            if name in supplied and here and all(found):
-                print(f"{name} not supplied in {counted(here, 'case')} of {len(found)}")
+            print(report.line if report or not all(found) else report, flush=True)
+        found.append(report)
+    if quiet:
+        return found
+    print(f"{plural(len(found), 'case')}, {sum(not report for report in found)} wrong")
+    if all(found):
+        print_gaps(found)
     return found
+
+
+def print_gaps(reports):
+    """What no case, and what not every case had checked."""
+    supplied = {label.partition("[")[0] for report in reports for label in report.checked}
+    gaps = {name: sum(name in report.not_supplied for report in reports) for name in AXES}
+    never = [name for name in AXES if gaps[name] and name not in supplied]
+    if never:
+        print(wrapped(f"not supplied, so not checked: {', '.join(checking.short(never))}"))
+    if not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
+        print("no gradient was checked")
+    for name in AXES:
+        if name in supplied and gaps[name]:
+            print(f"{name} not supplied in {plural(gaps[name], 'case')} of {len(reports)}")
 
 
 def mutants(options):
     """`minicircuits mutants`: which vectors catch which known bug."""
-    ids, matrix = list(vectors_.core()), {}
+    matrix = {}
     if not options.json:
-        for n, id in enumerate(ids):
+        for n, id in enumerate(core()):
             print(f"  {'|' * n}+ {id}")
     for name in MUTANTS:
-        matrix[name] = [id for id in ids if kills(vectors_.core()[id], name)]
+        matrix[name] = [id for id, vector in core().items() if kills(vector, name)]
         if not options.json:
-            marks = "".join("x" if id in matrix[name] else "." for id in ids)
+            marks = "".join("x" if id in matrix[name] else "." for id in core())
             print(f"  {marks}  {name}", flush=True)
     missed = [name for name in matrix if not matrix[name]]
     if options.json:
-        put_json(options.json, matrix)
+        write_json(options.json, matrix)
     else:
         print(f"{len(matrix)} known bugs, {len(missed)} not caught"
               f"{': ' if missed else ''}{', '.join(missed)}")
     return int(bool(missed))
 
 
-def put_json(path, value):
+def write_json(path, value):
+    """To standard output for "-"."""
     if path == "-":
         print(json.dumps(value, indent=1))
     else:
         files.write_json(path, value)
 
 
-def dtype(precision):
-    """The numbers that an implementation of this precision is given."""
-    return "float64" if precision == "float64" else "float32"
-
-
-def names_in(folder):
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise FileError(f"cannot read the folder {str(folder)!r}: {error.strerror.lower()}"
-                        ) from None
-
-
 def subfolders(folder):
-    found = [os.path.join(folder, name) for name in names_in(folder)]
+    found = [os.path.join(folder, name) for name in exchange.names_in(folder)]
     return [path for path in found if os.path.isdir(path)]

@@ -23,6 +23,7 @@ from minicircuits.testing.steps import AXES, WEIGHT_LETTERS
 FORMAT = "minicircuits vector 1"
 CONVENTIONS = ("paper", "transformer_lens")
 MAX_TENSOR = 2 ** 28       # bytes of one that a stranger wrote
+GIVEN_AND_EXPECTED = {**WEIGHT_LETTERS, "tokens": "b i", **AXES}       # name -> axes
 THEIRS = {row.ours: (row.theirs, row.their_axes) for row in reversed(WEIGHTS + ACTIVATIONS)}
 
 
@@ -31,7 +32,7 @@ def places(name, n_layers, convention):
     if convention not in CONVENTIONS:
         raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}; got "
                          f"{convention!r}")
-    axes = {**AXES, **WEIGHT_LETTERS, "tokens": "b i"}[name]
+    axes = GIVEN_AND_EXPECTED[name]
     base = name[1:] if name[1:] in THEIRS and name[0] == "d" else name
     if convention == "paper" or base not in THEIRS:
         return [(name, ..., axes, axes)]
@@ -90,19 +91,16 @@ def verify_case(folder):
 
 def read_answer(folder, vector, convention="paper"):
     """{name: array} of a candidate's `.npy` files, or FileError: a name nobody expects too."""
-    n_layers, found = vector.weights.n_layers, {}
-    ours = {name: places(name, n_layers, convention) for name in AXES}
-    given = {place[0] for name in (*WEIGHT_LETTERS, "tokens")
-             for place in places(name, n_layers, convention)}
-    known = {place[0]: name for name in ours for place in ours[name]}
-    try:
-        stems = {name[:-4] for name in os.listdir(folder) if name.endswith(".npy")} - given
-    except OSError as error:
-        raise FileError(f"cannot read the folder {str(folder)!r}: {error.strerror}") from None
-    if unknown := stems - known.keys():
-        raise FileError(f"{str(folder)!r} must hold tensors named {', '.join(known)}; got "
-                        f"{min(unknown)[:80]!r}")
-    for name in dict.fromkeys(known[stem] for stem in sorted(stems)):
+    ours = {name: places(name, vector.weights.n_layers, convention) for name in GIVEN_AND_EXPECTED}
+    names = {place[0]: name for name in ours for place in ours[name]}
+    stems = [name[:-4] for name in names_in(folder) if name.endswith(".npy")]
+    for stem in stems:
+        if stem not in names:
+            raise FileError(f"{str(folder)!r} must hold tensors named "
+                            f"{', '.join(place for place in names if names[place] in AXES)}; got "
+                            f"{stem[:80]!r}")
+    found = {}
+    for name in dict.fromkeys(names[stem] for stem in stems if names[stem] in AXES):
         parts = []
         for stem, _, axes, theirs in ours[name]:
             array = files.read_npy(os.path.join(folder, f"{stem}.npy"), MAX_TENSOR)
@@ -114,3 +112,12 @@ def read_answer(folder, vector, convention="paper"):
                             f"{', '.join(sorted({str(part.shape) for part in parts}))}")
         found[name] = parts[0] if ours[name][0][1] is ... else np.stack(parts)
     return found
+
+
+def names_in(folder):
+    """What is in a folder, in order and but for hidden files, or FileError."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        raise FileError(f"cannot read the folder {str(folder)!r}: {error.strerror.lower()}"
+                        ) from None

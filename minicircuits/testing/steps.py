@@ -21,6 +21,7 @@ from minicircuits.notation import ACTIVATION_AXES, check_tokens
 
 UNIT = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "tf32": 2.0 ** -11, "bfloat16": 2.0 ** -8}
 FLOOR = {"float64": 1e-290, "float32": 1e-30, "tf32": 1e-30, "bfloat16": 1e-30}   # underflow
+DTYPE = {name: "float64" if name == "float64" else "float32" for name in UNIT}    # what is given
 EXP_ULPS = 4             # what an exp or a log may be off by
 WEIGHT_LETTERS = {"W_E": "d u", "W_pos": "d p", "W_Q": "l h e d", "W_K": "l h e d",
                   "W_V": "l h e d", "W_O": "l h d e", "W_U": "v d"}
@@ -39,37 +40,43 @@ FORWARD, CIRCUITS = tuple(ACTIVATION_AXES), tuple(CIRCUIT_AXES)
 class Step(NamedTuple):
     name: str
     layer: int | None        # None: the tensor has no axis of layers, or this is all of it
-    inputs: tuple            # of (name, layer)
-    value: Callable          # value(W, *inputs); W : name -> array, besides weights p and scale
+    inputs: tuple            # keys (name, layer) of other steps
+    value: Callable          # value(W, *inputs); W : name -> array, as `constants` gives it
     bound: Callable          # bound(u, W, *inputs): how far rounding may take it, elementwise
+
+    @property
+    def key(self):
+        return self.name, self.layer
 
     @property
     def label(self):
         return self.name if self.layer is None else f"{self.name}[{self.layer}]"
 
 
-def gamma(k, u):
-    return k * u / np.maximum(1 - k * u, 0.1)
+def part(arrays, key):
+    """The tensor of a key (name, layer) among {name: array}."""
+    name, layer = key
+    return arrays[name] if layer is None else arrays[name][layer]
 
 
-def sum_of_products(name, layer, inputs, value, size=None, magnitude=None):
-    """A step that is one: `size` terms deep, or as deep as the equation says on ones.
+def products(name, layer, inputs, value, terms=None, unsigned=None):
+    """The step of a sum of products, of so many terms; or of as many as it gives on ones.
 
-    3 roundings more: of two operands (bfloat16, tf32) and of the result. `magnitude` is the
+    3 roundings more: of two operands (bfloat16, tf32) and of the result. `unsigned` is the
     equation without its minus signs.
     """
-    unsigned = magnitude or value
-
-    terms = [size] if size else []
+    unsigned = unsigned or value
 
     def bound(u, W, *arrays):
-        if not terms:
-            terms.append(unsigned({name: np.ones_like(array) for name, array in W.items()},
-                                  *map(np.ones_like, arrays)))
-        W = {name: abs(array) for name, array in W.items()}
-        return gamma(terms[0] + 3, u) * unsigned(W, *map(abs, arrays))
+        ones, sizes = ({name: f(array) for name, array in W.items()} for f in (np.ones_like, abs))
+        k = terms or unsigned(ones, *map(np.ones_like, arrays))
+        return gamma(k + 3, u) * unsigned(sizes, *map(abs, arrays))
 
-    return Step(name, layer, inputs, value, bound)
+    return Step(name, layer, tuple(inputs), value, bound)
+
+
+def gamma(k, u):
+    return k * u / np.maximum(1 - k * u, 0.1)
 
 
 def softmax(x, allowed=True):
@@ -82,7 +89,11 @@ def softmax(x, allowed=True):
     return p, size + (p * size).sum(-1, keepdims=True) + x.shape[-1] + 2 + 2 * EXP_ULPS
 
 
-def numbers(weights, tokens):
+def softmax_bound(u, p, relative):
+    return p * np.expm1(np.minimum(u * relative, 50))
+
+
+def constants(weights, tokens):
     """What the equations read: the weights, p (i, d) as W_Q and W_K see it, and the scale."""
     W = {name: np.asarray(array, np.float64) for name, array in weights.items()}
     p = np.zeros((tokens.shape[1], weights.d_model))
@@ -96,113 +107,107 @@ def embedded(W, weights, tokens):
     return x + W["W_pos"].T[:tokens.shape[1]] if weights.positions == "standard" else x
 
 
-def steps(weights, tokens):
-    """The steps of forward, loss and backward on tokens (b, i), in order."""
-    T, L, table = tokens.shape[1], weights.n_layers, []
-    causal = np.tri(T, dtype=bool)
-
-    def add(name, layer, inputs, value, **more):
-        table.append(sum_of_products(name, layer, tuple(inputs), value, **more))
-
-    add("residual", 0, [], lambda W: embedded(W, weights, tokens))
-    for n in range(L):
+def forward(weights, tokens):
+    """The steps from tokens (b, i) to logits."""
+    causal = np.tri(tokens.shape[1], dtype=bool)
+    yield products("residual", 0, [], lambda W: embedded(W, weights, tokens))
+    for n in range(weights.n_layers):
         x, q, k, v, s, A, z = ((name, n) for name in FORWARD[:-1])
-        add("q", n, [x], lambda W, x, n=n: einsum("hed,bid->bhie", W["W_Q"][n], x + W["p"]))
-        add("k", n, [x], lambda W, x, n=n: einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]))
-        add("v", n, [x], lambda W, x, n=n: einsum("hed,bjd->bhje", W["W_V"][n], x))
-        add("scores", n, [q, k], lambda W, q, k: einsum("bhie,bhje->bhij", q, k) * W["scale"])
-        table.append(Step("pattern", n, (s,), lambda W, s: softmax(s, causal)[0],
-                          lambda u, W, s: _relative(u, *softmax(s, causal))))
-        add("z", n, [A, v], lambda W, A, v: einsum("bhij,bhje->bhie", A, v))
-        add("residual", n + 1, [x, z],
-            lambda W, x, z, n=n: x + einsum("hde,bhie->bid", W["W_O"][n], z))
-    last = ("residual", L)
-    add("logits", None, [last], lambda W, x: einsum("vd,bid->biv", W["W_U"], x))
-    if T > 1:
-        _loss_and_backward(add, table, weights, tokens)
+        yield products("q", n, [x], lambda W, x, n=n:
+                       einsum("hed,bid->bhie", W["W_Q"][n], x + W["p"]))
+        yield products("k", n, [x], lambda W, x, n=n:
+                       einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]))
+        yield products("v", n, [x], lambda W, x, n=n: einsum("hed,bjd->bhje", W["W_V"][n], x))
+        yield products("scores", n, [q, k],
+                       lambda W, q, k: einsum("bhie,bhje->bhij", q, k) * W["scale"])
+        yield Step("pattern", n, (s,), lambda W, s: softmax(s, causal)[0],
+                   lambda u, W, s: softmax_bound(u, *softmax(s, causal)))
+        yield products("z", n, [A, v], lambda W, A, v: einsum("bhij,bhje->bhie", A, v))
+        yield products("residual", n + 1, [x, z], lambda W, x, z, n=n:
+                       x + einsum("hde,bhie->bid", W["W_O"][n], z))
+    yield products("logits", None, [("residual", weights.n_layers)],
+                   lambda W, x: einsum("vd,bid->biv", W["W_U"], x))
 
-    return table
 
-
-def _loss_and_backward(add, table, weights, tokens):
-    (b, T), L, V = tokens.shape, weights.n_layers, weights.d_vocab
-    n_predicted, standard = b * (T - 1), weights.positions == "standard"
+def loss(weights, tokens):
+    """The loss and its gradient by the logits."""
+    (b, T), V = tokens.shape, weights.d_vocab
+    n_predicted, predicts = b * (T - 1), (np.arange(T) < T - 1)[:, None]    # not the last position
     target = np.zeros((b, T, V))
     target[:, :-1] = np.eye(V)[tokens[:, 1:]]
-    predicts = (np.arange(T) < T - 1)[:, None]       # not the last position
 
-    def loss(W, x):
+    def value(W, x):
         top = x.max(-1)
         nats = np.log(np.exp(x - top[..., None]).sum(-1)) + top - (target * x).sum(-1)
         return nats[:, :-1].sum() / n_predicted
 
-    def loss_bound(u, W, x):
-        p, relative = softmax(x)
-        sizes = relative.max(-1) + 2 * abs(x).max(-1) + 2 * (target * abs(x)).sum(-1) + np.log(V)
+    def bound(u, W, x):
+        relative = softmax(x)[1].max(-1)
+        sizes = relative + 2 * abs(x).max(-1) + 2 * (target * abs(x)).sum(-1) + np.log(V)
         return u * (n_predicted + 2) * sizes[:, :-1].sum() / n_predicted
-
-    def dlogits(W, x):
-        return (softmax(x)[0] * predicts - target) / n_predicted
 
     def dlogits_bound(u, W, x):
         p, relative = softmax(x)
-        return predicts * (_relative(u, p, relative) + 4 * u * (p + target)) / n_predicted
+        return predicts * (softmax_bound(u, p, relative) + 4 * u * (p + target)) / n_predicted
 
-    table.append(Step("loss", None, (("logits", None),), loss, loss_bound))
-    table.append(Step("dlogits", None, (("logits", None),), dlogits, dlogits_bound))
-    add("dresidual", L, [("dlogits", None)], lambda W, g: einsum("vd,biv->bid", W["W_U"], g))
+    yield Step("loss", None, (("logits", None),), value, bound)
+    yield Step("dlogits", None, (("logits", None),),
+               lambda W, x: (softmax(x)[0] * predicts - target) / n_predicted, dlogits_bound)
+
+
+def backward(weights, tokens):
+    """The steps from dlogits to the gradients of the activations, then of the weights."""
+    L, T, dlogits = weights.n_layers, tokens.shape[1], ("dlogits", None)
+    yield products("dresidual", L, [dlogits], lambda W, g: einsum("vd,biv->bid", W["W_U"], g))
     for n in reversed(range(L)):
         x, q, k, v, s, A, z = ((name, n) for name in FORWARD[:-1])
         dx, dq, dk, dv, ds, dA, dz = ((f"d{name}", n) for name in FORWARD[:-1])
         dout = ("dresidual", n + 1)
-        add("dz", n, [dout], lambda W, g, n=n: einsum("hde,bid->bhie", W["W_O"][n], g))
-        add("dpattern", n, [dz, v], lambda W, g, v: einsum("bhie,bhje->bhij", g, v))
-        add("dscores", n, [A, dA, dz, v],
-            lambda W, A, dA, dz, v: A * (dA - (A * dA).sum(-1, keepdims=True)),
-            magnitude=_softmax_backward_size)
-        add("dq", n, [ds, k], lambda W, g, k: einsum("bhij,bhje->bhie", g, k) * W["scale"])
-        add("dk", n, [ds, q], lambda W, g, q: einsum("bhij,bhie->bhje", g, q) * W["scale"])
-        add("dv", n, [A, dz], lambda W, A, g: einsum("bhij,bhie->bhje", A, g))
-        add("dresidual", n, [dout, dq, dk, dv], lambda W, g, dq, dk, dv, n=n: (
+        yield products("dz", n, [dout], lambda W, g, n=n: einsum("hde,bid->bhie", W["W_O"][n], g))
+        yield products("dpattern", n, [dz, v], lambda W, g, v: einsum("bhie,bhje->bhij", g, v))
+        yield products("dscores", n, [A, dA, dz, v], lambda W, A, dA, dz, v:
+                       A * (dA - (A * dA).sum(-1, keepdims=True)), unsigned=dscores_size)
+        yield products("dq", n, [ds, k], lambda W, g, k:
+                       einsum("bhij,bhje->bhie", g, k) * W["scale"])
+        yield products("dk", n, [ds, q], lambda W, g, q:
+                       einsum("bhij,bhie->bhje", g, q) * W["scale"])
+        yield products("dv", n, [A, dz], lambda W, A, g: einsum("bhij,bhie->bhje", A, g))
+        yield products("dresidual", n, [dout, dq, dk, dv], lambda W, g, dq, dk, dv, n=n: (
             g + einsum("hed,bhie->bid", W["W_Q"][n], dq)
             + einsum("hed,bhie->bid", W["W_K"][n], dk)
             + einsum("hed,bhie->bid", W["W_V"][n], dv)))
 
-    add("dW_U", None, [("dlogits", None), ("residual", L)],
-        lambda W, g, x: einsum("biv,bid->vd", g, x))
+    yield products("dW_U", None, [dlogits, ("residual", L)],
+                   lambda W, g, x: einsum("biv,bid->vd", g, x))
     for n in reversed(range(L)):
         x, dout = ("residual", n), ("dresidual", n + 1)
-        add("dW_O", n, [dout, ("z", n)], lambda W, g, z: einsum("bid,bhie->hde", g, z))
-        add("dW_V", n, [("dv", n), x], lambda W, g, x: einsum("bhie,bid->hed", g, x))
-        add("dW_K", n, [("dk", n), x], lambda W, g, x: einsum("bhie,bid->hed", g, x + W["p"]))
-        add("dW_Q", n, [("dq", n), x], lambda W, g, x: einsum("bhie,bid->hed", g, x + W["p"]))
-    if weights.positions != "none":
-        def dW_pos(W, *arrays):
-            total = np.zeros_like(W["W_pos"])
-            if standard:
-                total[:, :T] = einsum("bid->di", arrays[0])
-            else:
-                for n in range(L):
-                    total[:, :T] += einsum("hed,bhie->di", W["W_Q"][n], arrays[2 * n])
-                    total[:, :T] += einsum("hed,bhie->di", W["W_K"][n], arrays[2 * n + 1])
-            return total
+        yield products("dW_O", n, [dout, ("z", n)],
+                       lambda W, g, z: einsum("bid,bhie->hde", g, z))
+        yield products("dW_V", n, [("dv", n), x], lambda W, g, x: einsum("bhie,bid->hed", g, x))
+        for name in "dk", "dq":
+            yield products(f"dW_{name[1].upper()}", n, [(name, n), x],
+                           lambda W, g, x: einsum("bhie,bid->hed", g, x + W["p"]))
 
-        add("dW_pos", None, [("dresidual", 0)] if standard else
-            [(name, n) for n in range(L) for name in ("dq", "dk")], dW_pos)
+    def dW_pos(W, *arrays):
+        total = np.zeros_like(W["W_pos"])
+        if weights.positions == "standard":
+            total[:, :T] = einsum("bid->di", *arrays)
+        for n, g in enumerate(arrays if weights.positions == "shortformer" else ()):
+            total[:, :T] += einsum("hed,bhie->di", W["W_K" if n % 2 else "W_Q"][n // 2], g)
+        return total
 
     def dW_E(W, g):
         total = np.zeros_like(W["W_E"])
         np.add.at(total.T, tokens, g)
         return total
 
-    add("dW_E", None, [("dresidual", 0)], dW_E)
+    if weights.positions != "none":
+        yield products("dW_pos", None, [("dresidual", 0)] if weights.positions == "standard" else
+                       [(name, n) for n in range(L) for name in ("dq", "dk")], dW_pos)
+    yield products("dW_E", None, [("dresidual", 0)], dW_E)
 
 
-def _relative(u, p, relative):
-    return p * np.expm1(np.minimum(u * relative, 50))
-
-
-def _softmax_backward_size(W, A, dA, dz, v):
+def dscores_size(W, A, dA, dz, v):
     """Σ_j A_ij dA_ij may also be had as z_i·dz_i, whose terms are larger."""
     terms = dA + einsum("bhie,bhje->bhij", dz, v)
     return A * (terms + (A * terms).sum(-1, keepdims=True))
@@ -211,26 +216,21 @@ def _softmax_backward_size(W, A, dA, dz, v):
 def circuits(weights, tokens):
     """The circuits as steps: from the weights alone, but for the last."""
     (b, T), L, V = tokens.shape, weights.n_layers, weights.d_vocab
-    E, D, table = weights.d_head, weights.d_model, []
+    E, D = weights.d_head, weights.d_model
 
-    def add(name, layer, inputs, value, **more):
-        table.append(sum_of_products(name, layer, tuple(inputs), value, **more))
+    def chain(name, letters, *names):
+        return products(name, None, [], lambda W: einsum(
+            letters, *(W[name] for name in names), optimize=True), terms=2 * D + E)
 
-    def every(letters):
-        return lambda *arrays: einsum(letters, *arrays, optimize=True)
-
-    add("W_QK", None, [], lambda W: einsum("lhed,lhef->lhdf", W["W_Q"], W["W_K"]))
-    add("W_OV", None, [], lambda W: einsum("lhde,lhef->lhdf", W["W_O"], W["W_V"]))
-    add("direct_path", None, [], lambda W: W["W_U"] @ W["W_E"])
-    add("qk_circuit", None, [], lambda W: every("du,lhed,lhef,fw->lhuw")(
-        W["W_E"], W["W_Q"], W["W_K"], W["W_E"]), size=2 * D + E)
-    add("ov_circuit", None, [], lambda W: every("vd,lhde,lhef,fu->lhvu")(
-        W["W_U"], W["W_O"], W["W_V"], W["W_E"]), size=2 * D + E)
-    table.append(Step("copying_score", None, (), copying, _copying_bound))
+    yield products("W_QK", None, [], lambda W: einsum("lhed,lhef->lhdf", W["W_Q"], W["W_K"]))
+    yield products("W_OV", None, [], lambda W: einsum("lhde,lhef->lhdf", W["W_O"], W["W_V"]))
+    yield products("direct_path", None, [], lambda W: W["W_U"] @ W["W_E"])
+    yield chain("qk_circuit", "du,lhed,lhef,fw->lhuw", "W_E", "W_Q", "W_K", "W_E")
+    yield chain("ov_circuit", "vd,lhde,lhef,fu->lhvu", "W_U", "W_O", "W_V", "W_E")
+    yield Step("copying_score", None, (), copying, copying_bound)
     for kind in "QKV":
-        table.append(Step(f"composition_{kind}", None, (),
-                          lambda W, kind=kind: composition(W, kind)[0],
-                          lambda u, W, kind=kind: _composition_bound(u, W, kind)))
+        yield Step(f"composition_{kind}", None, (), lambda W, kind=kind: composition(W, kind)[0],
+                   lambda u, W, kind=kind: composition_bound(u, W, kind))
 
     def by_order(W, *pattern):
         orders = np.zeros((L + 1, b, T, D))
@@ -240,13 +240,12 @@ def circuits(weights, tokens):
                                  orders[:-1], optimize=True)
         return einsum("vd,obid->obiv", W["W_U"], orders)
 
-    add("logits_by_order", None, [("pattern", n) for n in range(L)], by_order,
-        size=(L + 1) * (T + E + 2 * D + V))
-    return table
+    yield products("logits_by_order", None, [("pattern", n) for n in range(L)], by_order,
+                   terms=(L + 1) * (T + E + 2 * D + V))
 
 
 def copying(W):
-    """Σλ / Σ|λ| of W_U W_O W_V W_E, turned round to start at its narrowest place.
+    """Σλ / Σ|λ| of W_U W_O W_V W_E, its factors in the cyclic order that starts at the narrowest.
 
     Its eigenvalues but for zeros, which rounding would move.
     """
@@ -258,7 +257,7 @@ def copying(W):
     return np.where(size > rounding, values.sum(-1).real / np.where(size > 0, size, 1), 0)
 
 
-def _copying_bound(u, W):
+def copying_bound(u, W):
     """16 times what random roundings of every weight do: eigenvalues have no simpler bound."""
     rng, exact = np.random.default_rng(0), copying(W)
     moved = [abs(copying({name: W[name] * (1 + u * rng.uniform(-1, 1, W[name].shape))
@@ -285,7 +284,7 @@ def composition(W, kind):
     return np.where(later, pairs / below, 0), np.where(later & (both > 0), sizes / below, 0)
 
 
-def _composition_bound(u, W, kind):
+def composition_bound(u, W, kind):
     """Also for norms taken from Gram matrices, which lose half the digits of a small score."""
     score, size = composition(W, kind)
     error = gamma(4 * (W["W_E"].shape[0] + W["W_Q"].shape[2]), u)
@@ -296,26 +295,25 @@ def _composition_bound(u, W, kind):
 class Reference:
     """Every tensor of a case in float64, and what a candidate may differ by."""
 
-    def __init__(self, weights, tokens, stored=None, with_circuits=True):
+    def __init__(self, weights, tokens, stored=None):
         """`stored` (name -> array) replaces what is computed here: it is authoritative."""
-        self.weights, self.tokens = weights, check_tokens(weights, tokens)
-        self.W, self.steps = numbers(weights, self.tokens), steps(weights, self.tokens)
-        if with_circuits:
-            self.steps += circuits(weights, self.tokens)
-        self.expected = self.run()
-        for step in self.steps:
-            if step.name in (stored or {}):
-                array = stored[step.name]
-                self.expected[step[:2]] = array if step.layer is None else array[step.layer]
+        tokens = check_tokens(weights, tokens)
+        self.W, self.steps = constants(weights, tokens), [*forward(weights, tokens)]
+        if tokens.shape[1] > 1:
+            self.steps += [*loss(weights, tokens), *backward(weights, tokens)]
+        self.steps += circuits(weights, tokens)
+        self.expected = self.run(self.steps)
+        self.expected |= {step.key: part(stored, step.key) for step in self.steps
+                          if step.name in (stored or {})}
         self._allowed = {}
 
-    def run(self, chain=None, disturb=lambda key, value: value):
-        """{(name, layer): array} of all steps, or some; `disturb` changes each before its use."""
+    def run(self, steps, disturb=lambda key, value: value):
+        """{(name, layer): array} of the steps; `disturb` changes each before its use."""
         values = {}
         with np.errstate(all="ignore"):
-            for step in self.steps if chain is None else chain:
+            for step in steps:
                 value = step.value(self.W, *(values[key] for key in step.inputs))
-                values[step[:2]] = disturb(step[:2], value)
+                values[step.key] = disturb(step.key, value)
         return values
 
     def allowed(self, precision):
@@ -327,13 +325,13 @@ class Reference:
         would do less: this also covers a scale applied elsewhere, or another exp.)
         """
         if precision not in self._allowed:
-            rng, exact = np.random.default_rng(0), self.run()
-            chain = [step for step in self.steps if step.inputs or step.name == "residual"]
+            steps = [step for step in self.steps if step.inputs or step.name == "residual"]
+            rng, exact = np.random.default_rng(0), self.run(steps)
             with np.errstate(all="ignore"):
-                bounds = {step[:2]: step.bound(UNIT[precision], self.W,
+                bounds = {step.key: step.bound(UNIT[precision], self.W,
                                                *(exact[key] for key in step.inputs))
-                          for step in chain}
-                runs = [self.run(chain, lambda key, value: value + bounds[key] * rng.uniform(
+                          for step in steps}
+                runs = [self.run(steps, lambda key, value: value + bounds[key] * rng.uniform(
                     -1, 1, value.shape)) for _ in range(8)]
                 self._allowed[precision] = {
                     key: bounds[key] + FLOOR[precision]
@@ -343,11 +341,8 @@ class Reference:
 
     def arrays(self):
         """{name: array} with layers stacked, in the order of computation."""
-        names = dict.fromkeys(step.name for step in self.steps)
-        return {name: self.stacked(name) for name in names}
-
-    def stacked(self, name):
-        layers = sorted((layer, key) for key in self.expected
-                        for layer in [key[1]] if key[0] == name and layer is not None)
-        return (np.stack([self.expected[key] for _, key in layers]) if layers
-                else self.expected[name, None])
+        layers = {}
+        for (name, layer), array in self.expected.items():
+            layers.setdefault(name, {})[layer] = array
+        return {name: found[None] if None in found else np.stack([found[n] for n in sorted(found)])
+                for name, found in layers.items()}

@@ -83,39 +83,17 @@ def draw_case(draw, n_layers=st.sampled_from((2, 1, 3, 0)), positions=st.sampled
                        n_ctx=sizes["i"] + draw(st.integers(0, 2)), dtype=dtype)
 
 
-def _equal_scores(weights, tokens):
-    return replace(weights, W_Q=0 * weights.W_Q), tokens
-
-
-def _saturated(weights, tokens):
-    return replace(weights, W_Q=2 ** 16 * weights.W_Q), tokens
-
-
-def _silent_heads(weights, tokens):
-    return replace(weights, W_O=0 * weights.W_O), tokens
-
-
-def _equal_heads(weights, tokens):
-    return replace(weights, **{name: np.repeat(W[:, :1], weights.n_heads, 1)
-                               for name, W in weights.items() if W.ndim == 4}), tokens
-
-
-def _symmetric(weights, tokens):
-    return replace(weights, W_K=weights.W_Q), tokens
-
-
-def _huge_logits(weights, tokens):
-    return replace(weights, W_U=2 ** 12 * weights.W_U), tokens
-
-
-def _one_token_everywhere(weights, tokens):
-    return weights, np.full_like(tokens, weights.d_vocab - 1)
-
-
-SPECIAL = {"equal scores": _equal_scores, "saturated patterns": _saturated,
-           "heads that write nothing": _silent_heads, "identical heads": _equal_heads,
-           "symmetric W_QK": _symmetric, "huge logits": _huge_logits,
-           "one token everywhere": _one_token_everywhere}
+# Changes of (weights w, tokens t) into cases of a kind.
+SPECIAL = {
+    "equal scores": lambda w, t: (replace(w, W_Q=0 * w.W_Q), t),
+    "saturated patterns": lambda w, t: (replace(w, W_Q=2 ** 16 * w.W_Q), t),
+    "heads that write nothing": lambda w, t: (replace(w, W_O=0 * w.W_O), t),
+    "identical heads": lambda w, t: (replace(w, **{
+        name: np.repeat(W[:, :1], w.n_heads, 1) for name, W in w.items() if W.ndim == 4}), t),
+    "symmetric W_QK": lambda w, t: (replace(w, W_K=w.W_Q), t),
+    "huge logits": lambda w, t: (replace(w, W_U=2 ** 12 * w.W_U), t),
+    "one token everywhere": lambda w, t: (w, np.full_like(t, w.d_vocab - 1)),
+}
 
 
 @st.composite

@@ -45,6 +45,15 @@ class Vector:
     def reference(self):
         return Reference(self.weights, self.tokens, self.stored)
 
+    @cached_property
+    def with_other_weights(self):
+        halved = {name: W / 2 for name, W in self.weights.items()}
+        return Vector(self.id, replace(self.weights, **halved), self.tokens)
+
+    @cached_property
+    def with_other_tokens(self):
+        return Vector(self.id, self.weights, self.tokens[:, ::-1])
+
 
 def integers(seed, shape):
     """Integers from −64 to 63, from raw draws: PCG64's stream does not change."""
@@ -145,66 +154,59 @@ def exact_case():
 
 def masked_far_above():
     """Head 0 wants position 3, which it may not see, by 2.8e5; head 1 by 10008."""
-    (weights, tokens), W = far_apart(11, h=2)
-    W["W_pos"][3:] = [[1, 1, 1, 0], [0, 0, 0, 139]]
-    W["W_Q"][0, :, 0, 3], W["W_K"][0, :, 0, 4] = [128, 144], [32, 1]
-    return replace(weights, **W), tokens
+    return with_two_dimensions(11, [[1, 1, 1, 0], [0, 0, 0, 139]], [128, 144], [32, 1],
+                               b=1, i=4, d=5, h=2, e=4, p=4)
 
 
 def rows_far_apart():
     """All scores of a row are moved alike, by −2048, −1024, 1024 or 2048: no pattern changes."""
-    (weights, tokens), W = far_apart(12)
-    W["W_pos"][3:] = [[-2, -1, 1, 2], [1, 1, 1, 1]]
-    W["W_Q"][0, 0, 0, 3], W["W_K"][0, 0, 0, 4] = 2048, 1
-    return replace(weights, **W), tokens
+    return with_two_dimensions(12, [[-2, -1, 1, 2], [1, 1, 1, 1]], 2048, 1,
+                               b=1, i=4, d=5, h=1, e=4, p=4)
 
 
 def long_context():
     """From one source to the next, scores of row i rise by −1/4, 0, 1/4, 1/2 (i mod 4, in turn);
     by 2, 1024 and 8 in the last rows, where one to three sources are past a tile of 64.
     """
-    weights, tokens = dyadic(13, b=1, i=67, h=1, v=69, d=5, e=4, p=70)
-    W = {name: getattr(weights, name).copy() for name in ("W_Q", "W_K", "W_pos", "W_E")}
-    W["W_E"][3:] = W["W_Q"][..., 3:] = W["W_K"][..., 3:] = 0
-    W["W_Q"][0, 0, 0], W["W_K"][0, 0, 0] = [0, 0, 0, 2, 0], [0, 0, 0, 0, 1]     # 2 / √d_head = 1
     rise = np.resize([-0.25, 0, 0.25, 0.5], 70)
     rise[64:67] = 2, 1024, 8
-    W["W_pos"][3:] = rise, np.arange(70) - 65
-    return replace(weights, **W), tokens
+    weights, tokens = with_two_dimensions(13, [rise, np.arange(70) - 65], 2, 1,    # 2 = √d_head
+                                          b=1, i=67, h=1, v=69, d=5, e=4, p=70)
+    weights.W_Q[0, 0, 0, :3] = weights.W_K[0, 0, 0, :3] = 0
+    return weights, tokens
 
 
-def far_apart(seed, h=1):
-    """Ordinary heads, and copies of their arrays with two dimensions that they do not read."""
-    weights, tokens = dyadic(seed, b=1, i=4, d=5, h=h, e=4, p=4)
-    W = {name: getattr(weights, name).copy() for name in ("W_Q", "W_K", "W_pos", "W_E")}
-    W["W_E"][3:] = W["W_Q"][..., 3:] = W["W_K"][..., 3:] = 0
-    return (weights, tokens), W
+def with_two_dimensions(seed, positions, query, key, **sizes):
+    """Ordinary heads, and two dimensions more that only positions write to.
+
+    Query and key number 0 of each head are read from the first and the second of them, times
+    `query` and `key`.
+    """
+    weights, tokens = dyadic(seed, **sizes)
+    weights.W_E[3:] = weights.W_Q[..., 3:] = weights.W_K[..., 3:] = 0
+    weights.W_pos[3:] = positions
+    weights.W_Q[0, :, 0, 3], weights.W_K[0, :, 0, 4] = query, key
+    return weights, tokens
 
 
 @cache
 def core():
     """{id: Vector} of the core set, with what is stored for each."""
-    flat = files.read_arrays(STORE)
-    return {vector.id: replace(vector, stored=unpacked(vector, flat[vector.id]))
-            if is_stored(vector) else vector for vector in recipes()}
+    flat, found = files.read_arrays(STORE), {}
+    for vector in recipes():
+        if vector.id in flat:
+            arrays = named(vector.reference.arrays(), vector)
+            ends = np.cumsum([array.size for array in arrays.values()])
+            parts = np.split(flat[vector.id], ends[:-1])
+            vector = replace(vector, stored={
+                name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts)})
+        found[vector.id] = vector
+    return found
 
 
-def is_stored(vector):
-    return vector.tokens.shape[1] <= LONGEST_STORED
-
-
-def unpacked(vector, flat):
-    """{name: array} of the numbers stored for a vector."""
-    arrays, at = {}, 0
-    for name, array in names_of(vector.reference.arrays(), vector).items():
-        arrays[name] = flat[at:at + array.size].reshape(array.shape)
-        at += array.size
-    return arrays
-
-
-def names_of(arrays, vector):
-    """Those of the arrays that a vector answers for: circuits for some alone."""
-    return {name: array for name, array in arrays.items()
+def named(arrays, vector):
+    """{name: float64 array} of those that a vector answers for: circuits for some alone."""
+    return {name: np.asarray(arrays[name], np.float64) for name in vector.reference.arrays()
             if vector.with_circuits or name not in CIRCUITS}
 
 
@@ -213,14 +215,13 @@ def by_loops(vector):
     found = plain.tensors(vector.weights, vector.tokens)
     if vector.with_circuits:
         found |= plain_circuits.tensors(vector.weights, vector.tokens, found["pattern"])
-    names = names_of(vector.reference.arrays(), vector)
-    return {name: np.asarray(found[name], np.float64) for name in names}
+    return named(found, vector)
 
 
 def write_core(store=STORE, checksums=CHECKSUMS):
     """Compute the core set and write it, with its checksums."""
     flat = {vector.id: np.concatenate([array.ravel() for array in by_loops(vector).values()])
-            for vector in recipes() if is_stored(vector)}
+            for vector in recipes() if vector.tokens.shape[1] <= LONGEST_STORED}
     files.write_arrays(store, flat, force=True)
     files.write_json(checksums, {vector.id: sums(vector, flat) for vector in recipes()},
                      force=True)
@@ -232,9 +233,15 @@ def recorded(vector):
 
 
 def sums(vector, flat):
-    """The checksums of a vector's inputs and, where they are stored, of its numbers."""
-    inputs = sha256(*(W for _, W in vector.weights.items()), vector.tokens.astype(np.int64))
-    return [inputs, sha256(flat[vector.id])] if is_stored(vector) else [inputs]
+    """The sha256 of a vector's inputs and, where they are stored, of its numbers.
+
+    Of the bytes, little-endian in C order.
+    """
+    inputs = *(W for _, W in vector.weights.items()), vector.tokens.astype(np.int64)
+    stored = [[flat[vector.id]]] if vector.id in flat else []
+    return [hashlib.sha256(b"".join(
+        np.asarray(array, array.dtype.newbyteorder("<"), order="C").tobytes()
+        for array in arrays)).hexdigest() for arrays in [inputs, *stored]]
 
 
 def find(id):
@@ -245,11 +252,3 @@ def find(id):
         raise InputError(f"a vector must be one of {', '.join(core())}, or drawn-1, drawn-2, …; "
                          f"got {id[:80]!r}")
     return core()[id]
-
-
-def sha256(*arrays):
-    """Of the arrays' bytes, little-endian in C order."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.asarray(array, array.dtype.newbyteorder("<"), order="C").tobytes())
-    return digest.hexdigest()

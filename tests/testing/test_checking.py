@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import minicircuits as mc
 from minicircuits.notation import InputError
-from minicircuits.testing import assert_matches, check, plain
-from minicircuits.testing.steps import AXES, CIRCUITS, UNIT
+from minicircuits.plain import model as plain
+from minicircuits.testing import assert_matches, check
+from minicircuits.testing.steps import AXES, CIRCUITS
 from minicircuits.testing.strategies import draw_case, draw_special_case, random_case
 from minicircuits.testing.vectors import core, find
 from tests.testing.candidates import bfloat16, circuits, in_low_precision, model, outputs, tf32
@@ -20,27 +21,25 @@ from tests.testing.candidates import bfloat16, circuits, in_low_precision, model
 ORDINARY = core()["ordinary-shortformer"]
 
 
-def in_order(permute):
+def in_other_order(weights, tokens):
     """The model with its sums in another order: its residual, head and head-size axes permuted."""
-    def candidate(weights, tokens):
-        d, e, h = (permute(n) for n in (weights.d_model, weights.d_head, weights.n_heads))
-        W = dict(weights.items())
-        moved = {"W_E": W["W_E"][d], "W_U": W["W_U"][:, d],
-                 "W_O": W["W_O"][:, h][..., d, :][..., e],
-                 **{name: W[name][:, h][:, :, e][..., d] for name in ("W_Q", "W_K", "W_V")}}
-        if "W_pos" in W:
-            moved["W_pos"] = W["W_pos"][d]
-        found = outputs(replace(weights, **moved), tokens)
-        back = [np.argsort(order) for order in (d, e, h)]
-        for name in found.keys() & {"dW_E", "dW_pos"}:
-            found[name] = found[name][back[0]]
-        if "dW_U" in found:
-            found["dW_U"] = found["dW_U"][:, back[0]]
-            found["dW_O"] = found["dW_O"][:, back[2]][:, :, back[0]][..., back[1]]
-            for name in ("dW_Q", "dW_K", "dW_V"):
-                found[name] = found[name][:, back[2]][:, :, back[1]][..., back[0]]
-        return found
-    return candidate
+    rng, W = np.random.default_rng(0), dict(weights.items())
+    d, e, h = map(rng.permutation, (weights.d_model, weights.d_head, weights.n_heads))
+    moved = {"W_E": W["W_E"][d], "W_U": W["W_U"][:, d],
+             "W_O": W["W_O"][:, h][..., d, :][..., e],
+             **{name: W[name][:, h][:, :, e][..., d] for name in ("W_Q", "W_K", "W_V")}}
+    if "W_pos" in W:
+        moved["W_pos"] = W["W_pos"][d]
+    found = outputs(replace(weights, **moved), tokens)
+    d, e, h = map(np.argsort, (d, e, h))
+    for name in found.keys() & {"dW_E", "dW_pos"}:
+        found[name] = found[name][d]
+    if "dW_U" in found:
+        found["dW_U"] = found["dW_U"][:, d]
+        found["dW_O"] = found["dW_O"][:, h][:, :, d][..., e]
+        for name in ("dW_Q", "dW_K", "dW_V"):
+            found[name] = found[name][:, h][:, :, e][..., d]
+    return found
 
 
 def in_slices(weights, tokens):
@@ -52,16 +51,16 @@ def in_slices(weights, tokens):
 
 
 RIGHT = {"every tensor": model, "outputs": outputs, "loops": plain.tensors, "slices": in_slices,
-         "reversed sums": in_order(lambda n: np.arange(n)[::-1]),
-         "permuted sums": in_order(np.random.default_rng(0).permutation)}
+         "other order": in_other_order}
 
 
 # What is right passes.
 
-@pytest.mark.parametrize("precision", UNIT)
-@pytest.mark.parametrize("candidate", RIGHT.values(), ids=RIGHT)
-def test_right_candidates_pass_the_core_set(candidate, precision):
-    assert_matches(candidate, precision)
+@pytest.mark.parametrize("name, precision", [
+    *((name, "float64") for name in RIGHT), ("every tensor", "float32"), ("outputs", "float32"),
+    ("outputs", "tf32"), ("outputs", "bfloat16")])
+def test_right_candidates_pass_the_core_set(name, precision):
+    assert_matches(RIGHT[name], precision, drawn=3)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
@@ -71,11 +70,11 @@ def test_right_circuits_pass(precision):
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(case=st.one_of(draw_case(min_tokens=2), draw_special_case()),
        leave_out=st.integers(0, 2 ** 32 - 1), name=st.sampled_from(sorted(RIGHT)))
 def test_no_false_alarm_over_drawn_cases(precision, case, leave_out, name):
-    """500 cases in each of the two precisions, of every candidate, any tensors left out."""
+    """In each of the two precisions, of every candidate, any tensors left out."""
     weights = case.weights.astype(precision)
     found = RIGHT[name](weights, case.tokens)
     kept = np.random.default_rng(leave_out).uniform(size=len(found)) < 0.7

@@ -1,19 +1,44 @@
 """Every known bug is caught, by vectors that each have a reason to be there."""
 
 import json
+from functools import cache
 
 import pytest
 
 from minicircuits.cli import main
-from minicircuits.plain import circuits as plain_circuits
 from minicircuits.plain import model as plain
-from minicircuits.testing import vectors
+from minicircuits.testing import mutants, vectors
 from minicircuits.testing.checking import check, kills
 from minicircuits.testing.mutants import MUTANTS, candidate
 from minicircuits.testing.steps import CIRCUITS
 
 HUNTERS = [id for id, vector in vectors.core().items() if vector.hunts]
-FORWARD_OR_BACKWARD = [name for name in MUTANTS if MUTANTS[name].module is plain]
+ORDINARY = vectors.core()["ordinary-shortformer"]
+
+
+@cache
+def answers(name):
+    return {}
+
+
+def remembered(name):
+    """The candidate of a mutant; one that says the same twice computes it once."""
+    run, known = candidate(name), answers(name)
+
+    def answer(weights, tokens):
+        key = tokens.tobytes(), *(W.tobytes() for _, W in weights.items())
+        if key not in known:
+            known[key] = run(weights, tokens)
+        return known[key]
+    return run if MUTANTS[name].step == "call" else answer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loops_run_once():
+    """Many tests ask for the same answers of the same loops."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mutants, "candidate", remembered)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -25,27 +50,16 @@ def matrix(tmp_path_factory):
 
 
 def test_every_mutant_is_killed_by_a_vector_that_is_no_control(matrix):
-    assert list(matrix) == list(MUTANTS) and len(matrix) >= 60
+    assert list(matrix) == list(MUTANTS) and len(matrix) == 73
     assert [name for name in matrix if not set(matrix[name]) & set(HUNTERS)] == []
-
-
-def test_every_vector_kills_what_it_hunts(matrix):
-    for id in HUNTERS:
-        assert [name for name in vectors.core()[id].hunts if id not in matrix[name]] == [], id
 
 
 @pytest.mark.parametrize("id", HUNTERS)
 def test_without_a_vector_a_bug_that_it_hunts_would_survive(matrix, id):
+    hunts = vectors.core()[id].hunts
+    assert [name for name in hunts if id not in matrix[name]] == []
     alone = {name for name in matrix if set(matrix[name]) & set(HUNTERS) == {id}}
-    assert alone & set(vectors.core()[id].hunts), f"{id} can go"
-
-
-def test_the_loops_themselves_are_not_killed():
-    def right(weights, tokens):
-        found = plain.tensors(weights, tokens)
-        return found | plain_circuits.tensors(weights, tokens, found["pattern"])
-    for vector in vectors.core().values():
-        assert check(vector, right), vector.id
+    assert alone & set(hunts), f"{id} can go"
 
 
 def home(name):
@@ -57,30 +71,23 @@ def home(name):
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_report_names_the_step_and_the_bug(name):
-    report = check(home(name), candidate(name))
-    assert not report
+    """With all tensors; and with logits, loss and the weights' gradients alone."""
+    report = check(home(name), remembered(name))
+    assert not report and max(map(len, str(report).splitlines())) <= 80
     if MUTANTS[name].step == "call":
         assert report.note
-    else:
-        assert report.difference.step == MUTANTS[name].step
-        assert name in report.looks_like
-        assert f"matches `{name}`" in str(report)
-    assert max(map(len, str(report).splitlines())) <= 80
+        return
+    assert report.difference.step == MUTANTS[name].step
+    assert name in report.looks_like and f"matches `{name}`" in str(report)
+    if MUTANTS[name].step in CIRCUITS:
+        return
 
-
-@pytest.mark.parametrize("name", [name for name in FORWARD_OR_BACKWARD
-                                  if MUTANTS[name].step != "call"])
-def test_outputs_alone_betray_every_bug(name):
-    """With logits, loss and the weights' gradients, and nothing in between."""
     def outputs(weights, tokens):
-        return {tensor: array for tensor, array in candidate(name)(weights, tokens).items()
+        return {tensor: array for tensor, array in remembered(name)(weights, tokens).items()
                 if tensor in ("logits", "loss") or tensor.startswith("dW")}
-    for vector in (home(name), *vectors.core().values()):
-        if not (report := check(vector, outputs)):
-            break
-    assert not report, f"{name} survives"
-    if report.difference.missing:
-        assert report.looks_like
+    reports = (check(vector, outputs) for vector in (home(name), *vectors.core().values()))
+    report = next(report for report in reports if not report)
+    assert report.looks_like or not report.difference.missing
 
 
 def test_a_mask_of_minus_1e4_passes_ordinary_vectors_and_is_named_on_the_spread_one():
@@ -91,16 +98,35 @@ def test_a_mask_of_minus_1e4_passes_ordinary_vectors_and_is_named_on_the_spread_
 
 
 def test_a_wrong_dk_is_named_and_not_the_gradient_of_a_weight_that_it_spoils():
-    report = check(vectors.core()["ordinary-shortformer"], candidate("dk_untransposed"))
+    found = remembered("dk_untransposed")(ORDINARY.weights, ORDINARY.tokens)
+    report = check(ORDINARY, found)
     assert report.difference.tensor == "dk[1]" and report.looks_like == ("dk_untransposed",)
     assert "the mistake is in this step" in str(report)
-    found = candidate("dk_untransposed")(*case_of("ordinary-shortformer"))
-    report = check(vectors.core()["ordinary-shortformer"],
-                   {name: found[name] for name in ("logits", "dW_Q", "dW_K", "dW_E")})
+    report = check(ORDINARY, {name: found[name] for name in ("logits", "dW_Q", "dW_K", "dW_E")})
     assert report.difference.tensor == "dW_K[1]" and report.difference.missing == ("dk", "residual")
     assert "to tell which, supply dk, residual" in str(report)
 
 
-def case_of(id):
-    vector = vectors.core()[id]
-    return vector.weights.astype("float64"), vector.tokens
+def test_spacing_breaks_no_edit_and_another_text_says_what_to_change(monkeypatch):
+    source = mutants.inspect.getsource
+
+    def respaced(thing):
+        return source(thing).replace(" / math.sqrt(E)", "/math.sqrt(\n  E)").replace('"', "'")
+    monkeypatch.setattr(mutants.inspect, "getsource", respaced)
+    mutants._code.cache_clear()
+    for name in MUTANTS:
+        mutants._code(name)
+    monkeypatch.setattr(mutants.inspect, "getsource",
+                        lambda thing: source(thing).replace("total(shares", "sum(shares"))
+    mutants._code.cache_clear()
+    with pytest.raises(AssertionError, match="'softmax_epsilon' is an edit of minicircuits.plain."
+                       "model.softmax, .* 0 times.*change the edit in testing/known_bugs.txt"):
+        mutants._code("softmax_epsilon")
+    mutants._code.cache_clear()
+
+
+def test_the_loops_themselves_are_not_killed(monkeypatch):
+    """What the mutants are edits of is right, with every replacement that mutants get."""
+    same = MUTANTS["downcast"]._replace(new=MUTANTS["downcast"].old)
+    monkeypatch.setitem(MUTANTS, "none", same)
+    assert check(ORDINARY, candidate("none")) and MUTANTS["none"].module is plain

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 
 import minicircuits as mc
-from minicircuits.model.cross_entropy import cross_entropy_backward
-from minicircuits.notation import ACTIVATION_AXES, POSITIONS, relative_error
+from minicircuits.notation import POSITIONS, relative_error
 from minicircuits.plain import circuits as plain_circuits
 from minicircuits.plain import model as plain
 from minicircuits.testing import vectors
-from minicircuits.testing.steps import AXES, CIRCUITS, UNIT, Reference
+from minicircuits.testing.steps import AXES, UNIT, Reference
 from minicircuits.testing.strategies import draw_case, random_case
 from tests.testing import exact
 from tests.testing.candidates import model
@@ -165,9 +164,3 @@ def test_stored_numbers_take_the_place_of_computed_ones():
     stored = {name: array + 1 for name, array in vector.stored.items()}
     for name, array in Reference(vector.weights, vector.tokens, stored).arrays().items():
         assert np.array_equal(array, stored[name]), name
-
-
-def test_names():
-    assert set(ACTIVATION_AXES) <= set(AXES) and set(CIRCUITS) <= set(AXES)
-    logits, tokens = np.zeros((1, 2, 3)), np.array([[0, 1]])
-    assert cross_entropy_backward(logits, tokens).shape == logits.shape
