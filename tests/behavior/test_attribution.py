@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicircuits.behavior import attribution
+from minicircuits.behavior import attribution, tokens_and_acts
 from minicircuits.behavior.attribution import head_effects, patch_path, source_effects
 from minicircuits.circuits.expansion import expand_logits, ledger
 from minicircuits.circuits.hand_built import induction_by_k_composition, two_back
@@ -345,14 +345,15 @@ def on_first(mistake):
     return broken
 
 
-@pytest.mark.parametrize("what, mistake", [
-    ("check_tokens", lambda function: lambda *args: np.roll(function(*args), 1, 1)),
-    ("forward", lambda function: lambda weights, tokens: function(weights, tokens[:, ::-1])),
+@pytest.mark.parametrize("mistake", [
+    lambda tokens, acts: (np.roll(tokens, 1, 1), acts),
+    lambda tokens, acts: (tokens, replace(acts, z=acts.z[..., ::-1, :], v=acts.v[..., ::-1, :])),
 ])
-def test_the_checks_of_effects_see_a_mistake(monkeypatch, what, mistake):
+def test_the_checks_of_effects_see_a_mistake(monkeypatch, mistake):
     case = random_case(15)
     check_effects(*case)
-    monkeypatch.setattr(attribution, what, mistake(getattr(attribution, what)))
+    monkeypatch.setattr(attribution, "tokens_and_acts",
+                        lambda *args: mistake(*tokens_and_acts(*args)))
     with pytest.raises(AssertionError):
         check_effects(*case)
 
@@ -360,8 +361,9 @@ def test_the_checks_of_effects_see_a_mistake(monkeypatch, what, mistake):
 @pytest.mark.parametrize("what, mistake", [
     ("causal_softmax", lambda function: lambda scores: function(scores * 2)),
     ("causal_softmax", lambda function: lambda scores: function(scores.mT)),
-    ("forward", on_first(lambda acts: replace(acts, q=acts.k))),
-    ("forward", on_first(lambda acts: replace(acts, z=acts.z[:, :, ::-1]))),
+    ("tokens_and_acts", on_first(lambda found: (found[0], replace(found[1], q=found[1].k)))),
+    ("tokens_and_acts", on_first(lambda found: (
+        found[0], replace(found[1], z=found[1].z[:, :, ::-1])))),
 ])
 def test_the_check_of_patches_sees_a_mistake(monkeypatch, what, mistake):
     (weights, tokens), other = random_case(16), random_case(17).tokens

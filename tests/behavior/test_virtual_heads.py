@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicircuits.behavior import virtual_heads as module
-from minicircuits.behavior.virtual_heads import virtual_heads
+from minicircuits.behavior import ablation
+from minicircuits.behavior.ablation import virtual_heads
 from minicircuits.circuits.hand_built import induction_by_k_composition, two_back
 from minicircuits.model.transformer import loss
 from minicircuits.notation import POSITIONS, InputError
@@ -163,6 +163,6 @@ def test_a_constant_added_to_every_row_of_W_U_changes_copying_alone():
 def test_the_check_sees_a_mistake(monkeypatch, what, mistake):
     case = random_case(5)
     check_virtual_heads(*case)
-    monkeypatch.setattr(module, what, mistake(getattr(module, what)))
+    monkeypatch.setattr(ablation, what, mistake(getattr(ablation, what)))
     with pytest.raises(AssertionError):
         check_virtual_heads(*case)
