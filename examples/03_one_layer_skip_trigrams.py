@@ -19,7 +19,7 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.circuits.copying import copying_companions
 from minicircuits.circuits.hand_built import skip_trigram_machine
-from minicircuits.findings import figures
+from minicircuits.findings.heads import head_table
 from minicircuits.terminal import sections as terminal
 from minicircuits.terminal.layout import cut, heading, table
 from minicircuits.runs import prepare, trained
@@ -44,8 +44,9 @@ print(heading("The heads: by position, or by token?"))
 print("""  A head goes by position if its pattern is the same in every text (`by pos`
   near 1); `main offset` is where it looks then: −1 is the token before.
 """)
-rows = figures.head_table(weights, start, probabilities, text.validation[:16], 0)
-print(*terminal.heads(rows), sep="\n")
+tokens = text.validation[:16]
+rows = head_table(weights, probabilities, tokens, mc.forward(weights, tokens), start, seed=0)
+print(*terminal.head_lines(rows), sep="\n")
 
 print(heading("Copying: does a source raise itself?"))
 print(f"""  The score Σλ / Σ|λ| of the OV circuit: 1 copies, −1 forbids, a random one has

@@ -20,7 +20,8 @@ from minicircuits.behavior.ablation import loss_of
 from minicircuits.behavior.patterns import after_earlier_copies, attention_on
 from minicircuits.circuits.induction import nearest_matches
 from minicircuits.model.attention import causal_softmax
-from minicircuits.findings import figures
+from minicircuits.findings.effects import induction_split, removal_gaps
+from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
 from minicircuits.terminal import sections as terminal
 from minicircuits.terminal.layout import heading, table
 from minicircuits.runs import prepare, trained
@@ -38,28 +39,28 @@ else:
     text = prepare(None, tokenizer, weights.n_ctx)
 weights, start, show = weights.astype(float), text.tokenizer.start, text.tokenizer.show
 contexts = text.validation[:16]
+acts = mc.forward(weights, contexts)
 print(heading("The heads"))
 print("""  Look for a head 0.h with `prev` near 1, which looks one back, and a head 1.h
   with a high `induct`, the attention on what followed earlier copies in random
   text. That one should also copy: a copying score near 1.
 """)
-rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(), contexts, 0)
-print(*terminal.heads(rows), sep="\n")
-best, previous = ((row["layer"], row["head"]) for row in figures.best_heads(rows))
+rows = head_table(weights, text.counts.sum(1) / text.counts.sum(), contexts, acts, start, seed=0)
+print(*terminal.head_lines(rows), sep="\n")
+best, previous = ((row["layer"], row["head"]) for row in best_heads(rows))
 name, previous_name = (f"{layer}.{head}" for layer, head in (best, previous))
 
 print(heading("Who reads whom"))
 print(f"  {name} is the induction head, {previous_name} looks one back: the two are among the")
 print("  strongest pairs of row K, 1.5 × random.\n")
-print(*terminal.composition(figures.composition(weights)), sep="\n")
+print(*terminal.pair_lines(strongest_pairs(weights)), sep="\n")
 
 print(heading(f"Where head {name} finds what it says, in held-out text"))
 print("""  Each line is a place in the text. The present token came before; what followed
   it then is what the head looks at, and what it adds to the true next token's
   logit is the last column. Look how often it is the true next token.
 """)
-acts = mc.forward(weights, contexts)
-effect = mc.head_effects(weights, contexts)[best[0], :, best[1]]
+effect = mc.head_effects(weights, contexts, acts)[best[0], :, best[1]]
 seen = np.where(after_earlier_copies(contexts), acts.pattern[best[0], :, best[1]], 0)
 found = seen[:, :-1].max(-1)                                                        # (b, i−1)
 places = [np.unravel_index(flat, found.shape) for flat in np.argsort(-found, axis=None)[:400:50]]
@@ -77,7 +78,7 @@ print("""  A second block of random tokens costs less if it repeats the first. T
   the same tokens shuffled. Look at what is left of the gap without either head.
 """)
 rows = list(zip(["whole model", f"without {name}", f"without {previous_name}"],
-                figures.removals(weights, start, best, previous, 0).values()))
+                removal_gaps(weights, start, best, previous, 0).values()))
 print(*table(rows, [("", lambda row: row[0]),
                     ("shuffled − ordered, nats", lambda row: f"{row[1]:.2f}")]), sep="\n")
 
@@ -87,10 +88,11 @@ print("""  A score is a sum: queries and keys each read embeddings directly, or 
   Look at the last column: what tells the stripe from elsewhere has heads on the
   key side.
 """)
-split, block = figures.induction_split(weights, start, *best, 0), 29
-print(*terminal.split(split), sep="\n")
+block = 29
 tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(0))
 frozen = mc.forward(weights, tokens)
+split = induction_split(weights, tokens, frozen, *best)
+print(*terminal.split_lines(split), sep="\n")
 parts = mc.split_scores(weights, tokens, frozen.pattern, *best)
 shares = mc.variance_shares(mc.expand_scores(weights, tokens, frozen.pattern, *best))
 print("\n  Term by term: the share of the scores' variance across sources (query · key):\n")
@@ -132,7 +134,7 @@ print(heading("Resting on the first token"))
 print("""  With nothing to repeat, heads of layer 1 attend to <START>. Look at how much
   less they move from there: A_ij ‖W_O v_j‖ weighs attention by what it carries.
 """)
-moved = mc.value_weighted_patterns(weights, contexts)[1].sum(0)[:, 1:]              # (h, i, j)
+moved = mc.value_weighted_patterns(weights, contexts, acts)[1].sum(0)[:, 1:]        # (h, i, j)
 attention = acts.pattern[1].sum(0)[:, 1:]
 share = [A[..., 0].sum(-1) / A.sum((-2, -1)) for A in (attention, moved)]           # (h,)
 print(*table(list(range(weights.n_heads)), [

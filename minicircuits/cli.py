@@ -1,6 +1,7 @@
 """The command line: `minicircuits tour`, and its parts each on its own.
 
 Exit status 0, 1 (a check failed), 2 (bad input: one line on standard error), 130 (Ctrl-C).
+Without a command it prints what commands there are, with status 0.
 """
 
 import argparse
@@ -25,7 +26,8 @@ def parser():
         "as NumPy:\ntrain small attention-only transformers and take them apart exactly.",
         epilog="example:\n  minicircuits tour", formatter_class=argparse.RawTextHelpFormatter)
     top.add_argument("--version", action="version", version=f"minicircuits {mc.__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top.set_defaults(command=None)
+    commands = top.add_subparsers(metavar="COMMAND")
 
     def command(name, help, example, module, epilog=""):
         """A command whose work is the function `name` of `minicircuits.module`."""
@@ -33,12 +35,12 @@ def parser():
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ends,
                                   epilog=f"example:\n  {example}{epilog}",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(module=module)
+        sub.set_defaults(module=module, command=name)
         return sub
 
-    def text_command(name, help, example, epilog=WITHOUT_TEXT):
+    def text_command(name, help, example, module, epilog=WITHOUT_TEXT):
         """One that reads a text: a part of the main job."""
-        sub = command(name, help, example, "tour", epilog)
+        sub = command(name, help, example, module, epilog)
         sub.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
         sub.add_argument("--seed", type=whole, default=0, metavar="N",
                          help="of every random choice (default 0)")
@@ -47,14 +49,14 @@ def parser():
         return sub
 
     tour = text_command("tour", "train zero, one and two layers on text, and take each apart",
-                        "minicircuits tour --text my_book.txt")
+                        "minicircuits tour --text my_book.txt", "commands.tour")
     tour.add_argument("-o", "--output", metavar="FOLDER",
                       help="for the models (default: the first of tour-1, tour-2, … that is new)")
     tour.add_argument("--steps", type=positive, metavar="N",
                       help="of training, for each model: fewer for a quick look")
 
     train = text_command("train", "train one model on text",
-                         "minicircuits train --layers 2 -o model.npz")
+                         "minicircuits train --layers 2 -o model.npz", "commands.train")
     train.add_argument("-o", "--output", metavar="FILE", required=True, help="model file, .npz")
     train.add_argument("--layers", type=whole, default=2, metavar="N", help="(default 2)")
     train.add_argument("--steps", type=positive, metavar="N", help="of training")
@@ -63,21 +65,26 @@ def parser():
                        "same --text; layers, steps and seed are the checkpoint's)")
 
     heads = text_command("heads", "what the heads of a trained model do, in tables",
-                         "minicircuits heads tour-1/two_layers.npz", WITHOUT_MODEL)
-    heads.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
-
+                         "minicircuits heads tour-1/two_layers.npz", "commands.model",
+                         WITHOUT_MODEL)
     report = text_command("report", "the same as one HTML page, to click through offline",
                           "minicircuits report tour-1/two_layers.npz -o report.html",
-                          WITHOUT_MODEL)
-    report.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
+                          "commands.model", WITHOUT_MODEL)
+    for sub in heads, report:
+        sub.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
     report.add_argument("-o", "--output", metavar="FILE", default="report.html",
                         help="(default report.html)")
+    oracle(command)
+    return top
 
+
+def oracle(command):
+    """The commands that test an implementation: vectors, check and mutants."""
     def json_output(sub):
         sub.add_argument("--json", nargs="?", const="-", metavar="FILE",
                          help="print JSON instead, or write it to FILE")
 
-    def oracle_options(sub, drawn):
+    def drawn_cases(sub, drawn):
         sub.add_argument("--drawn", type=whole, default=0, metavar="N",
                          help=f"{drawn} N cases of the larger set")
         sub.add_argument("--convention", choices=("paper", "transformer_lens"), default="paper",
@@ -95,7 +102,7 @@ def parser():
     export = actions.add_parser("export", help="write vectors as folders of .npy files")
     export.add_argument("folder", metavar="FOLDER")
     export.add_argument("id", metavar="ID", nargs="*", help="(default: the core set)")
-    oracle_options(export, "and the first")
+    drawn_cases(export, "and the first")
     export.add_argument("--force", action="store_true", help="overwrite files that exist")
     verify = actions.add_parser("verify", help="compare checksums and recompute the core set")
     verify.add_argument("folder", metavar="FOLDER", nargs="*", help="exported cases instead")
@@ -111,13 +118,10 @@ def parser():
                        help="for a program, each case (default 60)")
     check.add_argument("--case", nargs="+", action="extend", metavar="ID",
                        help="only these vectors")
-    oracle_options(check, "also the first")
+    drawn_cases(check, "also the first")
     json_output(check)
-
-    mutants = command("mutants", "known bugs, and the vectors that catch each",
-                      "minicircuits mutants", "testing.commands")
-    json_output(mutants)
-    return top
+    json_output(command("mutants", "known bugs, and the vectors that catch each",
+                        "minicircuits mutants", "testing.commands"))
 
 
 def whole(text):
@@ -136,6 +140,9 @@ def positive(text):
 def main(arguments=None):
     """Run one command; returns its exit status."""
     options = parser().parse_args(arguments)
+    if options.command is None:
+        parser().print_help()
+        return 0
     for name in THREADS:
         os.environ.setdefault(name, "1")
     try:

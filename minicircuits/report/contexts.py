@@ -1,38 +1,36 @@
-"""What the page knows of one context: every head on it, what comes next, and score parts."""
+"""What the page knows of one context: every head on it, what comes next, and score parts.
+
+All from tokens (1, i) and the activations on them.
+"""
 
 import numpy as np
 from scipy.special import logsumexp
 
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.patterns import value_weighted_patterns
-from minicircuits.circuits.expansion import embedded
 from minicircuits.circuits.score_expansion import split_scores
-from minicircuits.model.transformer import forward
-from minicircuits.findings.figures import top
+from minicircuits.findings.heads import top
 from minicircuits.report.packing import pack, pack_floats
 
 NEXT = 8              # next tokens listed at a place
 
 
-def attention(weights, tokens, heads):
-    """The heads (layer, head) on one context (1, i), in three views, and what comes next.
+def attention_views(weights, tokens, acts, heads):
+    """The heads (layer, head) on one context in three views, and what comes next.
 
     Each view packs the lower triangle of (head, i, j), row by row: `pattern`, `moved`
     (value-weighted) and `effects` on the true next token's logit, which has a row less.
     """
-    acts, n = forward(weights, tokens), tokens.shape[1]
-    moved = value_weighted_patterns(weights, tokens)
-    views = {"pattern": [acts.pattern[layer, 0, head] for layer, head in heads],
-             "moved": [moved[layer, 0, head] for layer, head in heads],
-             "effects": [source_effects(weights, tokens, layer, head)[0, :, :n - 1]
-                         for layer, head in heads]}
-    logits = acts.logits[0]
-    normalizer = logsumexp(logits, axis=-1)
+    moved, n = value_weighted_patterns(weights, tokens, acts), tokens.shape[1]
+    normalizer = logsumexp(acts.logits[0], axis=-1)
     return {"tokens": tokens[0].tolist(),
             "next": [[[int(v), float(np.exp(row[v] - total))] for v in top(row, NEXT)]
-                     for row, total in zip(logits, normalizer)],
-            **{name: (pack_floats if name == "pattern" else pack)(triangles(parts))
-               for name, parts in views.items()}}
+                     for row, total in zip(acts.logits[0], normalizer)],
+            "pattern": pack_floats(triangles(acts.pattern[layer, 0, head]
+                                             for layer, head in heads)),
+            "moved": pack(triangles(moved[layer, 0, head] for layer, head in heads)),
+            "effects": pack(triangles(source_effects(weights, tokens, *head, acts)[0, :, :n - 1]
+                                      for head in heads))}
 
 
 def triangles(squares):
@@ -40,18 +38,17 @@ def triangles(squares):
     return np.array([square[np.tril_indices(len(square))] for square in squares])
 
 
-def score_parts(weights, tokens, layer, head):
-    """neither, Q, K and both of one head on one context (1, i): their triangles, packed."""
-    parts = split_scores(weights, tokens, forward(weights, tokens).pattern, layer, head)
-    return pack(triangles([part[0] for part in parts]))
+def score_parts(weights, tokens, acts, heads):
+    """neither, Q, K and both, of every head after layer 0: their triangles, packed."""
+    return {f"{layer}.{head}": pack(triangles(part[0] for part in split_scores(
+        weights, tokens, acts.pattern, layer, head))) for layer, head in heads if layer}
 
 
-def ledger_inputs(weights, tokens):
+def ledger_inputs(acts):
     """What the page takes a logit apart from: what enters layer 0, what is unembedded, (i, d).
 
     And ln Σ exp of the logits, so that one logit is a probability: (i,).
     """
-    acts = forward(weights, tokens)
-    return {"embedded": pack_floats(embedded(weights, tokens)[0]),
+    return {"embedded": pack_floats(acts.residual[0][0]),
             "residual": pack_floats(acts.residual[-1][0]),
             "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}

@@ -5,9 +5,11 @@ import html
 import numpy as np
 
 from minicircuits import files
+from minicircuits.findings.study import excerpt
+from minicircuits.model.transformer import forward
 from minicircuits.notation import check_tokens
-from minicircuits.report import contexts
-from minicircuits.report.content import MAX_TOKENS, shown_heads
+from minicircuits.report.contexts import attention_views
+from minicircuits.report.data import MAX_TOKENS, shown_heads
 from minicircuits.report.packing import visible
 from minicircuits.report.page import attention_html
 
@@ -45,14 +47,15 @@ def attention(weights, tokens, show=str):
     >>> shown._repr_html_().startswith("<iframe sandbox")
     True
     """
-    tokens = check_tokens(weights, tokens)
+    tokens, weights = check_tokens(weights, tokens), weights.astype(np.float64)
     heads, notices = shown_heads(weights)
     for axis, most, noun in ((0, MAX_TEXTS, "contexts"), (1, MAX_TOKENS, "tokens")):
         if tokens.shape[axis] > most:
             notices.append(f"Cut: the first {most} of {tokens.shape[axis]:,} {noun} are shown.")
-    tokens, weights = tokens[:MAX_TEXTS, :MAX_TOKENS], weights.astype(np.float64)
-    texts = [{"name": f"context {n}", **contexts.attention(weights, row[None], heads)}
-             for n, row in enumerate(tokens)]
+    tokens = tokens[:MAX_TEXTS, :MAX_TOKENS]
+    acts = forward(weights, tokens)
+    texts = [{"name": f"context {n}", **attention_views(
+        weights, *excerpt(tokens, acts, slice(n, n + 1)), heads)} for n in range(len(tokens))]
     ids = sorted({*tokens.ravel().tolist(), *(v for text in texts for row in text["next"]
                                               for v, _ in row)})
     return Attention(attention_html({

@@ -19,23 +19,23 @@ SECTIONS = ("charts.js", "overview.js", "split.js", "heads.js", "paths.js", "led
             "composition.js", "importance.js", "main.js")
 
 
-def report_html(content):
-    """The page of `content.content`, as the bytes of an HTML file."""
-    return html("page.html", COMMON + SECTIONS, content)
+def report_html(data):
+    """The page of `page_data`, as the bytes of an HTML file."""
+    return html("page.html", COMMON + SECTIONS, data)
 
 
-def attention_html(content):
-    """The attention explorer alone, of content with `texts`, `vocabulary` and `shown_heads`."""
-    return html("attention.html", COMMON + ("attention.js",), content)
+def attention_html(data):
+    """The attention explorer alone, of data with `texts`, `vocabulary` and `shown_heads`."""
+    return html("attention.html", COMMON + ("attention.js",), data)
 
 
-def html(template, scripts, content):
+def html(template, scripts, data):
     styles, scripts = ([source(name) for name in names] for names in (STYLES, scripts))
     policy = ("default-src 'none'; base-uri 'none'; form-action 'none'; "
               f"style-src {hashes(styles)}; script-src {hashes(scripts)}")
     parts = {"policy": policy,
              "styles": "".join(f"<style>{style}</style>\n" for style in styles),
-             "data": json_in_html(content),
+             "data": json_in_html(data),
              "scripts": "".join(f"<script>{script}</script>\n" for script in scripts)}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source(template)).encode()
 

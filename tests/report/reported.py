@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 import minicircuits as mc
-from minicircuits import runs, tour
-from minicircuits.report.content import content
+from minicircuits import runs
+from minicircuits.findings.study import Study, sections
+from minicircuits.report.data import page_data
 from minicircuits.training.model_file import Model
+from minicircuits.training.tokenizer import train_tokenizer
 
 TEXT = Path(mc.__file__).parent / "circuits"
 LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 - step / 100,
@@ -20,13 +22,25 @@ LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 
 class Reported(NamedTuple):
     model: Model
     text: runs.Text
-    results: dict       # of `tour.take_apart`
-    content: dict
+    study: Study
+    found: dict         # all its sections in one
+    data: dict          # its page's
 
 
 @cache
 def text():
-    return runs.prepare([TEXT])
+    """Of 640 tokens: few are fitted quickly by bigrams."""
+    source = b"".join(path.read_bytes() for path in sorted(TEXT.glob("*.py")))
+    return runs.prepare([TEXT], train_tokenizer(source, 640))
+
+
+def studied(weights, metadata):
+    """A `Reported` of any weights that fit the text."""
+    model = Model(weights, text().tokenizer, metadata)
+    study, found = Study(model, text(), 0), {}
+    for _, finding in sections(study):
+        found |= finding
+    return Reported(model, text(), study, found, page_data(study, found))
 
 
 @cache
@@ -34,7 +48,4 @@ def reported(n_layers):
     """A random model of some layers, its heads strong enough to have something to show."""
     weights = mc.init_weights(n_layers, 3, 24, 8, text().tokenizer.d_vocab, 128, "shortformer",
                               np.random.default_rng(n_layers), np.float32)
-    weights = weights.astype(np.float64)
-    model = Model(weights, text().tokenizer, {"log": LOG, "seed": 0})
-    results = tour.take_apart(model, text(), 0)
-    return Reported(model, text(), results, content(model, text(), results, 0))
+    return studied(weights.astype(np.float64), {"log": LOG, "seed": 0})

@@ -1,0 +1,131 @@
+"""Everything a page says of one model, section by section, packed from what was found.
+
+What a model does not have, or would be too much, is absent with its reason; what is cut is
+said so in a notice.
+"""
+
+from math import prod
+
+import numpy as np
+
+from minicircuits.behavior.patterns import formed
+from minicircuits.circuits.expansion import count_paths
+from minicircuits.findings import effects, heads
+from minicircuits.findings.study import excerpt
+from minicircuits.report.contexts import attention_views, ledger_inputs, score_parts
+from minicircuits.report.packing import pack_floats, visible
+
+MAX_TOKENS = 128          # of a context
+MAX_HEADS = 64
+MAX_PATHS = 1000          # of a ledger
+MAX_VOCAB = 4096          # tokens to choose from
+
+
+def page_data(study, found):
+    """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
+    weights, probabilities = study.weights, study.token_probabilities
+    held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
+    shown, notices = shown_heads(weights)
+    if study.held_out[0].shape[1] > MAX_TOKENS:
+        notices.append(f"Contexts are cut: the first {MAX_TOKENS} of "
+                       f"{study.held_out[0].shape[1]:,} tokens are shown.")
+    opening = opening_prediction(weights, *held_out, found)
+    place, row = len(opening["context"]) - 1, opening["row"]
+    texts = {"held-out text": excerpt(*held_out, slice(row, row + 1)),
+             "repeated random tokens": excerpt(*study.repeated, slice(1))}
+    page = {"title": f"What a {weights.n_layers}-layer model does, taken apart",
+            "overview": overview(study.model, found), "notices": notices, "start": place,
+            "n_heads": weights.n_heads, "shown_heads": shown,
+            "texts": [{"name": name, **attention_views(weights, *text, shown),
+                       "parts": score_parts(weights, *text, shown)}
+                      for name, text in texts.items()]}
+    if weights.n_layers:
+        page["dump"] = heads.head_dump(weights, probabilities, *held_out)
+        page["heads"] = found["heads"]
+    if weights.n_layers > 1:
+        page |= {"composition": heads.composition_matrices(weights, study.seed),
+                 "eigenvalues": heads.eigenvalue_pairs(weights),
+                 "importance": found["importance"], "split": found["split"],
+                 "induction": found["induction_head"], "previous": found["previous_token_head"]}
+    named = named_tokens(page, opening["target"], probabilities)
+    if (sum(count_paths(weights)) <= MAX_PATHS
+            and weights.n_layers * weights.n_heads <= MAX_HEADS):
+        page["ledger"] = {
+            "place": place, "target": opening["target"], "n_layers": weights.n_layers,
+            "W_U": pack_floats(weights.W_U[named]),
+            "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
+            "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
+            "texts": [ledger_inputs(acts) for _, acts in texts.values()]}
+    page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in named]
+    return page | {"absent": absent(page, weights)}
+
+
+def shown_heads(weights):
+    """The heads a page has room for, and a notice if that is not all of them."""
+    every = heads.heads_of(weights)
+    if len(every) <= MAX_HEADS:
+        return every, []
+    return every[:MAX_HEADS], [f"Attention is cut: the first {MAX_HEADS} of {len(every):,} heads "
+                               "are shown."]
+
+
+def opening_prediction(weights, tokens, acts, found):
+    """The prediction that the page opens at: the one that was found, or one of the same kind."""
+    known = found.get("prediction")
+    if known and len(known["context"]) <= tokens.shape[1]:
+        return known
+    if weights.n_layers == 0:
+        return {"row": 0, "context": tokens[0, :-1].tolist(), "target": int(tokens[0, -1])}
+    copying = max(found["heads"], key=lambda row: row["copying"])
+    return effects.prediction(weights, tokens, acts, (copying["layer"], copying["head"]))
+
+
+def overview(model, found):
+    """Shape, training log, losses and exactness."""
+    weights, log = model.weights, model.metadata.get("log", [])
+    return {"n_layers": weights.n_layers, "n_heads": weights.n_heads, "d_model": weights.d_model,
+            "d_head": weights.d_head, "d_vocab": weights.d_vocab, "n_ctx": weights.n_ctx,
+            "positions": weights.positions,
+            "parameters": sum(prod(W.shape) for _, W in weights.items()),
+            "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
+            "exactness": found["exactness"], "log": log, "formation": formation(log),
+            "made": {name: model.metadata[name] for name in ("minicircuits", "seed", "text_sha256")
+                     if name in model.metadata}}
+
+
+def formation(log):
+    """The first measurement of a run with an induction head, and the one before; or None."""
+    for before, row in zip([None, *log], log):
+        if formed(row):
+            return {"step": row["step"], "before": before and before["step"]}
+    return None
+
+
+def named_tokens(page, target, probabilities):
+    """The ids that the page can name: all it mentions, then the most frequent; in order."""
+    d_vocab = len(probabilities)
+    if d_vocab <= MAX_VOCAB:
+        return list(range(d_vocab))
+    mentioned = {target}
+    for text in page["texts"]:
+        mentioned.update(text["tokens"], (v for row in text["next"] for v, _ in row))
+    for head in page.get("dump", []):
+        for row in head["rows"]:
+            mentioned.update([row["source"]], (id for id, _ in row["destinations"] + row["outs"]))
+    others = (id for id in heads.top(probabilities, d_vocab).tolist() if id not in mentioned)
+    named = mentioned.union(id for _, id in zip(range(MAX_VOCAB - len(mentioned)), others))
+    page["notices"].append(f"The vocabulary is cut: {len(named):,} of {d_vocab:,} tokens can be "
+                           "chosen in the ledger, those on this page and the most frequent.")
+    return sorted(named)
+
+
+def absent(page, weights):
+    """Why a section is not there, by section."""
+    no_heads, layers = "A model without layers has no heads.", "It takes two layers to compose."
+    reasons = {"attention": no_heads, "heads": no_heads} if weights.n_layers == 0 else {}
+    if weights.n_layers < 2:
+        reasons |= {"split": layers, "composition": layers, "importance": layers}
+    if "ledger" not in page:
+        reasons["ledger"] = (f"{sum(count_paths(weights)):,} paths are more than the "
+                             f"{MAX_PATHS:,} that a ledger here can hold.")
+    return reasons
