@@ -56,7 +56,7 @@ def parser():
                       help="of training, for each model: fewer for a quick look")
 
     train = text_command("train", "train one model on text",
-                         "minicircuits train --layers 2 -o model.npz", "commands.train")
+                         "minicircuits train --layers 2 -o model.npz", "commands.model")
     train.add_argument("-o", "--output", metavar="FILE", required=True, help="model file, .npz")
     train.add_argument("--layers", type=whole, default=2, metavar="N", help="(default 2)")
     train.add_argument("--steps", type=positive, metavar="N", help="of training")

@@ -7,13 +7,11 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
-from minicircuits.commands.common import check_json, exact_status, read_text, write_json
-from minicircuits.commands.model import print_findings
+from minicircuits.commands.model import (check_json, exact_status, print_findings, read_text,
+                                         write_json, write_page)
 from minicircuits.findings.effects import exactness
 from minicircuits.findings.study import Study
 from minicircuits.model.transformer import forward, init_weights
-from minicircuits.report.data import page_data
-from minicircuits.report.page import report_html
 from minicircuits.runs import LOG_HEADING, run
 from minicircuits.terminal.layout import heading
 from minicircuits.terminal.sections import exactness_lines
@@ -39,7 +37,7 @@ def tour(options):
         study = Study(model, text, options.seed)
         results[name] = print_findings(study)
     write_json(options, results)
-    files.write_bytes(page, report_html(page_data(study, results[name])), options.force)
+    write_page(page, study, results[name], options)
     print(heading("Where things are"),
           f"  weights, tokenizers and training logs: {folder}/",
           f"  the two-layer model, to click through in a browser: {page}",

@@ -22,14 +22,13 @@ def exactness(weights, tokens, acts):
               "logits": relative_error(sum(paths), acts.logits,
                                        scale=sum(map(np.abs, paths)).max())}
     for layer, head in heads_of(weights):
-        terms = expand_scores(weights, tokens, acts.pattern, layer, head)
         total = magnitude = 0
-        for term in terms:
+        for term in expand_scores(weights, tokens, acts.pattern, layer, head):
             part = term.scores
             total, magnitude = total + part, magnitude + np.abs(part)
+            errors["terms"] += 1
         error = relative_error(total, acts.scores[layer, :, head], scale=magnitude.max())
         errors["scores"] = max(errors["scores"], error)
-        errors["terms"] += len(terms)
     rebuilt = rebuild(weights, tokens)
     return errors | {"patterns": relative_error(rebuilt.pattern, acts.pattern),
                      "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
@@ -53,9 +52,8 @@ def induction_split(weights, tokens, acts, layer, head):
     """One head's scores on `repeated_tokens` in four parts, on the stripe and off it.
 
     On the stripe: the source that followed the earlier copy, i − (BLOCK − 1). Off it: the mean
-    of all other sources the destination may see, so that a constant added to a destination's
-    scores, which changes no pattern, changes no difference. The part whose difference is
-    largest carries the stripe.
+    of all other sources the destination may see. (So a constant added to a destination's scores
+    changes no difference, as it changes no pattern.) The largest difference carries the stripe.
     """
     split = split_scores(weights, tokens, acts.pattern, layer, head)
     n = tokens.shape[1]
@@ -99,20 +97,18 @@ def prediction(weights, tokens, acts, head, k=8):
     with at least even odds, the one where the head added most to its logit.
     """
     following = tokens[:, 1:]
-    log_p = np.take_along_axis(log_softmax(acts.logits[:, :-1], axis=-1), following[..., None],
-                               -1)[..., 0]
+    log_p = np.take_along_axis(log_softmax(acts.logits[:, :-1], axis=-1),
+                               following[..., None], -1)[..., 0]
     effect = head_effects(weights, tokens, acts)[head[0], :, head[1]]
     confident = log_p >= min(np.log(0.5), log_p.max())         # or as confident as it gets
-    context, place = np.unravel_index(np.where(confident, effect, -np.inf).argmax(),
-                                      effect.shape)
-    target = int(following[context, place])
-    one = slice(context, context + 1)
+    best = np.where(confident, effect, -np.inf).argmax()
+    context, place = np.unravel_index(best, effect.shape)
+    target, one = int(following[context, place]), slice(context, context + 1)
     entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
     strongest = entries.strongest(k)
     total = float(entries.contributions.sum())
     return {"row": int(context), "context": tokens[context, :place + 1].tolist(),
-            "target": target,
-            "probability": float(np.exp(log_p[context, place])),
+            "target": target, "probability": float(np.exp(log_p[context, place])),
             "logit": float(acts.logits[context, place, target]), "sum": total,
             "entries": [[label(path), source, value] for path, source, value in strongest],
             "others": total - sum(value for *_, value in strongest),

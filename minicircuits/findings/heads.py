@@ -15,7 +15,7 @@ from minicircuits.circuits.induction import induction_eigenvalues
 from minicircuits.circuits.skip_trigrams import skip_trigrams
 from minicircuits.model.transformer import forward
 
-RANKS = (*range(8), 15, 31, 63, 127)       # of the sources in a head's dump
+RANKS = (*range(1, 9), 16, 32, 64, 128)       # of the sources in a head's dump
 
 
 def heads_of(weights):
@@ -28,16 +28,9 @@ def top(values, k):
     return np.argsort(-values, kind="stable")[:k]
 
 
-def near_profiles(weights, tokens, acts):
-    """Mean attention by distance back, to half a context: few destinations look farther."""
-    return offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2]
-
-
 def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):
-    """For every head what it looks at on text and on repeated random tokens, and copies.
-
-    tokens, acts : of the text. watch : wraps the heads, to show progress.
-    """
+    """For every head what it looks at on text (tokens, acts) and on repeated random tokens, and
+    copies. watch : wraps the heads, to show progress."""
     rng = np.random.default_rng(seed)
     induction = induction_scores(weights, start, rng)
     random = random_blocks(weights.d_vocab, max(BLOCKS), 2, 16, start, rng)
@@ -47,7 +40,9 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
               "induction": induction,
               "first": first_token_scores(weights, tokens, acts),
               "by_position": position_share(weights, tokens, acts)}
-    profiles, rows = near_profiles(weights, tokens, acts), []
+    profiles = offset_profiles(weights, tokens, acts)
+    profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
+    rows = []
     for layer, head in watch(heads_of(weights)):
         circuit = ov_circuit(weights, layer, head)
         offset = int(profiles[layer, head].argmax())
@@ -79,21 +74,18 @@ def head_dump(weights, token_probabilities, tokens, acts):
     rows: the sources at RANKS, each with its strongest destinations and outs, as pairs
     (token, strength).
     """
-    profiles, dump = near_profiles(weights, tokens, acts), []
+    profiles, dump = offset_profiles(weights, tokens, acts), []
     for layer, head in heads_of(weights):
-        found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS) + 1)
+        found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS))
         dump.append({
-            "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
-            "rows": [{"rank": rank + 1, "source": found[rank].source, "score": found[rank].score,
-                      "destinations": zipped(found[rank].destinations,
-                                             found[rank].destination_scores),
-                      "outs": zipped(found[rank].outs, found[rank].out_logits)}
-                     for rank in RANKS if rank < len(found)]})
+            "layer": layer, "head": head,
+            "profile": profiles[layer, head, :tokens.shape[1] // 2].tolist(),
+            "rows": [{"rank": rank, "source": row.source, "score": row.score,
+                      "destinations": list(zip(row.destinations.tolist(),
+                                               row.destination_scores.tolist())),
+                      "outs": list(zip(row.outs.tolist(), row.out_logits.tolist()))}
+                     for rank, row in enumerate(found, 1) if rank in RANKS]})
     return dump
-
-
-def zipped(tokens, strengths):
-    return list(zip(tokens.tolist(), strengths.tolist()))
 
 
 def strongest_pairs(weights):
@@ -114,11 +106,10 @@ def composition_matrices(weights, seed):
     layer is not before the row's. noise: how far random matrices go above their level.
     """
     later, earlier = heads_of(weights)[weights.n_heads:], heads_of(weights)[:-weights.n_heads]
-    rng = np.random.default_rng(seed)
-    baseline = composition_baseline(weights.d_model)
+    rng, baseline = np.random.default_rng(seed), composition_baseline(weights.d_model)
+    highest = max(random_composition_scores(weights, kind, rng).max() for kind in "QKV")
     found = {"baseline": baseline, "later": later, "earlier": earlier,
-             "noise": float(max(random_composition_scores(weights, kind, rng).max()
-                                for kind in "QKV") - baseline)}
+             "noise": float(highest - baseline)}
     for kind in "QKV":
         excess = composition_excess(weights, kind)
         found[kind] = [[float(excess[*row, *column]) if column[0] < row[0] else None

@@ -7,14 +7,19 @@ said so in a notice.
 from math import prod
 
 import numpy as np
+from scipy.special import logsumexp
 
-from minicircuits.behavior.patterns import formed
+from minicircuits.behavior.attribution import source_effects
+from minicircuits.behavior.patterns import formed, value_weighted_patterns
 from minicircuits.circuits.expansion import count_paths
-from minicircuits.findings import effects, heads
+from minicircuits.circuits.score_expansion import split_scores
+from minicircuits.findings.effects import prediction
+from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
+                                         heads_of, top)
 from minicircuits.findings.study import excerpt
-from minicircuits.report.contexts import attention_views, ledger_inputs, score_parts
-from minicircuits.report.packing import pack_floats, visible
+from minicircuits.report.packing import pack, pack_floats, visible
 
+NEXT = 8                  # next tokens listed at a place
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_PATHS = 1000          # of a ledger
@@ -40,11 +45,11 @@ def page_data(study, found):
                        "parts": score_parts(weights, *text, shown)}
                       for name, text in texts.items()]}
     if weights.n_layers:
-        page["dump"] = heads.head_dump(weights, probabilities, *held_out)
+        page["dump"] = head_dump(weights, probabilities, *held_out)
         page["heads"] = found["heads"]
     if weights.n_layers > 1:
-        page |= {"composition": heads.composition_matrices(weights, study.seed),
-                 "eigenvalues": heads.eigenvalue_pairs(weights),
+        page |= {"composition": composition_matrices(weights, study.seed),
+                 "eigenvalues": eigenvalue_pairs(weights),
                  "importance": found["importance"], "split": found["split"],
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"], probabilities)
@@ -62,7 +67,7 @@ def page_data(study, found):
 
 def shown_heads(weights):
     """The heads a page has room for, and a notice if that is not all of them."""
-    every = heads.heads_of(weights)
+    every = heads_of(weights)
     if len(every) <= MAX_HEADS:
         return every, []
     return every[:MAX_HEADS], [f"Attention is cut: the first {MAX_HEADS} of {len(every):,} heads "
@@ -77,15 +82,14 @@ def opening_prediction(weights, tokens, acts, found):
     if weights.n_layers == 0:
         return {"row": 0, "context": tokens[0, :-1].tolist(), "target": int(tokens[0, -1])}
     copying = max(found["heads"], key=lambda row: row["copying"])
-    return effects.prediction(weights, tokens, acts, (copying["layer"], copying["head"]))
+    return prediction(weights, tokens, acts, (copying["layer"], copying["head"]))
 
 
 def overview(model, found):
     """Shape, training log, losses and exactness."""
     weights, log = model.weights, model.metadata.get("log", [])
-    return {"n_layers": weights.n_layers, "n_heads": weights.n_heads, "d_model": weights.d_model,
-            "d_head": weights.d_head, "d_vocab": weights.d_vocab, "n_ctx": weights.n_ctx,
-            "positions": weights.positions,
+    sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
+    return {**{name: getattr(weights, name) for name in sizes},
             "parameters": sum(prod(W.shape) for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
             "exactness": found["exactness"], "log": log, "formation": formation(log),
@@ -112,7 +116,7 @@ def named_tokens(page, target, probabilities):
     for head in page.get("dump", []):
         for row in head["rows"]:
             mentioned.update([row["source"]], (id for id, _ in row["destinations"] + row["outs"]))
-    others = (id for id in heads.top(probabilities, d_vocab).tolist() if id not in mentioned)
+    others = (id for id in top(probabilities, d_vocab).tolist() if id not in mentioned)
     named = mentioned.union(id for _, id in zip(range(MAX_VOCAB - len(mentioned)), others))
     page["notices"].append(f"The vocabulary is cut: {len(named):,} of {d_vocab:,} tokens can be "
                            "chosen in the ledger, those on this page and the most frequent.")
@@ -129,3 +133,44 @@ def absent(page, weights):
         reasons["ledger"] = (f"{sum(count_paths(weights)):,} paths are more than the "
                              f"{MAX_PATHS:,} that a ledger here can hold.")
     return reasons
+
+
+# One context: tokens (1, i), and the activations on them.
+
+def attention_views(weights, tokens, acts, heads):
+    """The heads (layer, head) on one context in three views, and what comes next.
+
+    Each view packs the lower triangle of (head, i, j), row by row: `pattern`, `moved`
+    (value-weighted) and `effects` on the true next token's logit, which has a row less.
+    """
+    moved, n = value_weighted_patterns(weights, tokens, acts), tokens.shape[1]
+    normalizer = logsumexp(acts.logits[0], axis=-1)
+    return {"tokens": tokens[0].tolist(),
+            "next": [[[int(v), float(np.exp(row[v] - total))] for v in top(row, NEXT)]
+                     for row, total in zip(acts.logits[0], normalizer)],
+            "pattern": pack_floats(triangles(acts.pattern[layer, 0, head]
+                                             for layer, head in heads)),
+            "moved": pack(triangles(moved[layer, 0, head] for layer, head in heads)),
+            "effects": pack(triangles(source_effects(weights, tokens, *head, acts)[0, :, :n - 1]
+                                      for head in heads))}
+
+
+def triangles(squares):
+    """The entries j ≤ i of each (i, i) array, row by row: (head, i·(i+1)/2)."""
+    return np.array([square[np.tril_indices(len(square))] for square in squares])
+
+
+def score_parts(weights, tokens, acts, heads):
+    """neither, Q, K and both, of every head after layer 0: their triangles, packed."""
+    return {f"{layer}.{head}": pack(triangles(part[0] for part in split_scores(
+        weights, tokens, acts.pattern, layer, head))) for layer, head in heads if layer}
+
+
+def ledger_inputs(acts):
+    """What the page takes a logit apart from: what enters layer 0, what is unembedded, (i, d).
+
+    And ln Σ exp of the logits, so that one logit is a probability: (i,).
+    """
+    return {"embedded": pack_floats(acts.residual[0][0]),
+            "residual": pack_floats(acts.residual[-1][0]),
+            "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}

@@ -8,8 +8,7 @@ from minicircuits import files
 from minicircuits.findings.study import excerpt
 from minicircuits.model.transformer import forward
 from minicircuits.notation import check_tokens
-from minicircuits.report.contexts import attention_views
-from minicircuits.report.data import MAX_TOKENS, shown_heads
+from minicircuits.report.data import MAX_TOKENS, attention_views, shown_heads
 from minicircuits.report.packing import visible
 from minicircuits.report.page import attention_html
 
@@ -17,11 +16,8 @@ MAX_TEXTS = 4
 
 
 class Attention:
-    """A page with the attention of a model on some contexts; the last line of a cell shows it.
-
-    It is a frame that may run its own scripts and nothing else: it can reach neither the
-    notebook nor the network.
-    """
+    """A page with a model's attention on some contexts; as the last line of a cell it shows
+    itself, in a frame that runs its own scripts and reaches neither notebook nor network."""
 
     def __init__(self, page):
         self.page = page          # bytes: a whole HTML file

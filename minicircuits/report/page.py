@@ -33,9 +33,8 @@ def html(template, scripts, data):
     styles, scripts = ([source(name) for name in names] for names in (STYLES, scripts))
     policy = ("default-src 'none'; base-uri 'none'; form-action 'none'; "
               f"style-src {hashes(styles)}; script-src {hashes(scripts)}")
-    parts = {"policy": policy,
+    parts = {"policy": policy, "data": json_in_html(data),
              "styles": "".join(f"<style>{style}</style>\n" for style in styles),
-             "data": json_in_html(data),
              "scripts": "".join(f"<script>{script}</script>\n" for script in scripts)}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source(template)).encode()
 

@@ -1,45 +1,25 @@
 """Each section of what was found in a model, as lines of text; no formula lives here.
 
-`show` turns a token id into something readable.
+`SECTIONS` lists them: each a title, and a function of what was found and of `show`, which
+turns a token id into something readable. Not all sections have tokens in them.
 """
 
 from minicircuits.terminal.layout import WIDTH, cut, heading, table
 
 
-SECTIONS = {      # name: title, and the lines from all that is found so far
-    "losses": ("Held-out loss", lambda found, show: loss_lines(found["losses"])),
-    "exactness": ("Is the algebra exact on it?",
-                  lambda found, show: exactness_lines(found["exactness"])),
-    "bigrams": ("Its bigram table W_U W_E, and the text's",
-                lambda found, show: bigram_lines(found, show)),
-    "heads": ("What each head looks at, and copies",
-              lambda found, show: head_lines(found["heads"])),
-    "skip_trigrams": ("Skip-trigrams: source … destinations → outs it adds to",
-                      lambda found, show: skip_trigram_lines(found["heads"], show)),
-    "composition": ("Who reads whom: composition scores",
-                    lambda found, show: pair_lines(found["composition"])),
-    "importance": ("How much each order of terms matters (patterns frozen)",
-                   lambda found, show: importance_lines(found["importance"])),
-    "split": ("Scores of head {induction} on repeated random tokens, in four parts",
-              lambda found, show: split_lines(found["split"])),
-    "removals": ("What removing heads does", lambda found, show: removal_lines(found)),
-    "prediction": ("One prediction that head {induction} helped, as a ledger of paths",
-                   lambda found, show: ledger_lines(found["prediction"], show))}
-
-
 def section(name, found, show):
-    """The heading and the lines of a section of `findings.study.sections`."""
+    """The heading and lines of a section of `findings.study.sections`, from all found so far."""
     title, lines = SECTIONS[name]
     if "induction_head" in found:
         title = title.format(induction=head_name(*found["induction_head"]))
-    return [heading(title), *lines(found, show)]
+    return [heading(title), *lines(found.get(name, found), show)]
 
 
 def head_name(layer, head):
     return f"{layer}.{head}"
 
 
-def exactness_lines(errors):
+def exactness_lines(errors, show=None):
     """Relative differences between sums over paths and the forward pass."""
     rows = [(f"all paths ({errors['paths']}) sum to the logits", errors["logits"])]
     if errors["terms"]:
@@ -49,7 +29,7 @@ def exactness_lines(errors):
     return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows]
 
 
-def loss_lines(losses):
+def loss_lines(losses, show=None):
     """Validation losses, the model's among the counts'."""
     rows = sorted(losses.items(), key=lambda item: -item[1])
     return [f"  {title:<44}{loss:6.3f} nats per token" for title, loss in rows]
@@ -57,18 +37,16 @@ def loss_lines(losses):
 
 def bigram_lines(found, show):
     """For each word what the model says comes next, above what the text has."""
-    rows = []
-    for row in found["next_tokens"]:
-        for n, (side, title) in enumerate((("model", "the model"), ("text", "the text"))):
-            rows.append(["" if n else cut(show(row["token"]), 14), title,
-                         *(f"{cut(show(token), 9)} {share:.2f}" for token, share in row[side])])
+    rows = [[cut(show(row["token"]), 14) if side == "model" else "", f"the {side}",
+             *(f"{cut(show(token), 9)} {share:.2f}" for token, share in row[side])]
+            for row in found["next_tokens"] for side in ("model", "text")]
     reached, best = found["training_loss"], found["fitted_loss"]
     return table(["after", "by", "likeliest", "second", "third"], rows) + [
         f"\n  on the training text {reached:.3f} nats; the same model fitted to the bigram "
         f"counts\n  by L-BFGS {best:.3f}: the trainer is {reached - best:.3f} above it"]
 
 
-def head_lines(rows):
+def head_lines(rows, show=None):
     """What each head looks at and copies, with a legend."""
     columns = {"previous": "prev", "duplicate": "dupl", "induction": "induct", "first": "first",
                "by_position": "by pos", "copying": "copying"}
@@ -83,12 +61,12 @@ def head_lines(rows):
         "  their own top output."]
 
 
-def skip_trigram_lines(rows, show):
+def skip_trigram_lines(found, show):
     """Per head its strongest sources, each with its strongest destinations and outs."""
     def names(tokens):
         return " ".join(cut(show(token), 11) for token in tokens)
     lines = []
-    for row in rows:
+    for row in found["heads"]:
         for n, entry in enumerate(row["skip_trigrams"]):
             head = "" if n else head_name(row["layer"], row["head"])
             left = f"{cut(show(entry['source']), 14)} … {names(entry['destinations'])}"
@@ -96,7 +74,7 @@ def skip_trigram_lines(rows, show):
     return lines
 
 
-def importance_lines(found):
+def importance_lines(found, show=None):
     """Term importance: the loss as paths of each order are added, and virtual heads."""
     names = ["direct path", "single heads", "virtual heads of two"]
     lines = [f"  {'paths added':<24}{'terms':>6}{'loss':>9}{'takes off':>11}"]
@@ -112,7 +90,7 @@ def importance_lines(found):
                           for row in found["virtual_heads"][:3]])
 
 
-def pair_lines(found):
+def pair_lines(found, show=None):
     """The strongest pairs of heads by kind of composition."""
     lines = [f"  random matrices of these shapes: {found['baseline']:.3f}"]
     for kind in "KQV":
@@ -121,27 +99,24 @@ def pair_lines(found):
     return lines
 
 
-def split_lines(found):
+def split_lines(found, show=None):
     """The four parts of one head's scores, on the induction stripe and off it."""
     lines = [f"  {'part of the score':<26}{'on the stripe':>14}{'elsewhere':>12}{'difference':>13}"]
-    titles = {"neither": "neither", "Q": "Q-composition", "K": "K-composition", "both": "both",
-              "total": "total"}
-    for name, title in titles.items():
-        part = found["parts"][name]
+    for name, part in found["parts"].items():
+        title = f"{name}-composition" if name in ("Q", "K") else name
         mark = " ← carries" if name == found["carrier"] else ""
         lines.append(f"  {title:<26}{part['stripe']:>14.2f}{part['elsewhere']:>12.2f}"
                      f"{part['stripe'] - part['elsewhere']:>13.2f}{mark}")
     return lines
 
 
-def removal_lines(found):
+def removal_lines(found, show=None):
     """What is left without the induction head, and without the previous-token head."""
     gaps, whole = found["gaps"], found["importance"]["losses"][-1]
     rows = [("whole model", gaps["whole"], {"frozen": whole, "recomputed": whole})]
-    for head, gap in ("induction_head", "without_induction"), (
-            "previous_token_head", "without_previous"):
-        name = head_name(*found[head])
-        rows.append((f"without {name}", gaps[gap], found["removed"][name]))
+    for gap, (name, losses) in zip(("without_induction", "without_previous"),
+                                   found["removed"].items()):
+        rows.append((f"without {name}", gaps[gap], losses))
     return [f"  {'':<16}{'ordered block cheaper by':>26}{'loss on text, patterns':>26}",
             f"  {'':<16}{'than a shuffled one':>26}{'frozen':>15}{'recomputed':>12}",
             *(f"  {title:<16}{gap:>20.2f} nats{loss['frozen']:>16.3f}{loss['recomputed']:>12.3f}"
@@ -161,3 +136,18 @@ def ledger_lines(found, show):
     return lines + [f"  {others:<38}{found['others']:>+10.3f}",
                     f"  {'sum':<38}{found['sum']:>+10.3f}",
                     f"  {'the model’s logit':<38}{found['logit']:>+10.3f}"]
+
+
+SECTIONS = {
+    "losses": ("Held-out loss", loss_lines),
+    "exactness": ("Is the algebra exact on it?", exactness_lines),
+    "bigrams": ("Its bigram table W_U W_E, and the text's", bigram_lines),
+    "heads": ("What each head looks at, and copies", head_lines),
+    "skip_trigrams": ("Skip-trigrams: source … destinations → outs it adds to",
+                      skip_trigram_lines),
+    "composition": ("Who reads whom: composition scores", pair_lines),
+    "importance": ("How much each order of terms matters (patterns frozen)", importance_lines),
+    "split": ("Scores of head {induction} on repeated random tokens, in four parts", split_lines),
+    "removals": ("What removing heads does", removal_lines),
+    "prediction": ("One prediction that head {induction} helped, as a ledger of paths",
+                   ledger_lines)}

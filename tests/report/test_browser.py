@@ -89,7 +89,7 @@ def to_digits(values, digits=3):
 @pytest.mark.parametrize("width", [400, 1000, 1600])
 def test_it_opens_and_fits(opened, folder, n_layers, scheme, width):
     page = opened(folder / f"{n_layers}.html", width=width, scheme=scheme)
-    assert page.title().startswith("What a model of")
+    assert page.title().startswith(f"What a {n_layers}-layer model does")
     assert all(text.strip() for text in page.locator(".see").all_inner_texts())
     assert page.evaluate("document.documentElement.scrollWidth") == width
     missing = reported(n_layers).data["absent"]

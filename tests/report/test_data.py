@@ -9,7 +9,7 @@ from minicircuits.circuits.composition import composition_baseline
 from minicircuits.findings.heads import composition_matrices, heads_of
 from minicircuits.findings.study import excerpt
 from minicircuits.report import data
-from minicircuits.report.contexts import attention_views
+from minicircuits.report.data import attention_views
 from minicircuits.report.packing import unpack
 from tests.draws import assert_all_close, assert_close, random_case
 from tests.report.reported import LOG, reported, studied
