@@ -117,17 +117,14 @@ def oracle(command):
                          help="print JSON instead, or write it to FILE")
 
 
-def whole(text):
-    """An integer ≥ 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}")
+def whole(text, least=0):
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} on; got {text!r}")
     return int(text)
 
 
 def positive(text):
-    if whole(text) == 0:
-        raise argparse.ArgumentTypeError("must be at least 1; got 0")
-    return int(text)
+    return whole(text, least=1)
 
 
 def main(arguments=None):

@@ -14,7 +14,7 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.cli import main
-from minicircuits.commands import model as command, tour     # noqa: F401: bound, then patched
+from minicircuits.commands import model, tour     # noqa: F401: so that what they bind is patched
 from minicircuits.findings import study
 from minicircuits.model.transformer import forward, loss
 from minicircuits.terminal.sections import bigram_lines
@@ -154,7 +154,7 @@ def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(packaged):
 
 
 def test_a_sum_that_is_not_exact_ends_in_status_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "EXACT", 1e-20)
+    monkeypatch.setattr(model, "EXACT", 1e-20)
     weights = mc.init_weights(1, 1, 8, 4, 257, 95, "shortformer", np.random.default_rng(0))
     save_model(tmp_path / "small.npz", weights, train_tokenizer(b"", 257), {})
     done = run(tmp_path, "heads", "small.npz", "--text", PACKAGE / "plain")

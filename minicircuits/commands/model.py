@@ -17,10 +17,8 @@ EXACT = 1e-12         # relative, in float64
 
 
 def train(options):
-    if not options.resume:
-        files.check_output(f"{options.output}.checkpoint", options.force)
-    files.check_output(options.output, options.force)
-    check_json(options)
+    checkpoint = [] if options.resume else [f"{options.output}.checkpoint"]
+    check_outputs(options, *checkpoint, options.output)
     text = read_text(options)
     print(LOG_HEADING)
     model = run(options.layers, text, options.seed, options.output, options.steps,
@@ -30,19 +28,18 @@ def train(options):
 
 
 def heads(options):
-    check_json(options)
+    check_outputs(options)
     found = print_findings(Study(*model_and_text(options), options.seed))
     write_json(options, found)
     return exact_status(found["exactness"])
 
 
 def report(options):
-    files.check_output(options.output, options.force)
-    check_json(options)
+    check_outputs(options, options.output)
     study = Study(*model_and_text(options), options.seed)
     found = print_findings(study)
     write_json(options, found)
-    write_page(options.output, study, found, options)
+    write_page(options, options.output, study, found)
     print(f"\n  written: {options.output}")
     return exact_status(found["exactness"])
 
@@ -56,41 +53,40 @@ def print_findings(study):
     return found
 
 
-def write_page(path, study, found, options):
-    files.write_bytes(path, report_html(page_data(study, found)), options.force)
-
-
 def model_and_text(options):
     """The model and the text asked for; without either, those that come with this package."""
     model = load_model(options.model) if options.model else load_pretrained()
     if options.model or options.text:
-        return model, read_text(options, model)
+        return model, read_text(options, model.tokenizer, model.weights.n_ctx or SHAPE["n_ctx"])
     text = prepare_sample(model)
     print(f"\nThe model that comes with this package, on {len(text.stream):,} tokens of a text "
           "that it\nhas not seen.")
     return model, text
 
 
-def read_text(options, model=None):
-    """The text asked for, in the tokens and the context of `model` if there is one."""
+def read_text(options, *tokenizer_and_n_ctx):
+    """The text asked for, in the tokens and the context of a model if there is one."""
     began = time.perf_counter()
-    text = prepare(options.text) if model is None else prepare(
-        options.text, model.tokenizer, model.weights.n_ctx or SHAPE["n_ctx"])
+    text = prepare(options.text, *tokenizer_and_n_ctx)
     print(f"\nText: {text.size / 1e6:.1f} MB, {len(text.stream):,} tokens of "
           f"{text.tokenizer.d_vocab} for training, read and tokenized in "
           f"{time.perf_counter() - began:.0f} s.")
     return text
 
 
-def check_json(options):
-    """Refuses what --json names before any work is done."""
-    if options.json:
-        files.check_output(options.json, options.force)
+def check_outputs(options, *paths):
+    """Refuses what cannot be written, or exists and is not forced, before any work is done."""
+    for path in filter(None, [*paths, options.json]):
+        files.check_output(path, options.force)
 
 
 def write_json(options, results):
     if options.json:
         files.write_json(options.json, results, options.force)
+
+
+def write_page(options, path, study, found):
+    files.write_bytes(path, report_html(page_data(study, found)), options.force)
 
 
 def exact_status(*exactness):

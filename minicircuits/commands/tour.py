@@ -7,7 +7,7 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
-from minicircuits.commands.model import (check_json, exact_status, print_findings, read_text,
+from minicircuits.commands.model import (check_outputs, exact_status, print_findings, read_text,
                                          write_json, write_page)
 from minicircuits.findings.effects import exactness
 from minicircuits.findings.study import Study
@@ -26,7 +26,7 @@ def tour(options):
     outputs = [os.path.join(folder, f"{name}.npz") for name in NAMES]
     page = os.path.join(folder, "report.html")
     files.check_folder(folder, map(os.path.basename, (*outputs, page)), options.force)
-    check_json(options)
+    check_outputs(options)
     results = {"algebra": the_claim()}
     induction_by_hand()
     text = read_text(options)
@@ -37,7 +37,7 @@ def tour(options):
         study = Study(model, text, options.seed)
         results[name] = print_findings(study)
     write_json(options, results)
-    write_page(page, study, results[name], options)
+    write_page(options, page, study, results[name])
     print(heading("Where things are"),
           f"  weights, tokenizers and training logs: {folder}/",
           f"  the two-layer model, to click through in a browser: {page}",

@@ -55,33 +55,28 @@ def induction_split(weights, tokens, acts, layer, head):
     of all other sources the destination may see. (So a constant added to a destination's scores
     changes no difference, as it changes no pattern.) The largest difference carries the stripe.
     """
+    i, j = np.ogrid[BLOCK + 1:tokens.shape[1], :tokens.shape[1]]     # i: in the second block
+    stripe = j == i - BLOCK + 1
+    others = (j <= i) & ~stripe
+
+    def mean_over(places, part):
+        """Mean over the places of each destination, then over destinations and contexts."""
+        return float(((part[:, BLOCK + 1:] * places).sum(-1) / places.sum(-1)).mean())
+
     split = split_scores(weights, tokens, acts.pattern, layer, head)
-    n = tokens.shape[1]
-    i, j = np.ogrid[:n, :n]
-    stripe, others = j == i - BLOCK + 1, (j <= i) & (j != i - BLOCK + 1)
-
-    def mean_over_destinations(part, sources):
-        """Mean over the sources of each destination in the second block, then over those."""
-        later = slice(BLOCK + 1, None)
-        total = np.where(sources, part, 0)[:, later].sum(-1)
-        return float((total / sources[later].sum(-1)).mean())
-
-    parts = {name: {"stripe": mean_over_destinations(part, stripe),
-                    "elsewhere": mean_over_destinations(part, others)}
+    parts = {name: {"stripe": mean_over(stripe, part), "elsewhere": mean_over(others, part)}
              for name, part in {**split._asdict(), "total": sum(split)}.items()}
     carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
     return {"parts": parts, "carrier": carrier, "block": BLOCK,
-            "attention": mean_over_destinations(acts.pattern[layer, :, head], stripe)}
+            "attention": mean_over(stripe, acts.pattern[layer, :, head])}
 
 
 def removal_gaps(weights, start, induction, previous, seed):
     """How much cheaper an ordered second block is than a shuffled one, with heads removed."""
-    def gap(weights):
-        rng = np.random.default_rng(seed)                # the same blocks each time
-        return float(ordered_versus_shuffled(weights, start, rng).gap)
-
-    return {"whole": gap(weights), "without_induction": gap(without_heads(weights, [induction])),
-            "without_previous": gap(without_heads(weights, [previous]))}
+    removed = {"whole": [], "without_induction": [induction], "without_previous": [previous]}
+    return {name: float(ordered_versus_shuffled(
+        without_heads(weights, heads), start, np.random.default_rng(seed)).gap)
+        for name, heads in removed.items()}                       # on the same blocks each time
 
 
 def removal_losses(weights, tokens, acts, heads):

@@ -53,8 +53,7 @@ def page_data(study, found):
                  "importance": found["importance"], "split": found["split"],
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"], probabilities)
-    if (sum(count_paths(weights)) <= MAX_PATHS
-            and weights.n_layers * weights.n_heads <= MAX_HEADS):
+    if sum(count_paths(weights)) <= MAX_PATHS and len(heads_of(weights)) <= MAX_HEADS:
         page["ledger"] = {
             "place": place, "target": opening["target"], "n_layers": weights.n_layers,
             "W_U": pack_floats(weights.W_U[named]),
@@ -62,16 +61,14 @@ def page_data(study, found):
             "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
             "texts": [ledger_inputs(acts) for _, acts in texts.values()]}
     page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in named]
-    return page | {"absent": absent(page, weights)}
+    return page | {"absent": absent(page, weights.n_layers)}
 
 
 def shown_heads(weights):
     """The heads a page has room for, and a notice if that is not all of them."""
     every = heads_of(weights)
-    if len(every) <= MAX_HEADS:
-        return every, []
-    return every[:MAX_HEADS], [f"Attention is cut: the first {MAX_HEADS} of {len(every):,} heads "
-                               "are shown."]
+    notice = f"Attention is cut: the first {MAX_HEADS} of {len(every):,} heads are shown."
+    return every[:MAX_HEADS], [notice] if len(every) > MAX_HEADS else []
 
 
 def opening_prediction(weights, tokens, acts, found):
@@ -106,32 +103,31 @@ def formation(log):
 
 
 def named_tokens(page, target, probabilities):
-    """The ids that the page can name: all it mentions, then the most frequent; in order."""
-    d_vocab = len(probabilities)
-    if d_vocab <= MAX_VOCAB:
-        return list(range(d_vocab))
-    mentioned = {target}
+    """The ids that the page can name: all it mentions, and the most frequent; in order."""
+    named = {target, *top(probabilities, MAX_VOCAB).tolist()}
     for text in page["texts"]:
-        mentioned.update(text["tokens"], (v for row in text["next"] for v, _ in row))
+        named.update(text["tokens"], (v for row in text["next"] for v, _ in row))
     for head in page.get("dump", []):
         for row in head["rows"]:
-            mentioned.update([row["source"]], (id for id, _ in row["destinations"] + row["outs"]))
-    others = (id for id in top(probabilities, d_vocab).tolist() if id not in mentioned)
-    named = mentioned.union(id for _, id in zip(range(MAX_VOCAB - len(mentioned)), others))
-    page["notices"].append(f"The vocabulary is cut: {len(named):,} of {d_vocab:,} tokens can be "
-                           "chosen in the ledger, those on this page and the most frequent.")
+            named.update([row["source"]], (id for id, _ in row["destinations"] + row["outs"]))
+    if len(named) < len(probabilities):
+        page["notices"].append(
+            f"The vocabulary is cut: {len(named):,} of {len(probabilities):,} tokens can be "
+            "chosen in the ledger, those on this page and the most frequent.")
     return sorted(named)
 
 
-def absent(page, weights):
+def absent(page, n_layers):
     """Why a section is not there, by section."""
-    no_heads, layers = "A model without layers has no heads.", "It takes two layers to compose."
-    reasons = {"attention": no_heads, "heads": no_heads} if weights.n_layers == 0 else {}
-    if weights.n_layers < 2:
-        reasons |= {"split": layers, "composition": layers, "importance": layers}
+    reasons = {}
+    if n_layers < 1:
+        reasons = dict.fromkeys(("attention", "heads"), "A model without layers has no heads.")
+    if n_layers < 2:
+        reasons |= dict.fromkeys(("split", "composition", "importance"),
+                                 "It takes two layers to compose.")
     if "ledger" not in page:
-        reasons["ledger"] = (f"{sum(count_paths(weights)):,} paths are more than the "
-                             f"{MAX_PATHS:,} that a ledger here can hold.")
+        reasons["ledger"] = (f"A ledger here has room for {MAX_PATHS:,} paths and {MAX_HEADS} "
+                             "heads, and there are more.")
     return reasons
 
 
@@ -167,10 +163,7 @@ def score_parts(weights, tokens, acts, heads):
 
 
 def ledger_inputs(acts):
-    """What the page takes a logit apart from: what enters layer 0, what is unembedded, (i, d).
-
-    And ln Σ exp of the logits, so that one logit is a probability: (i,).
-    """
+    """What enters layer 0 and what is unembedded, (i, d); and ln Σ exp of the logits, (i,)."""
     return {"embedded": pack_floats(acts.residual[0][0]),
             "residual": pack_floats(acts.residual[-1][0]),
             "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}

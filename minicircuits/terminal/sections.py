@@ -77,11 +77,10 @@ def skip_trigram_lines(found, show):
 def importance_lines(found, show=None):
     """Term importance: the loss as paths of each order are added, and virtual heads."""
     names = ["direct path", "single heads", "virtual heads of two"]
+    names += [f"virtual heads of {order}" for order in range(3, len(found["losses"]))]
     lines = [f"  {'paths added':<24}{'terms':>6}{'loss':>9}{'takes off':>11}"]
-    for order, (loss, marginal, terms) in enumerate(zip(
-            found["losses"], found["marginal"], found["counts"])):
-        title = names[order] if order < len(names) else f"virtual heads of {order}"
-        lines.append(f"  {title:<24}{terms:>6}{loss:>9.3f}{marginal:>11.3f}")
+    lines += [f"  {name:<24}{terms:>6}{loss:>9.3f}{marginal:>11.3f}" for name, terms, loss, marginal
+              in zip(names, found["counts"], found["losses"], found["marginal"])]
     lines += [f"  layer {layer}: {direct:.3f} given the direct path, {others:.3f} given the other "
               "layers' heads" for layer, (direct, others) in enumerate(zip(
                   found["given_direct"], found["given_others"]))]

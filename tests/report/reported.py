@@ -1,5 +1,6 @@
 """A small model on a small text, and its page: what the tests of this folder look at."""
 
+import base64
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,15 @@ TEXT = Path(mc.__file__).parent / "circuits"
 LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 - step / 100,
         "validation": 7.1 - step / 100, "in_context": -step / 200, "previous_token": 0.9,
         "prefix_matching": step / 1000} for step in (0, 50, 100, 150, 200)]
+
+
+def unpack(packed):
+    """What the page makes of `pack(array)` or `pack_floats(array)`, as float64."""
+    data = base64.b64decode(packed["data"])
+    if "scale" not in packed:
+        return np.frombuffer(data, "<f4").reshape(packed["shape"]).astype(np.float64)
+    integers = np.frombuffer(data, "<i2").reshape(packed["shape"])
+    return integers * np.reshape(packed["scale"], (-1, *[1] * (integers.ndim - 1)))
 
 
 class Reported(NamedTuple):

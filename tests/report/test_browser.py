@@ -16,11 +16,11 @@ from minicircuits.findings.heads import composition_matrices
 from minicircuits.findings.study import Study
 from minicircuits.report import attention
 from minicircuits.report.data import page_data
-from minicircuits.report.packing import pack, pack_floats, unpack, visible
+from minicircuits.report.packing import pack, pack_floats, visible
 from minicircuits.report.page import report_html
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
-from tests.report.reported import reported
+from tests.report.reported import reported, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra

@@ -10,9 +10,8 @@ from minicircuits.findings.heads import composition_matrices, heads_of
 from minicircuits.findings.study import excerpt
 from minicircuits.report import data
 from minicircuits.report.data import attention_views
-from minicircuits.report.packing import unpack
 from tests.draws import assert_all_close, assert_close, random_case
-from tests.report.reported import LOG, reported, studied
+from tests.report.reported import LOG, reported, studied, unpack
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +167,7 @@ def test_cuts_are_told(two, monkeypatch):
         f"The vocabulary is cut: {len(page['vocabulary']):,} of {d_vocab:,} tokens can be chosen "
         "in the ledger, those on this page and the most frequent."]
     assert page["absent"] == {
-        "ledger": "16 paths are more than the 15 that a ledger here can hold."}
+        "ledger": "A ledger here has room for 15 paths and 4 heads, and there are more."}
     assert len(page["texts"][0]["tokens"]) == 100
     assert page["texts"][0]["pattern"]["shape"] == [4, 5050]
     assert set(page["texts"][0]["parts"]) == {"1.0"}

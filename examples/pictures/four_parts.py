@@ -1,6 +1,6 @@
 """One picture as SVG text: the scores of a head in four parts, as heat maps that add up.
 
-    python -m minicircuits.report.pictures > examples/four_parts.svg
+    python examples/pictures/four_parts.py > examples/four_parts.svg
 
 draws the README's.
 """
