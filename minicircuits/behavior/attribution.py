@@ -1,7 +1,7 @@
 """Which head and which source moved a logit; and one path patched, exactly.
 
-Paper: "Attention Heads are Independent and Additive": the heads' outputs are added, so each
-has an effect of its own on every logit. By path: `ledger`.
+Paper: "Attention Heads are Independent and Additive", so each has an effect of its own on every
+logit. By path: `ledger`.
 """
 
 import numpy as np
@@ -14,9 +14,8 @@ from minicircuits.notation import InputError, check_head
 def head_effects(weights, tokens, acts=None):
     """What each head adds directly, not through later heads, to the true next token's logit.
 
-    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits; empty for contexts of one token.
-    Includes what earlier heads put into its values. The same in every basis of a head and of
-    the residual stream; one row added to every row of W_U moves it.
+    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits. Includes what earlier heads put into
+    its values. The same in every basis; one row added to every row of W_U moves it.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     toward = weights.W_U[tokens[:, 1:]][:, None]                           # (b, 1, i−1, d)
@@ -27,8 +26,8 @@ def head_effects(weights, tokens, acts=None):
 def source_effects(weights, tokens, layer, head, acts=None):
     """The same for one head, source by source: W_U[token_{i+1}] · W_O A_ij v_j; (b, i−1, j).
 
-    Its sum over sources is `head_effects`. j is what this head read. In a layer after the
-    first, other sources may be behind j (`ledger` follows them).
+    Its sum over sources is `head_effects`. j is what this head read. After layer 0, other
+    sources may be behind j (`ledger` follows them).
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
@@ -47,9 +46,9 @@ def patch_path(weights, tokens, other_tokens, sender, receiver=None, reads="qkv"
     """Logits (b, i, v) with one path as it is on `other_tokens`, everything else unchanged.
 
     sender : (layer, head) whose output is exchanged, for one reader only. receiver None: the
-    unembedding (the direct effect). receiver (layer, head): that head, in what it `reads`
-    as "q", "k" or "v"; its pattern is recomputed, and its own change goes to the logits
-    directly. Exact: the residual stream is a sum, so an exchange is one term's difference.
+    unembedding (the direct effect). receiver (layer, head): that head, in what it `reads` as
+    "q", "k" or "v"; its pattern is recomputed, and its own change goes to the logits directly.
+    Exact: the residual stream is a sum, so an exchange is one term's difference.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))

@@ -20,10 +20,7 @@ BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fit
 
 
 def loss_by_position(weights, tokens, acts=None):
-    """mean_b −log p(token_{i+1} | tokens up to i) for every i < T−1: (i−1,), nats.
-
-    Its mean is `loss`. Empty for contexts of one token, which predict nothing.
-    """
+    """mean_b −log p(token_{i+1} | tokens up to i) for every i < T−1: (i−1,), nats; mean: `loss`."""
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     pairs = [slice(i, i + 2) for i in range(tokens.shape[1] - 1)]     # i predicts i + 1
     return np.array([cross_entropy(acts.logits[:, pair], tokens[:, pair])[0] for pair in pairs],
@@ -33,10 +30,9 @@ def loss_by_position(weights, tokens, acts=None):
 def in_context_score(losses, early=10, late=100, around=0):
     """loss at position `late` − loss at `early`: a scalar, nats; negative is better.
 
-    losses : (i−1,), of `loss_by_position`. Olsson et al. 2022 take the 500th and the 50th
-    token. Without any use of context it is about 0; any use lowers it, bigger n-grams as well
-    as induction. One position of a few contexts is noisy (nats/√b): give many, or take the
-    mean over positions up to `around` away.
+    losses : of `loss_by_position`. Olsson et al. 2022 take the 500th and the 50th token. Any
+    use of context lowers it, bigger n-grams as well as induction. One position of a few
+    contexts is noisy (nats/√b): give many, or take the mean up to `around` positions away.
     """
     if not 0 <= around <= early < late < len(losses) - around:
         raise InputError(f"positions must be 0 <= early < late < {len(losses)}, the predictions "
@@ -48,10 +44,10 @@ def in_context_score(losses, early=10, late=100, around=0):
 def random_blocks(d_vocab, block, repeats, batch, start, rng, shuffled=False):
     """START, a block of distinct random tokens, and the block again: (b, 1 + block·repeats).
 
-    The tokens are drawn from all but START, without replacement: every token of a later block
-    has one earlier copy in each block before. shuffled=True gives the control: every later
-    block has the same tokens in a random order of its own. The same `rng` state gives the same
-    first blocks for both. Raises InputError where sizes are below 1 or the vocabulary too small.
+    Without replacement: every token of a later block has one copy in each block before.
+    shuffled=True gives the control: every later block has the same tokens in a random order of
+    its own. The same `rng` state gives the same first blocks for both. Raises InputError where
+    sizes are below 1 or the vocabulary is too small.
 
     >>> tokens = random_blocks(9, block=4, repeats=2, batch=3, start=0,
     ...                        rng=np.random.default_rng(0))
@@ -74,10 +70,9 @@ def induction_scores(weights, start, rng, blocks=BLOCKS, batch=16):
     """The least prefix matching over several lengths of repeated random blocks: (l, h).
 
     min_n of `prefix_matching_scores` on START and two blocks of n tokens. An induction head
-    attends n−1 back, whatever n is; a head that looks a fixed distance back does so for one n
-    at most, and scores about 0 here. Uniform attention: ln 2/n of the longest. Where the head
-    looks, not that it copies: see `copying_score`, `ordered_versus_shuffled`. Raises
-    InputError where two of the longest blocks do not fit into the weights' context.
+    attends n−1 back, whatever n is; a head that looks a fixed distance back, for one n at most.
+    Uniform attention: ln 2/n of the longest. Where the head looks, not that it copies: see
+    `copying_score`. Raises InputError where two of the longest blocks do not fit a context.
     """
     check_two_blocks_fit(weights, max(blocks))
     return np.min([prefix_matching_scores(weights, random_blocks(
@@ -94,12 +89,11 @@ class OrderedVersusShuffled(NamedTuple):
 def ordered_versus_shuffled(weights, start, rng, block=47, batch=16):
     """Loss on a second block of random tokens in the first one's order, and out of it.
 
-    Both have the same first blocks. The first token of the second block is left out: what
-    comes before it has not occurred before, so induction cannot predict it in either. At the
-    other places the right token is one of the first block's that the second has not used yet,
-    in both cases: a head that adds alike to all tokens seen has gap 0. An induction head gains
-    in one and is misled in the other. Both are in the gap, so it is evidence, not the nats that
-    induction saves. Raises as `induction_scores`.
+    Both have the same first blocks. The second block's first token is left out: nothing before
+    it tells what it is. At the other places the right token is one of the first block's that
+    the second has not used yet, in both cases: a head that adds alike to all tokens seen has
+    gap 0. An induction head gains in one and is misled in the other. Both are in the gap, so it
+    is evidence, not the nats that induction saves. Raises as `induction_scores`.
     """
     check_two_blocks_fit(weights, block)
     seed = rng.integers(2 ** 63)
@@ -112,7 +106,6 @@ def ordered_versus_shuffled(weights, start, rng, block=47, batch=16):
 
 
 def check_two_blocks_fit(weights, block):
-    """Raises InputError unless START and two blocks of ≥ 2 tokens fit into a context."""
     if block < 2:
         raise InputError(f"a block that can be continued has at least 2 tokens; got {block}")
     if weights.n_ctx is not None and 1 + 2 * block > weights.n_ctx:

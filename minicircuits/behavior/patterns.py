@@ -2,11 +2,11 @@
 
 A kind of head is a kind of place to look: a mask (b, i, j) made from the tokens alone, True
 where such a head would look. Its score is the attention that falls on those places. For a kind
-of your own, give `attention_on` a pattern and your mask.
+of your own, give `attention_on` a pattern and your mask. Where a head looks is not what it does
+there.
 
 All scores are the same in other bases of a head, rotations of the residual stream, and one row
-added to every row of W_U. They change if d_head is padded with zeros: 1/√d_head changes, and
-with it the patterns. Where a head looks is not what it does there.
+added to every row of W_U. Padding d_head with zeros changes 1/√d_head, and so the patterns.
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -40,7 +40,6 @@ def after_earlier_copies(tokens):
     """j such that j − 1 is an earlier copy of i; j = i counts, where the token follows itself.
 
     On a block of n distinct tokens, repeated, that is n−1 back, not n:
-
     >>> i, j = np.nonzero(after_earlier_copies(np.array([[0, 5, 6, 7, 5, 6, 7]]))[0])
     >>> (i - j).tolist()
     [2, 2, 2]
@@ -51,8 +50,7 @@ def after_earlier_copies(tokens):
 def attention_on(pattern, places):
     """Σ_j A_ij over the places, mean over (b, i) that have at least one place: (l, h), 0 to 1.
 
-    pattern : (l, b, h, i, j); places : (b, i, j) booleans. Raises InputError where no
-    destination has such a place: there is nothing to average.
+    pattern : (l, b, h, i, j); places : (b, i, j) booleans. Raises InputError if all are False.
     """
     destinations = int(places.any(-1).sum())
     if not destinations:
@@ -63,7 +61,7 @@ def attention_on(pattern, places):
 
 
 def attention_by_kind(places, weights, tokens, acts):
-    """`attention_on` for one of the kinds above, a function of tokens: (l, h)."""
+    """`attention_on` one of the kinds of places above: (l, h)."""
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     return attention_on(acts.pattern, places(tokens))
 
@@ -101,7 +99,7 @@ def first_token_scores(weights, tokens, acts=None):
     """mean_{b, i≥1} A[i, 0]: (l, h), how much a head attends to the first token.
 
     Paper: "Induction Heads": where there is nothing to do, heads attend there and move
-    little (`value_weighted_patterns` shows how much). Raises as `previous_token_scores`.
+    little. Raises as `previous_token_scores`.
     """
     return attention_by_kind(first_token, weights, tokens, acts)
 
@@ -109,9 +107,8 @@ def first_token_scores(weights, tokens, acts=None):
 def value_weighted_patterns(weights, tokens, acts=None):
     """A_ij ‖W_O v_j‖: how much each source moves into each destination; (l, b, h, i, j).
 
-    Paper: "Induction Heads" weights by ‖v_j‖ instead, which depends on the basis of the head:
-    W_V → M W_V, W_O → W_O M⁻¹ is the same model with other ‖v_j‖. How much is moved, not
-    whether anything reads it.
+    Paper: "Induction Heads" weights by ‖v_j‖ instead, which depends on the basis of the head.
+    How much is moved, not whether anything reads it.
     """
     _, acts = tokens_and_acts(weights, tokens, acts)
     moved = acts.v @ weights.W_O.mT[:, None]                                  # (l, b, h, j, d)
@@ -121,10 +118,9 @@ def value_weighted_patterns(weights, tokens, acts=None):
 def offset_profiles(weights, tokens, acts=None):
     """mean_{b, i≥o} A[i, i−o] for o = 0 … T−1: mean attention by distance back; (l, h, o).
 
-    Uniform attention: mean_{i≥o} 1/(i+1). Each distance has its own destinations, so a profile
-    does not sum to 1. o = T−1 has one destination, which looks at the first token: a head that
-    attends there peaks at T−1. A peak alone does not make a head positional: on repeated
-    blocks induction heads have one. See `position_share`.
+    Each distance has its own destinations, so a profile does not sum to 1. o = T−1 has one
+    destination: a head that attends to the first token peaks there. A peak does not make a
+    head positional: on repeated blocks induction heads have one. See `position_share`.
     """
     _, acts = tokens_and_acts(weights, tokens, acts)
     A = acts.pattern.mean(1)                                                  # (l, h, i, j)
@@ -139,9 +135,9 @@ def position_share(weights, tokens, acts=None):
 
     A row's mean is 1/(i+1) for every head, so deviations from that are what there is to
     explain; their mean over contexts at (i, j) is what position explains. 1: all contexts
-    share one pattern (and heads that are uniform up to rounding). 0: what patterns that ignore
-    position give in the mean at any batch size, with a scatter of 1/b. A token that stands at
-    one place in all contexts (START) counts as position. b = 1 raises InputError.
+    share one pattern, or the head is uniform up to rounding. 0 ± 1/b: patterns ignore position.
+    A token that stands at one place in all contexts (START) counts as position. b = 1 raises
+    InputError.
     """
     _, acts = tokens_and_acts(weights, tokens, acts)
     A = acts.pattern
