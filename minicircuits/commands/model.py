@@ -6,7 +6,7 @@ from functools import partial
 from minicircuits import files
 from minicircuits.findings.study import Study, sections
 from minicircuits.report.data import page_data
-from minicircuits.report.page import report_html
+from minicircuits.report.page import html_file
 from minicircuits.runs import LOG_HEADING, SHAPE, prepare, prepare_sample, run
 from minicircuits.terminal.layout import watched
 from minicircuits.terminal.sections import section
@@ -86,7 +86,7 @@ def write_json(options, results):
 
 
 def write_page(options, path, study, found):
-    files.write_bytes(path, report_html(page_data(study, found)), options.force)
+    files.write_bytes(path, html_file("page", page_data(study, found)), options.force)
 
 
 def exact_status(*exactness):

@@ -10,7 +10,7 @@ from minicircuits.model.transformer import forward
 from minicircuits.notation import check_tokens
 from minicircuits.report.data import MAX_TOKENS, attention_views, shown_heads
 from minicircuits.report.packing import visible
-from minicircuits.report.page import attention_html
+from minicircuits.report.page import html_file
 
 MAX_TEXTS = 4
 
@@ -54,6 +54,6 @@ def attention(weights, tokens, show=str):
         weights, *excerpt(tokens, acts, slice(n, n + 1)), heads)} for n in range(len(tokens))]
     ids = sorted({*tokens.ravel().tolist(), *(v for text in texts for row in text["next"]
                                               for v, _ in row)})
-    return Attention(attention_html({
+    return Attention(html_file("attention", {
         "notices": notices, "texts": texts, "shown_heads": heads,
         "vocabulary": [[id, visible(str(show(id)))] for id in ids]}))

@@ -76,17 +76,18 @@ def skip_trigram_lines(found, show):
 
 def importance_lines(found, show=None):
     """Term importance: the loss as paths of each order are added, and virtual heads."""
-    names = ["direct path", "single heads", "virtual heads of two"]
-    names += [f"virtual heads of {order}" for order in range(3, len(found["losses"]))]
-    lines = [f"  {'paths added':<24}{'terms':>6}{'loss':>9}{'takes off':>11}"]
-    lines += [f"  {name:<24}{terms:>6}{loss:>9.3f}{marginal:>11.3f}" for name, terms, loss, marginal
-              in zip(names, found["counts"], found["losses"], found["marginal"])]
-    lines += [f"  layer {layer}: {direct:.3f} given the direct path, {others:.3f} given the other "
-              "layers' heads" for layer, (direct, others) in enumerate(zip(
-                  found["given_direct"], found["given_others"]))]
-    return lines + table(["virtual head", "takes off (nats)", "copying"],
-                         [[row["heads"], f"{row['importance']:.4f}", f"{row['copying']:.2f}"]
-                          for row in found["virtual_heads"][:3]])
+    names = ["direct path", "single heads", "virtual heads of two",
+             *(f"virtual heads of {order}" for order in range(3, len(found["losses"])))]
+    orders = zip(names, found["counts"], found["losses"], found["marginal"])
+    layers = enumerate(zip(found["given_direct"], found["given_others"]))
+    return [*table(["paths added", "terms", "loss", "takes off"],
+                   [[name, str(terms), f"{loss:.3f}", f"{marginal:.3f}"]
+                    for name, terms, loss, marginal in orders]),
+            *(f"  layer {layer}: {direct:.3f} given the direct path, {others:.3f} given the other "
+              "layers' heads" for layer, (direct, others) in layers),
+            *table(["virtual head", "takes off (nats)", "copying"],
+                   [[row["heads"], f"{row['importance']:.4f}", f"{row['copying']:.2f}"]
+                    for row in found["virtual_heads"][:3]])]
 
 
 def pair_lines(found, show=None):
@@ -100,26 +101,21 @@ def pair_lines(found, show=None):
 
 def split_lines(found, show=None):
     """The four parts of one head's scores, on the induction stripe and off it."""
-    lines = [f"  {'part of the score':<26}{'on the stripe':>14}{'elsewhere':>12}{'difference':>13}"]
-    for name, part in found["parts"].items():
-        title = f"{name}-composition" if name in ("Q", "K") else name
-        mark = " ← carries" if name == found["carrier"] else ""
-        lines.append(f"  {title:<26}{part['stripe']:>14.2f}{part['elsewhere']:>12.2f}"
-                     f"{part['stripe'] - part['elsewhere']:>13.2f}{mark}")
-    return lines
+    return table(["part of the score", "on the stripe", "elsewhere", "difference", ""], [
+        [f"{name}-composition" if name in ("Q", "K") else name, f"{part['stripe']:.2f}",
+         f"{part['elsewhere']:.2f}", f"{part['stripe'] - part['elsewhere']:.2f}",
+         "← carries" if name == found["carrier"] else ""]
+        for name, part in found["parts"].items()])
 
 
 def removal_lines(found, show=None):
     """What is left without the induction head, and without the previous-token head."""
-    gaps, whole = found["gaps"], found["importance"]["losses"][-1]
-    rows = [("whole model", gaps["whole"], {"frozen": whole, "recomputed": whole})]
-    for gap, (name, losses) in zip(("without_induction", "without_previous"),
-                                   found["removed"].items()):
-        rows.append((f"without {name}", gaps[gap], losses))
-    return [f"  {'':<16}{'ordered block cheaper by':>26}{'loss on text, patterns':>26}",
-            f"  {'':<16}{'than a shuffled one':>26}{'frozen':>15}{'recomputed':>12}",
-            *(f"  {title:<16}{gap:>20.2f} nats{loss['frozen']:>16.3f}{loss['recomputed']:>12.3f}"
-              for title, gap, loss in rows)]
+    whole = dict.fromkeys(("frozen", "recomputed"), found["importance"]["losses"][-1])
+    heads = ["whole model", *(f"without {head}" for head in found["removed"])]
+    losses = [whole, *found["removed"].values()]
+    return table(["", "shuffled − ordered block", "loss, patterns frozen", "recomputed"], [
+        [head, f"{gap:.2f} nats", f"{loss['frozen']:.3f}", f"{loss['recomputed']:.3f}"]
+        for head, gap, loss in zip(heads, found["gaps"].values(), losses)])
 
 
 def ledger_lines(found, show):

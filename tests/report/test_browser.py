@@ -17,7 +17,7 @@ from minicircuits.findings.study import Study
 from minicircuits.report import attention
 from minicircuits.report.data import page_data
 from minicircuits.report.packing import pack, pack_floats, visible
-from minicircuits.report.page import report_html
+from minicircuits.report.page import html_file
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
 from tests.report.reported import reported, unpack
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
     """The pages of models of 0, 1 and 2 layers, as files."""
     folder = tmp_path_factory.mktemp("pages")
     for n_layers in range(3):
-        (folder / f"{n_layers}.html").write_bytes(report_html(reported(n_layers).data))
+        (folder / f"{n_layers}.html").write_bytes(html_file("page", reported(n_layers).data))
     return folder
 
 
@@ -537,7 +537,7 @@ def test_a_model_of_hostile_text(opened, tmp_path):
                                          "target": int(contexts[0, 40])}}
     study = Study(Model(weights, tokenizer, {}), text, 0)
     path = tmp_path / "evil.html"
-    path.write_bytes(report_html(page_data(study, found)))
+    path.write_bytes(html_file("page", page_data(study, found)))
     page = opened(path)
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == opened().locator("script").count()

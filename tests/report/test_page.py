@@ -44,7 +44,7 @@ class Elements(HTMLParser):
 @pytest.fixture(scope="module", params=["report", "attention"])
 def html(request):
     if request.param == "report":
-        return page.report_html(reported(2).data).decode()
+        return page.html_file("page", reported(2).data).decode()
     weights = reported(2).model.weights
     return attention(weights, [[1, 2, 3]]).page.decode()
 
@@ -79,7 +79,7 @@ def test_the_policy_allows_what_is_there_and_nothing_else(html):
 
 
 def test_every_source_file_is_used_and_small():
-    used = {*page.STYLES, *page.COMMON, *page.SECTIONS, "attention.js", "page.html",
+    used = {*page.STYLES, *page.SCRIPTS["page"], *page.SCRIPTS["attention"], "page.html",
             "attention.html"}
     there = {path.name for path in FOLDER.iterdir() if path.suffix in (".js", ".css", ".html")}
     assert used == there
@@ -95,7 +95,7 @@ def test_every_source_file_is_used_and_small():
 
 def test_every_place_that_the_scripts_ask_for_is_there():
     html = (FOLDER / "page.html").read_text()
-    scripts = "".join((FOLDER / name).read_text() for name in page.COMMON + page.SECTIONS)
+    scripts = "".join((FOLDER / name).read_text() for name in page.SCRIPTS["page"])
     asked = set(re.findall(r'byId\("([\w-]+)"\)', scripts))
     assert asked <= set(re.findall(r'id="([\w-]+)"', html)) and len(asked) > 15
     assert set(re.findall(r'href="#([\w-]+)"', html)) <= set(re.findall(r'id="([\w-]+)"', html))
@@ -121,7 +121,7 @@ def test_the_command_writes_a_page_with_the_terminals_figures(model_file, tmp_pa
     arguments = ["report", str(model_file), "--text", str(TEXT), "-o", str(output)]
     assert main(arguments) == 0
     assert f"written: {output}" in capsys.readouterr().out
-    assert output.read_bytes() == page.report_html(reported(1).data)
+    assert output.read_bytes() == page.html_file("page", reported(1).data)
 
 
 def test_nothing_is_overwritten_without_force(model_file, tmp_path, capsys):
