@@ -297,25 +297,6 @@ def test_scores_change_where_patterns_change(name):
     assert np.abs(ALL[name](padded, tokens) - ALL[name](weights, tokens)).max() > 1e-3
 
 
-def test_weighting_by_the_norm_of_v_would_depend_on_the_basis():
-    weights, tokens, rng = case_for(6, "shortformer")
-
-    def paper_weighted(weights):
-        acts = forward(weights, tokens)
-        return acts.pattern * np.linalg.norm(acts.v, axis=-1)[..., None, :]
-
-    changed = other_ov_basis(weights, rng)
-    assert np.abs(paper_weighted(changed) - paper_weighted(weights)).max() > 0.1
-    assert_close(value_weighted_patterns(changed, tokens),
-                 value_weighted_patterns(weights, tokens), 1e-12)
-
-
-def test_value_weighted_patterns_are_causal():
-    weights, tokens, _ = case_for(7, "standard")
-    whole = value_weighted_patterns(weights, tokens)
-    assert_close(value_weighted_patterns(weights, tokens[:, :5]), whole[..., :5, :5], 1e-12)
-
-
 # Edges.
 
 def test_one_token_and_no_repetition_are_errors():
@@ -328,12 +309,6 @@ def test_one_token_and_no_repetition_are_errors():
             score(weights, [[1, 2, 3], [2, 4, 0]])
     with pytest.raises(InputError, match="b=1"):
         position_share(weights, [[1, 2]])
-
-
-def test_one_context_with_a_repetition_is_enough():
-    weights, _, _ = case_for(9, "none")
-    alone = prefix_matching_scores(weights, [[1, 2, 1]])
-    assert_close(prefix_matching_scores(weights, [[1, 2, 3], [1, 2, 1]]), alone, 1e-12)
 
 
 def test_no_layers_give_no_scores_and_dtypes_follow_the_weights():

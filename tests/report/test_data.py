@@ -6,7 +6,7 @@ import pytest
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
-from minicircuits.findings.heads import composition_matrices, heads_of
+from minicircuits.findings.heads import heads_of
 from minicircuits.findings.study import excerpt
 from minicircuits.report import data
 from minicircuits.report.data import attention_views
@@ -100,15 +100,6 @@ def test_composition_is_the_excess(two):
     assert 0 < found["noise"] < 1
 
 
-def test_pairs_that_cannot_compose_are_none():
-    weights = random_case(0, n_layers=3, n_heads=2).weights
-    found = composition_matrices(weights, 0)
-    for kind in "QKV":
-        for later, row in zip(found["later"], found[kind], strict=True):
-            for earlier, value in zip(found["earlier"], row, strict=True):
-                assert (value is None) == (earlier[0] >= later[0])
-
-
 def test_eigenvalue_pairs(two):
     pairs = two.data["eigenvalues"]
     assert len(pairs) == 9
@@ -150,10 +141,14 @@ def test_what_is_absent_says_why(n_layers, missing):
 
 
 def test_three_layers(two):
-    """Everything that the page has for two layers, it has for three."""
+    """Everything that the page has for two layers, it has for three; heads read earlier layers."""
     page = studied(random_case(1, n_layers=3, n_heads=2, n_ctx=128,
                                d_vocab=two.model.weights.d_vocab).weights, {}).data
     assert not page["absent"] and len(page["texts"][0]["parts"]) == 4
+    found = page["composition"]
+    for later, row in zip(found["later"], found["K"], strict=True):
+        assert [value is None for value in row] == [
+            earlier[0] >= later[0] for earlier in found["earlier"]]
 
 
 def test_cuts_are_told(two, monkeypatch):

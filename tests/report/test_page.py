@@ -116,18 +116,13 @@ def model_file(tmp_path):
     return path
 
 
-def test_the_command_writes_a_page_with_the_terminals_figures(model_file, tmp_path, capsys):
+def test_the_command_writes_a_page_with_the_terminals_figures_once(model_file, tmp_path, capsys):
     output = tmp_path / "report.html"
     arguments = ["report", str(model_file), "--text", str(TEXT), "-o", str(output)]
     assert main(arguments) == 0
     assert f"written: {output}" in capsys.readouterr().out
     assert output.read_bytes() == page.html_file("page", reported(1).data)
-
-
-def test_nothing_is_overwritten_without_force(model_file, tmp_path, capsys):
-    output = tmp_path / "report.html"
     output.write_bytes(b"precious")
-    arguments = ["report", str(model_file), "--text", str(TEXT), "-o", str(output)]
     assert main(arguments) == 2
     assert "exists" in capsys.readouterr().err and output.read_bytes() == b"precious"
     assert main([*arguments, "--force"]) == 0
