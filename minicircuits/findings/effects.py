@@ -6,7 +6,7 @@ from scipy.special import log_softmax
 from minicircuits.behavior.ablation import (loss_without_heads, term_importance, virtual_heads,
                                             without_heads)
 from minicircuits.behavior.attribution import head_effects
-from minicircuits.behavior.in_context import ordered_versus_shuffled, random_blocks
+from minicircuits.behavior.in_context import ordered_versus_shuffled
 from minicircuits.circuits.expansion import expand_logits, label, ledger
 from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_scores
 from minicircuits.findings.heads import heads_of
@@ -43,13 +43,8 @@ def importance_table(weights, tokens, acts):
                           for virtual in virtual_heads(weights, tokens, acts)]}
 
 
-def repeated_tokens(weights, start, seed):
-    """START and a block of random tokens, twice, in eight contexts: (b, i)."""
-    return random_blocks(weights.d_vocab, BLOCK, 2, 8, start, np.random.default_rng(seed))
-
-
 def induction_split(weights, tokens, acts, layer, head):
-    """One head's scores on `repeated_tokens` in four parts, on the stripe and off it.
+    """One head's scores on a block that is repeated, in four parts, on the stripe and off it.
 
     On the stripe: the source that followed the earlier copy, i − (BLOCK − 1). Off it: the mean
     of all other sources the destination may see. (So a constant added to a destination's scores

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.special import softmax
 
 from minicircuits.behavior.ablation import loss_of
+from minicircuits.behavior.in_context import random_blocks
 from minicircuits.circuits.heads import direct_path
-from minicircuits.findings.effects import (exactness, importance_table, induction_split,
-                                           prediction, removal_gaps, removal_losses,
-                                           repeated_tokens)
+from minicircuits.findings.effects import (BLOCK, exactness, importance_table, induction_split,
+                                           prediction, removal_gaps, removal_losses)
 from minicircuits.findings.heads import best_heads, head_table, strongest_pairs, top
 from minicircuits.model.transformer import forward
 from minicircuits.notation import ACTIVATION_AXES
@@ -40,8 +40,9 @@ class Study:
 
     @cached_property
     def repeated(self):
-        """(tokens, acts) of START and a block of random tokens, twice."""
-        tokens = repeated_tokens(self.weights, self.start, self.seed)
+        """(tokens, acts) of START and a block of random tokens, twice, in eight contexts."""
+        tokens = random_blocks(self.weights.d_vocab, BLOCK, 2, 8, self.start,
+                               np.random.default_rng(self.seed))
         return tokens, forward(self.weights, tokens)
 
 
