@@ -35,9 +35,8 @@ class TermImportance(NamedTuple):
 def term_importance(weights, tokens, acts=None):
     """How much of the loss the paths of each order account for, as the paper measures it.
 
-    All patterns are frozen; then the logits are summed order by order. This isolates
-    V-composition: a head that only steers another's attention counts for nothing.
-    (`loss_without_heads` sees it.)
+    All patterns are frozen; then the logits are summed order by order. A head that only steers
+    another's attention counts for nothing here; `loss_without_heads` sees it.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))

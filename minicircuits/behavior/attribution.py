@@ -1,7 +1,6 @@
-"""Which head and which source moved a logit; and one path patched, exactly.
+"""Which head and which source moved a logit; and one path patched, exactly. By path: `ledger`.
 
-Paper: "Attention Heads are Independent and Additive", so each has an effect of its own on every
-logit. By path: `ledger`.
+Paper: "Attention Heads are Independent and Additive".
 """
 
 import numpy as np

@@ -79,9 +79,8 @@ def prefix_matching_scores(weights, tokens, acts=None):
 
 
 def formed(measured):
-    """Whether the best head's prefix matching has passed 0.1: what logs and curves call an
-    induction head that has formed. On two blocks of 29 tokens, uniform attention gives 0.023.
-    """
+    """Whether the best head's prefix matching has passed 0.1, so that logs call it formed.
+    Uniform attention gives 0.023 on the blocks of 29 that are measured: 0.1 is 4.3 times that."""
     return measured["prefix_matching"] > 0.1
 
 
@@ -96,11 +95,8 @@ def duplicate_token_scores(weights, tokens, acts=None):
 
 
 def first_token_scores(weights, tokens, acts=None):
-    """mean_{b, i≥1} A[i, 0]: (l, h), how much a head attends to the first token.
-
-    Paper: "Induction Heads": where there is nothing to do, heads attend there and move
-    little. Raises as `previous_token_scores`.
-    """
+    """mean_{b, i≥1} A[i, 0]: (l, h). Where there is nothing to do, heads attend there and move
+    little. Paper: "Induction Heads". Raises as `previous_token_scores`."""
     return attention_by_kind(first_token, weights, tokens, acts)
 
 
