@@ -24,8 +24,7 @@ _MODULES = {
                          "duplicate_token_scores attention_on offset_profiles position_share "
                          "value_weighted_patterns",
     "behavior.in_context": "induction_scores ordered_versus_shuffled random_blocks",
-    "behavior.ablation": "term_importance without_heads loss_without_heads",
-    "behavior.virtual_heads": "virtual_heads",
+    "behavior.ablation": "term_importance virtual_heads without_heads loss_without_heads",
     "behavior.attribution": "head_effects source_effects patch_path",
     "behavior.examples_in_text": "occurrences bugs",
     "training.model_file": "save_model load_model",

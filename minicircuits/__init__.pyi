@@ -60,9 +60,9 @@ from .behavior.in_context import induction_scores as induction_scores
 from .behavior.in_context import ordered_versus_shuffled as ordered_versus_shuffled
 from .behavior.in_context import random_blocks as random_blocks
 from .behavior.ablation import term_importance as term_importance
+from .behavior.ablation import virtual_heads as virtual_heads
 from .behavior.ablation import without_heads as without_heads
 from .behavior.ablation import loss_without_heads as loss_without_heads
-from .behavior.virtual_heads import virtual_heads as virtual_heads
 from .behavior.attribution import head_effects as head_effects
 from .behavior.attribution import source_effects as source_effects
 from .behavior.attribution import patch_path as patch_path

@@ -1,6 +1,7 @@
 """The command line: `minicircuits tour`, and its parts each on its own.
 
 Exit status 0, 1 (a check failed), 2 (bad input: one line on standard error), 130 (Ctrl-C).
+Without a command it prints what commands there are, with status 0.
 """
 
 import argparse
@@ -17,6 +18,7 @@ WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's stand
 WITHOUT_MODEL = WITHOUT_TEXT + (
     "\nWithout MODEL, the model is one of two layers that comes with this package;\n"
     "without both, the text is a short one that comes along too.")
+ANSWERS = "\n\nAnswers are .npy files named as the expected tensors are, any of them."
 
 
 def parser():
@@ -25,7 +27,8 @@ def parser():
         "as NumPy:\ntrain small attention-only transformers and take them apart exactly.",
         epilog="example:\n  minicircuits tour", formatter_class=argparse.RawTextHelpFormatter)
     top.add_argument("--version", action="version", version=f"minicircuits {mc.__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top.set_defaults(command=None)
+    commands = top.add_subparsers(metavar="COMMAND")
 
     def command(name, help, example, module, epilog=""):
         """A command whose work is the function `name` of `minicircuits.module`."""
@@ -33,76 +36,65 @@ def parser():
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ends,
                                   epilog=f"example:\n  {example}{epilog}",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(module=module)
+        sub.set_defaults(module=module, command=name)
         return sub
 
-    def text_command(name, help, example, epilog=WITHOUT_TEXT):
-        """One that reads a text: a part of the main job."""
-        sub = command(name, help, example, "tour", epilog)
+    main_job(command)
+    oracle(command)
+    return top
+
+
+def main_job(command):
+    """The commands that read a text."""
+    tour = command("tour", "train zero, one and two layers on text, and take each apart",
+                   "minicircuits tour --text my_book.txt", "commands.tour", WITHOUT_TEXT)
+    train = command("train", "train one model on text",
+                    "minicircuits train --layers 2 -o model.npz", "commands.model", WITHOUT_TEXT)
+    heads = command("heads", "what the heads of a trained model do, in tables",
+                    "minicircuits heads tour-1/two_layers.npz", "commands.model", WITHOUT_MODEL)
+    report = command("report", "the same as one HTML page, to click through offline",
+                     "minicircuits report tour-1/two_layers.npz -o report.html",
+                     "commands.model", WITHOUT_MODEL)
+    for sub in tour, train, heads, report:
         sub.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
         sub.add_argument("--seed", type=whole, default=0, metavar="N",
                          help="of every random choice (default 0)")
         sub.add_argument("--json", metavar="FILE", help="also write the figures printed, as JSON")
         sub.add_argument("--force", action="store_true", help="overwrite files that exist")
-        return sub
-
-    tour = text_command("tour", "train zero, one and two layers on text, and take each apart",
-                        "minicircuits tour --text my_book.txt")
+    for sub in heads, report:
+        sub.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
     tour.add_argument("-o", "--output", metavar="FOLDER",
                       help="for the models (default: the first of tour-1, tour-2, … that is new)")
     tour.add_argument("--steps", type=positive, metavar="N",
                       help="of training, for each model: fewer for a quick look")
-
-    train = text_command("train", "train one model on text",
-                         "minicircuits train --layers 2 -o model.npz")
     train.add_argument("-o", "--output", metavar="FILE", required=True, help="model file, .npz")
     train.add_argument("--layers", type=whole, default=2, metavar="N", help="(default 2)")
     train.add_argument("--steps", type=positive, metavar="N", help="of training")
     train.add_argument("--resume", action="store_true",
                        help="go on from OUTPUT.checkpoint as if never interrupted (with the "
                        "same --text; layers, steps and seed are the checkpoint's)")
-
-    heads = text_command("heads", "what the heads of a trained model do, in tables",
-                         "minicircuits heads tour-1/two_layers.npz", WITHOUT_MODEL)
-    heads.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
-
-    report = text_command("report", "the same as one HTML page, to click through offline",
-                          "minicircuits report tour-1/two_layers.npz -o report.html",
-                          WITHOUT_MODEL)
-    report.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
     report.add_argument("-o", "--output", metavar="FILE", default="report.html",
                         help="(default report.html)")
 
-    def json_output(sub):
-        sub.add_argument("--json", nargs="?", const="-", metavar="FILE",
-                         help="print JSON instead, or write it to FILE")
 
-    def oracle_options(sub, drawn):
-        sub.add_argument("--drawn", type=whole, default=0, metavar="N",
-                         help=f"{drawn} N cases of the larger set")
-        sub.add_argument("--convention", choices=("paper", "transformer_lens"), default="paper",
-                         help="names and axes of the tensors (default paper)")
-        sub.add_argument("--precision", choices=("float64", "float32", "tf32", "bfloat16"),
-                         default="float64", help="what is claimed (default float64)")
-
+def oracle(command):
+    """The commands that test an implementation."""
     vectors = command("vectors", "golden vectors to test an implementation against",
                       "minicircuits vectors export cases", "testing.commands")
     actions = vectors.add_subparsers(dest="action", required=True, metavar="ACTION")
-    json_output(actions.add_parser("list", help="each vector and the bugs it hunts"))
+    listing = actions.add_parser("list", help="each vector and the bugs it hunts")
     show = actions.add_parser("show", help="a vector's tensors, or the numbers of one")
     show.add_argument("id", metavar="ID")
     show.add_argument("tensor", metavar="TENSOR", nargs="?")
     export = actions.add_parser("export", help="write vectors as folders of .npy files")
     export.add_argument("folder", metavar="FOLDER")
     export.add_argument("id", metavar="ID", nargs="*", help="(default: the core set)")
-    oracle_options(export, "and the first")
     export.add_argument("--force", action="store_true", help="overwrite files that exist")
     verify = actions.add_parser("verify", help="compare checksums and recompute the core set")
     verify.add_argument("folder", metavar="FOLDER", nargs="*", help="exported cases instead")
-
     check = command("check", "is an implementation right, and if not, which step is wrong?",
                     "minicircuits check --program './mine {case} {out}'", "testing.commands",
-                    "\n\nAnswers are .npy files named as the expected tensors are, any of them.")
+                    ANSWERS)
     check.add_argument("folder", metavar="FOLDER", nargs="?",
                        help="of answers: FOLDER/ID/logits.npy and so on")
     check.add_argument("--program", metavar="COMMAND",
@@ -111,26 +103,28 @@ def parser():
                        help="for a program, each case (default 60)")
     check.add_argument("--case", nargs="+", action="extend", metavar="ID",
                        help="only these vectors")
-    oracle_options(check, "also the first")
-    json_output(check)
-
     mutants = command("mutants", "known bugs, and the vectors that catch each",
                       "minicircuits mutants", "testing.commands")
-    json_output(mutants)
-    return top
+    for sub, drawn in (export, "and the first"), (check, "also the first"):
+        sub.add_argument("--drawn", type=whole, default=0, metavar="N",
+                         help=f"{drawn} N cases of the larger set")
+        sub.add_argument("--convention", choices=("paper", "transformer_lens"), default="paper",
+                         help="names and axes of the tensors (default paper)")
+        sub.add_argument("--precision", choices=("float64", "float32", "tf32", "bfloat16"),
+                         default="float64", help="what is claimed (default float64)")
+    for sub in listing, check, mutants:
+        sub.add_argument("--json", nargs="?", const="-", metavar="FILE",
+                         help="print JSON instead, or write it to FILE")
 
 
-def whole(text):
-    """An integer ≥ 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number; got {text!r}")
+def whole(text, least=0):
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least} on; got {text!r}")
     return int(text)
 
 
 def positive(text):
-    if whole(text) == 0:
-        raise argparse.ArgumentTypeError("must be at least 1; got 0")
-    return int(text)
+    return whole(text, least=1)
 
 
 def main(arguments=None):
@@ -138,6 +132,9 @@ def main(arguments=None):
     for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code
         stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
+    if options.command is None:
+        parser().print_help()
+        return 0
     for name in THREADS:
         os.environ.setdefault(name, "1")
     try:

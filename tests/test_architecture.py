@@ -32,13 +32,13 @@ MAY_IMPORT = {
     "training": "model",
     "interop": "",
     "plain": "",
-    "findings": "model circuits behavior training terminal",
+    "findings": "model circuits behavior training",
     "terminal": "",
     "report": "model circuits behavior training findings",
     "testing": "plain interop terminal",
     "runs": "model behavior terminal training",
-    "tour": "model circuits behavior training interop findings terminal report runs",
-    "cli": "testing tour",
+    "commands": "model circuits training runs findings terminal report",
+    "cli": "testing commands",
     "__main__": "cli",
 }
 EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
@@ -157,9 +157,12 @@ FORBIDDEN = {
     "notation knows nothing": ("notation", "from minicircuits.files import save"),
     "the page imports nothing": ("__init__", "from minicircuits.notation import Weights"),
     "interop is alone": ("interop", "from minicircuits.model.transformer import forward"),
-    "no library runs the tour": ("plain.model", "from minicircuits.tour import tour"),
+    "no library runs the tour": ("plain.model", "from minicircuits.commands.tour import tour"),
+    "a finding is not printed": ("findings.heads", "from minicircuits.terminal import layout"),
+    "nor put on a page": ("findings.study", "from minicircuits.report import packing"),
+    "text finds nothing": ("terminal.sections", "from minicircuits.findings import heads"),
     "nor the command line": ("report.page", "from minicircuits.cli import main"),
-    "the tour is no test": ("tour", "from minicircuits.plain import model"),
+    "the tour is no test": ("commands.tour", "from minicircuits.plain import model"),
     "not even the oracle": ("model.attention", "from minicircuits.plain import model"),
     "a room nobody drew": ("helpers.arrays", "import numpy"),
     "nor a name": ("behavior.patterns", "from minicircuits import helpers"),
@@ -171,7 +174,8 @@ FORBIDDEN = {
                                    "  except ImportError:\n    pass"),
     "by name": ("behavior.patterns", "import importlib\nimportlib.import_module('json')"),
     "by the oldest name": ("circuits.heads", "m = __import__('minicircuits.model')"),
-    "by a computed name": ("tour", "from importlib import import_module\nimport_module('a' + b)"),
+    "by a computed name": ("commands.tour", "from importlib import import_module\n"
+                           "import_module('a' + b)"),
     "a stranger": ("model.attention", "import pandas"),
     "a stranger's part": ("model.attention", "from pandas.core import frame"),
     "a stranger, tried": ("model.attention", "try:\n    import pandas\nexcept ImportError: pass"),
@@ -193,7 +197,7 @@ DRAWN = {
                                 "from scipy.linalg import qr\nfrom collections.abc import Mapping"),
     "an extra": ("cores", "try:\n    import threadpoolctl\nexcept ImportError: pass"),
     "by name": ("cli", "from importlib import import_module\n"
-                "def main():\n    import_module('minicircuits.tour')"),
+                "def main():\n    import_module('minicircuits.commands.tour')"),
     "in a docstring": ("circuits.heads", '"""\n>>> from minicircuits.model import x\n"""'),
 }
 

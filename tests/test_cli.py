@@ -5,61 +5,128 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 import minicircuits as mc
-from minicircuits import tour
 from minicircuits.cli import main
+from minicircuits.commands import model, tour     # noqa: F401: so that what they bind is patched
+from minicircuits.findings import study
+from minicircuits.model.transformer import forward, loss
+from minicircuits.terminal.sections import bigram_lines
 from minicircuits.training.model_file import load_model, save_model
 from minicircuits.training.tokenizer import train_tokenizer
 
 PACKAGE = Path(mc.__file__).parent          # a text that is always there
+TEXT = PACKAGE / "circuits"                 # a smaller one
+
+
+class Done(NamedTuple):
+    folder: Path
+    status: int
+    lines: list         # printed
+    json: dict
+    passes: list        # for each forward pass: (digest of the weights, set of its contexts)
+
+
+def run(folder, *arguments):
+    """A command in a folder, with --json, and every forward pass on record."""
+    passes, printed = [], StringIO()
+
+    def recorded(function):
+        def call(weights, tokens):
+            digest = hash(tuple(W.tobytes() for _, W in weights.items()))
+            passes.append((digest, [tuple(context) for context in np.asarray(tokens).tolist()]))
+            return function(weights, tokens)
+        return call
+
+    with pytest.MonkeyPatch.context() as patch, chdir(folder), redirect_stdout(printed):
+        patch.setattr(study, "fit_zero_layer", lambda *_: 2.5)   # slow, and tested beside it
+        for function in forward, loss:
+            for name, module in list(sys.modules.items()):       # wherever it is bound
+                if name.startswith("minicircuits."):
+                    for attribute, value in list(vars(module).items()):
+                        if value is function:
+                            patch.setattr(module, attribute, recorded(function))
+        status = main([*map(str, arguments), "--json", f"{arguments[0]}.json"])
+    return Done(folder, status, printed.getvalue().splitlines(),
+                json.loads((folder / f"{arguments[0]}.json").read_text()), passes)
 
 
 @pytest.fixture(scope="module")
 def toured(tmp_path_factory):
-    """A short tour, once: its folder, exit status and output."""
-    folder = tmp_path_factory.mktemp("toured")
-    done = subprocess.run(
-        [sys.executable, "-m", "minicircuits", "tour", "--text", PACKAGE, "--steps", "3",
-         "-o", "tour", "--json", "tour.json"],
-        capture_output=True, text=True, cwd=folder, encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "PYTHONIOENCODING": "utf-8"})
-    return folder, done
+    """A short tour, once."""
+    return run(tmp_path_factory.mktemp("toured"), "tour", "--text", TEXT, "--steps", 3,
+               "-o", "models")
 
 
-def test_tour_prints_80_columns_and_leaves_its_files(toured):
-    folder, done = toured
-    assert (done.returncode, done.stderr) == (0, "")
-    too_wide = [line for line in done.stdout.splitlines() if len(line) > 80]
-    assert not too_wide
-    assert sorted(path.name for path in (folder / "tour").iterdir()) == [
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """`minicircuits report` of the model that comes along, once: it prints what `heads` does."""
+    return run(tmp_path_factory.mktemp("packaged"), "report")
+
+
+@pytest.fixture(scope="module")
+def one_layer(toured):
+    """`minicircuits heads` of the tour's one layer, on another text."""
+    return run(toured.folder, "heads", "models/one_layer.npz", "--text", PACKAGE / "plain")
+
+
+@pytest.fixture(params=["toured", "packaged", "one_layer"])
+def done(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_it_ends_well_and_prints_80_columns(done):
+    assert done.status == 0
+    assert [line for line in done.lines if len(line) > 80] == []
+
+
+def test_no_context_goes_through_a_model_twice(done):
+    """A context, not only a batch of them: 16 contexts of 32 are no reason to run again."""
+    seen = [(weights, context) for weights, contexts in done.passes for context in contexts]
+    assert len(seen) == len(set(seen)) > 50
+
+
+def test_words_of_any_length_stay_within_80_columns():
+    row = {"token": 0, "model": [[0, 0.12]] * 3, "text": [[0, 0.34]] * 3}
+    lines = bigram_lines({"next_tokens": [row], "training_loss": 6.5, "fitted_loss": 2.25},
+                         lambda token: "␣characteristically")
+    assert max(len(line) for text in lines for line in text.split("\n")) <= 80
+    assert lines[1].split() == ["␣characterist…", "the", "model", *["␣charact…", "0.12"] * 3]
+
+
+def test_how_many_passes_a_report_takes(packaged):
+    """Held-out text; START and random blocks of three lengths, for all scores, for the split;
+    two blocks for each of three models; and the text without either of two heads."""
+    assert len(packaged.passes) == 1 + 3 + 1 + 1 + 3 * 2 + 2
+    assert len({weights for weights, _ in packaged.passes}) == 3
+
+
+def test_the_tour_leaves_its_files_and_figures_add_up(toured):
+    assert sorted(path.name for path in (toured.folder / "models").iterdir()) == [
         "one_layer.npz", "report.html", "two_layers.npz", "zero_layers.npz"]
-
-
-def test_tour_figures_add_up(toured):
-    folder, _ = toured
-    figures = json.loads((folder / "tour.json").read_text())
     for name in ("zero_layers", "one_layer", "two_layers"):
-        errors = figures[name]["exactness"]
+        errors = toured.json[name]["exactness"]
         assert max(errors["logits"], errors["scores"], errors["patterns"]) <= 1e-12
-    prediction = figures["two_layers"]["prediction"]
+    prediction = toured.json["two_layers"]["prediction"]
     assert prediction["sum"] == pytest.approx(prediction["logit"], rel=1e-12)
-    parts = figures["two_layers"]["split"]["parts"]
+    parts = toured.json["two_layers"]["split"]["parts"]
     assert sum(parts[name]["stripe"] for name in ("neither", "Q", "K", "both")) == pytest.approx(
         parts["total"]["stripe"], rel=1e-12)
 
 
 def test_model_files_say_nothing_of_this_machine(toured):
-    folder, _ = toured
-    model = load_model(folder / "tour" / "two_layers.npz")
+    model = load_model(toured.folder / "models" / "two_layers.npz")
     assert {"python", "numpy", "scipy", "seed", "text_sha256", "recipe", "log"} < set(
         model.metadata)
-    data = (folder / "tour" / "two_layers.npz").read_bytes()
-    for secret in (str(folder), str(PACKAGE), Path.home().name):
+    data = (toured.folder / "models" / "two_layers.npz").read_bytes()
+    for secret in (str(toured.folder), str(PACKAGE), Path.home().name):
         assert len(secret) < 5 or secret.encode() not in data
 
 
@@ -72,39 +139,43 @@ def test_where_output_has_no_code_for_a_character_it_is_a_question_mark(monkeypa
         sys.stdout.read().split())
 
 
-def test_heads_reads_a_model_of_the_tour(toured, capsys):
-    folder, _ = toured
-    assert main(["heads", str(folder / "tour" / "one_layer.npz"), "--text", str(PACKAGE)]) == 0
-    assert "\n  0.3  " in capsys.readouterr().out
+def test_heads_of_a_model_of_your_own(one_layer):
+    assert any(line.startswith("  0.3  ") for line in one_layer.lines)
+    assert set(one_layer.json) == {"losses", "exactness", "heads"}
+    assert set(one_layer.json["losses"]) == {"unigram counts", "bigram counts, interpolated",
+                                             "this 1-layer model"}
 
 
-def test_heads_without_a_model_shows_the_one_that_comes_along(tmp_path, capsys):
-    assert main(["heads", "--json", str(tmp_path / "heads.json")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert any("comes with this package" in line for line in lines)
-    assert max(map(len, lines)) <= 80
-    found = json.loads((tmp_path / "heads.json").read_text())
-    model = mc.load_pretrained()
+def test_the_model_that_comes_along(packaged):
+    assert any("comes with this package" in line for line in packaged.lines)
+    found = packaged.json
     layer, head = found["induction_head"]
-    assert f"  {layer}.{head}  " in "\n".join(lines)
+    assert any(line.startswith(f"  {layer}.{head}  ") for line in packaged.lines)
     recorded = {f"{name} (training text)": loss
-                for name, loss in model.metadata["baselines"].items()}
+                for name, loss in mc.load_pretrained().metadata["baselines"].items()}
     assert recorded.items() < found["losses"].items() and len(found["losses"]) == 4
     assert [row["induction"] for row in found["heads"]
             if (row["layer"], row["head"]) == (layer, head)] == [
                 max(row["induction"] for row in found["heads"])]
 
 
-def test_heads_of_the_pretrained_model_on_a_text_of_your_own(capsys):
-    assert main(["heads", "--text", str(PACKAGE)]) == 0
-    assert "(training text)" not in capsys.readouterr().out
+def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(packaged):
+    assert 1e6 < (packaged.folder / "report.html").stat().st_size <= 4e6
 
 
-def test_a_sum_that_is_not_exact_ends_in_status_1(toured, capsys, monkeypatch):
-    folder, _ = toured
-    monkeypatch.setattr(tour, "EXACT", 1e-20)
-    assert main(["heads", str(folder / "tour" / "one_layer.npz"), "--text", str(PACKAGE)]) == 1
-    assert "NOT EXACT" in capsys.readouterr().out
+def test_a_sum_that_is_not_exact_ends_in_status_1(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "EXACT", 1e-20)
+    weights = mc.init_weights(1, 1, 8, 4, 257, 95, "shortformer", np.random.default_rng(0))
+    save_model(tmp_path / "small.npz", weights, train_tokenizer(b"", 257), {})
+    done = run(tmp_path, "heads", "small.npz", "--text", PACKAGE / "plain")
+    assert done.status == 1 and "NOT EXACT" in done.lines[-1]
+
+
+def test_without_a_command_it_shows_what_there_is(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    for command in ("tour", "train", "heads", "report", "vectors", "check", "mutants"):
+        assert f"\n    {command} " in shown
 
 
 def refused(capsys, *arguments):
@@ -153,7 +224,7 @@ def test_model_files_that_are_none(tmp_path, capsys):
 
 def test_options_that_make_no_sense(tmp_path, capsys):
     for arguments in (["tour", "--steps", "0"], ["tour", "--seed", "-1"], ["train"],
-                      ["tour", "--steps", "many"], ["nothing"], []):
+                      ["tour", "--steps", "many"], ["nothing"]):
         refused(capsys, *arguments)
 
 

@@ -69,19 +69,12 @@ def test_they_are_numbered_in_reading_order():
     assert [int(name[:2]) for name in NAMES] == list(range(11))
 
 
-def test_its_readme_lists_them_and_runs(monkeypatch, tmp_path):
+def test_the_readme_lists_them():
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     rows = [line.strip("|").split("|") for line in readme.splitlines() if line.startswith("| `")]
     assert [row[0].strip(" `") + ".py" for row in rows] == NAMES
     for room in re.findall("`(.*?)`", "".join(row[-1] for row in rows)):
         assert (FOLDER.parent / "minicircuits" / f"{room}.py").exists(), room
-    monkeypatch.chdir(tmp_path)
-    source = sorted(FOLDER.parent.glob("minicircuits/circuits/*.py"))
-    Path("my_text.txt").write_bytes(b"".join(path.read_bytes() for path in source))
-    namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL):
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["step"] == 5 and Path("my.npz").exists()
 
 
 def script(name, *arguments):

@@ -1,4 +1,23 @@
-"""What heads do on tokens, and what is lost without them.
+"""What heads do on tokens, and what is lost without them. The first room with both rivers in it.
 
-The first room that uses both `model` and `circuits`.
+One convention: a function of (weights, tokens) takes `acts` last, what `forward` gave on them.
+Without acts it runs the model itself; with them, one forward pass answers many questions:
+
+    acts = mc.forward(weights, tokens)
+    mc.previous_token_scores(weights, tokens, acts)
+    mc.head_effects(weights, tokens, acts)
+
+Only the shapes of acts are checked. Functions that draw tokens, or pick contexts, take none.
 """
+
+from minicircuits.model.transformer import forward
+from minicircuits.notation import check_pattern, check_tokens
+
+
+def tokens_and_acts(weights, tokens, acts=None):
+    """tokens (b, i), checked, and the `Activations` on them: `acts`, checked, or a forward pass."""
+    tokens = check_tokens(weights, tokens)
+    if acts is None:
+        return tokens, forward(weights, tokens)
+    check_pattern(weights, tokens, acts.pattern)
+    return tokens, acts

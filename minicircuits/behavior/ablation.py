@@ -1,6 +1,9 @@
-"""What is lost without some terms: term importance, and heads removed.
+"""What is lost without some terms: paths by order, virtual heads one by one, heads removed.
 
-Paper: "Term Importance Analysis".
+Virtual heads are paths of order ≥ 2: heads one after the other through values. Q- and
+K-composition act inside the patterns, so induction heads are not virtual heads.
+
+Paper: "Term Importance Analysis", "Virtual Attention Heads".
 """
 
 from dataclasses import replace
@@ -8,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicircuits.behavior import tokens_and_acts
+from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.expansion import count_paths, expand_logits, logits_by_order
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
@@ -17,39 +22,33 @@ from minicircuits.notation import check_head
 class TermImportance(NamedTuple):
     """Losses (nats per token) with the paths up to an order only, patterns frozen.
 
-    losses[n] has all paths of at most n heads: losses[0] the direct path alone, losses[-1]
-    the whole model. `given_direct` and `given_others` are two marginal effects of a layer's
-    single heads (no virtual heads): on top of the direct path alone, and on top of the direct
-    path and the other layers' single heads.
+    losses[0] has the direct path alone, losses[-1] the whole model. What a layer's single heads
+    take off is measured given the direct path alone, and given the other layers' too.
     """
-    losses: np.ndarray          # (order,) 0 … n_layers
+    losses: np.ndarray          # (order,): with all paths of at most 0 … n_layers heads
     marginal: np.ndarray        # (order,): what order n takes off; the first: off ln d_vocab
     counts: list                # how many paths each order has
     given_direct: np.ndarray    # (l,)
     given_others: np.ndarray    # (l,)
 
 
-def term_importance(weights, tokens):
+def term_importance(weights, tokens, acts=None):
     """How much of the loss the paths of each order account for, as the paper measures it.
 
-    All patterns are frozen at the model's own; then the logits are summed order by order.
-    Zeroing a head and running again is something else: that also changes later patterns.
-    So this isolates V-composition, and cannot see what Q- and K-composition do: a head that
-    only steers another's attention counts for nothing.
+    All patterns are frozen; then the logits are summed order by order. A head that only steers
+    another's attention counts for nothing here; `loss_without_heads` sees it.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
     >>> found = term_importance(weights, [[3, 0, 5]])
     >>> bool(np.isclose(found.losses[-1], mc.loss(weights, [[3, 0, 5]])))
     True
-    >>> bool(np.isclose(np.log(6) - found.marginal.sum(), found.losses[-1]))
-    True
     """
-    pattern = forward(weights, tokens).pattern
-    by_order = logits_by_order(weights, tokens, pattern)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    by_order = logits_by_order(weights, tokens, acts.pattern)
     losses = np.array([loss_of(logits, tokens) for logits in by_order.cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
-    paths = expand_logits(weights, tokens, pattern)
+    paths = expand_logits(weights, tokens, acts.pattern)
     singles = [sum(path.logits for path in paths if path.order == 1 and path.heads[0][0] == layer)
                for layer in range(weights.n_layers)]
     direct, all_singles = by_order[0], sum(singles, by_order[0])
@@ -64,12 +63,27 @@ def loss_of(logits, tokens):
     return cross_entropy(logits, np.asarray(tokens))
 
 
-def without_heads(weights, heads):
-    """The same weights with the heads (layer, head) of `heads` writing nothing: W_O = 0.
+class VirtualHead(NamedTuple):
+    heads: tuple          # ((layer, head), …), first to last
+    copying: float        # copying score of W_U W_OV … W_OV W_E
+    importance: float     # nats per token: loss without this one path, minus the loss
 
-    Run it, and later patterns follow suit (recomputed); give `logits_by_order` the old
-    patterns, and they stay frozen: `loss_without_heads` does both.
+
+def virtual_heads(weights, tokens, acts=None):
+    """Every virtual head, the most important first, by the effect of its path alone.
+
+    Patterns are frozen. One cross-entropy a path: from three layers on there are many.
     """
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    loss = loss_of(acts.logits, tokens)
+    found = [VirtualHead(path.heads, copying_score(path.W),
+                         float(loss_of(acts.logits - path.logits, tokens) - loss))
+             for path in expand_logits(weights, tokens, acts.pattern) if path.order >= 2]
+    return sorted(found, key=lambda virtual: -virtual.importance)
+
+
+def without_heads(weights, heads):
+    """The same weights with the heads (layer, head) of `heads` writing nothing: W_O = 0."""
     W_O = weights.W_O.copy()
     for layer, head in heads:
         check_head(weights, layer, head)
@@ -82,13 +96,13 @@ class WithoutHeads(NamedTuple):
     recomputed: float     # loss with later patterns computed without the heads
 
 
-def loss_without_heads(weights, tokens, heads):
+def loss_without_heads(weights, tokens, heads, acts=None):
     """The loss without some heads, nats per token: what they add, and what they steer.
 
-    The difference of the two is what the heads do through later heads' attention.
+    Their difference is what they do through later heads' attention. acts: the whole model's.
     """
     ablated = without_heads(weights, heads)
-    pattern = forward(weights, tokens).pattern
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
     return WithoutHeads(
-        float(loss_of(logits_by_order(ablated, tokens, pattern).sum(0), tokens)),
+        float(loss_of(logits_by_order(ablated, tokens, acts.pattern).sum(0), tokens)),
         float(loss_of(forward(ablated, tokens).logits, tokens)))

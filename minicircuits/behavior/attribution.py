@@ -1,34 +1,32 @@
-"""Which head and which source moved a logit; and one path patched, exactly.
+"""Which head and which source moved a logit; and one path patched, exactly. By path: `ledger`.
 
-Paper: "Attention Heads are Independent and Additive": the heads' outputs are added, so each
-has an effect of its own on every logit. By path: `ledger`.
+Paper: "Attention Heads are Independent and Additive".
 """
 
 import numpy as np
 
+from minicircuits.behavior import tokens_and_acts
 from minicircuits.model.attention import causal_softmax
-from minicircuits.model.transformer import forward
-from minicircuits.notation import InputError, check_head, check_tokens
+from minicircuits.notation import InputError, check_head
 
 
-def head_effects(weights, tokens):
+def head_effects(weights, tokens, acts=None):
     """What each head adds directly, not through later heads, to the true next token's logit.
 
-    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits; empty for contexts of one token.
-    Includes what earlier heads put into its values.
-    Invariant under every change of basis; one row added to every row of W_U moves it.
+    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits. Includes what earlier heads put into
+    its values. The same in every basis; one row added to every row of W_U moves it.
     """
-    tokens = check_tokens(weights, tokens)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
     toward = weights.W_U[tokens[:, 1:]][:, None]                           # (b, 1, i−1, d)
     written = toward @ weights.W_O[:, None]                                # (l, b, h, i−1, e)
-    return (written * forward(weights, tokens).z[..., :-1, :]).sum(-1)
+    return (written * acts.z[..., :-1, :]).sum(-1)
 
 
-def source_effects(weights, tokens, layer, head):
+def source_effects(weights, tokens, layer, head, acts=None):
     """The same for one head, source by source: W_U[token_{i+1}] · W_O A_ij v_j; (b, i−1, j).
 
-    Its sum over sources is `head_effects`. j is what this head read: behind it, in a layer
-    after the first, may be other sources (`ledger` follows them).
+    Its sum over sources is `head_effects`. j is what this head read. After layer 0, other
+    sources may be behind j (`ledger` follows them).
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
@@ -37,19 +35,19 @@ def source_effects(weights, tokens, layer, head):
     True
     """
     check_head(weights, layer, head)
-    tokens = check_tokens(weights, tokens)
-    acts = forward(weights, tokens)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
     written = weights.W_U[tokens[:, 1:]] @ weights.W_O[layer, head]        # (b, i−1, e)
     return acts.pattern[layer, :, head, :-1] * (written @ acts.v[layer, :, head].mT)
 
 
-def patch_path(weights, tokens, other_tokens, sender, receiver=None, reads="qkv"):
+def patch_path(weights, tokens, other_tokens, sender, receiver=None, reads="qkv", acts=None,
+               other_acts=None):
     """Logits (b, i, v) with one path as it is on `other_tokens`, everything else unchanged.
 
     sender : (layer, head) whose output is exchanged, for one reader only. receiver None: the
-    unembedding (the direct effect). receiver (layer, head): that head, in what it `reads`
-    as "q", "k" or "v"; its pattern is recomputed, and its own change goes to the logits
-    directly. Exact: the residual stream is a sum, so an exchange is one term's difference.
+    unembedding (the direct effect). receiver (layer, head): that head, in what it `reads` as
+    "q", "k" or "v"; its pattern is recomputed, and its own change goes to the logits directly.
+    Exact: the residual stream is a sum, so an exchange is one term's difference.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
@@ -58,11 +56,11 @@ def patch_path(weights, tokens, other_tokens, sender, receiver=None, reads="qkv"
     True
     """
     check_head(weights, *sender)
-    tokens, other_tokens = check_tokens(weights, tokens), check_tokens(weights, other_tokens)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    other_tokens, other = tokens_and_acts(weights, other_tokens, other_acts)
     if tokens.shape != other_tokens.shape:
         raise InputError("both sets of tokens must have the same axes (b, i); got "
                          f"{tokens.shape} and {other_tokens.shape}")
-    acts, other = forward(weights, tokens), forward(weights, other_tokens)
     layer, head = sender
     change = (other.z - acts.z)[layer, :, head] @ weights.W_O[sender].mT        # (b, i, d)
     if receiver is None:

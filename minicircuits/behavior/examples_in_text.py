@@ -3,6 +3,7 @@
 Paper: "Skip-Trigrams", "Skip-Trigram "Bugs"".
 """
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -28,16 +29,17 @@ def occurrences(weights, tokens, layer, head, source, destination, out):
     """Every place of a skip-trigram in tokens (b, i), the one the head helps most first."""
     check_head(weights, layer, head)
     tokens = check_tokens(weights, tokens)
-    rows, places = np.nonzero((tokens[:, :-1] == destination) & (tokens[:, 1:] == out))
-    earlier = [np.flatnonzero(tokens[b, :i] == source) for b, i in zip(rows, places)]
-    found = [(b, j[-1], i) for b, i, j in zip(rows, places, earlier) if j.size]
+    found = []
+    for b, i in np.argwhere((tokens[:, :-1] == destination) & (tokens[:, 1:] == out)).tolist():
+        earlier = np.flatnonzero(tokens[b, :i] == source)
+        if earlier.size:
+            found.append((b, int(earlier[-1]), i))
     contexts = sorted({b for b, *_ in found})
     if not contexts:
         return []
-    by_model, by_rest = (next_probabilities(model, tokens[contexts], out)
-                         for model in (weights, without_heads(weights, [(layer, head)])))
-    listed = [Occurrence(int(b), int(j), int(i), float(by_model[contexts.index(b), i]),
-                         float(by_rest[contexts.index(b), i])) for b, j, i in found]
+    whole, without = (dict(zip(contexts, next_probabilities(model, tokens[contexts], out)))
+                      for model in (weights, without_heads(weights, [(layer, head)])))
+    listed = [Occurrence(b, j, i, float(whole[b][i]), float(without[b][i])) for b, j, i in found]
     return sorted(listed, key=lambda place: place.without - place.probability)
 
 
@@ -50,18 +52,17 @@ class Bug(NamedTuple):
     """Two skip-trigrams of a source that the text has, and the third they force."""
     source: int
     right: tuple          # ((destination, out), (destination′, out′)): both in the text
-    wrong: tuple          # (destination, out′): raised as well, and never in the text
+    wrong: tuple          # (destination, out′): forced by them, and never in the text
     strength: float       # QK[destination, source] · OV[out′, source], unscaled
 
 
 def bugs(weights, tokens, layer, head, source, k=20):
     """Wrong skip-trigrams that the factored form forces on a head, the strongest first.
 
-    Among the k destinations that want `source` most and the k outs it raises most (only
-    positive ones), every pair of the text's skip-trigrams (d, o), (d′, o′) gives a third,
-    (d, o′): the head raises it, for QK[d]·OV[o′] > 0 follows from the two. It is a bug if
-    tokens (b, i) never have it after the source. Each wrong pair is listed once. W_U is used
-    as it is: what is "raised" changes with one row added to every row of it.
+    Taken are the k largest destinations of QK[:, source] and outs of OV[:, source], if positive.
+    Every two of the text's skip-trigrams (d, o) and (d′, o′) among them force a third, (d, o′):
+    QK[d]·OV[o′] > 0 follows. It is a bug if tokens (b, i) never have it after the source. Each
+    wrong pair is listed once. One row added to every row of W_U changes OV, and so the bugs.
 
     >>> from minicircuits.circuits.hand_built import skip_trigram_machine
     >>> keep, in_, at, mind, bay = 1, 2, 3, 4, 5
@@ -72,19 +73,17 @@ def bugs(weights, tokens, layer, head, source, k=20):
     """
     tokens = check_tokens(weights, tokens)
     check_tokens(weights, [[source]])
-    wanted = qk_circuit(weights, layer, head).columns(source)
-    raised = ov_circuit(weights, layer, head).columns(source)
+    QK = qk_circuit(weights, layer, head).columns(source)                  # (d,)
+    OV = ov_circuit(weights, layer, head).columns(source)                  # (o,)
     destinations, outs = ([int(token) for token, value in zip(*strongest(column, k)) if value > 0]
-                          for column in (wanted, raised))
+                          for column in (QK, OV))
     after = np.logical_or.accumulate(tokens == source, axis=1)[:, :-2]     # seen before i ≥ 1
     pairs = zip(tokens[:, 1:-1][after].tolist(), tokens[:, 2:][after].tolist())
-    real = set(pairs).intersection((d, o) for d in destinations for o in outs)
+    real = set(pairs).intersection(product(destinations, outs))
     found = []
-    for d in destinations:
-        for o in outs:
-            own = [pair for pair in real if pair[0] == d]
-            other = [pair for pair in real if pair[1] == o]
-            if (d, o) not in real and own and other:
-                found.append(Bug(source, (min(own), min(other)), (d, o),
-                                 float(wanted[d] * raised[o])))
+    for d, o in product(destinations, outs):
+        own = [pair for pair in real if pair[0] == d]
+        other = [pair for pair in real if pair[1] == o]
+        if (d, o) not in real and own and other:
+            found.append(Bug(source, (min(own), min(other)), (d, o), float(QK[d] * OV[o])))
     return sorted(found, key=lambda bug: -bug.strength)

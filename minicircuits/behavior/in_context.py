@@ -1,9 +1,8 @@
 """What a model gains from its context: loss by position, and repeated random tokens.
 
-Random tokens that repeat are the clean test of induction: no bigram helps, only what
-followed last time. That a second block is cheaper than the first proves nothing, since a
-head that merely raises every token seen so far does that too; the control is a second
-block in another order.
+Random tokens that repeat are the clean test of induction: no bigram helps, only what followed
+last time. A second block that is cheaper than the first proves nothing: adding to the logits of
+all tokens seen so far does that too. The control is a second block in another order.
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -12,51 +11,43 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicircuits.behavior import tokens_and_acts
 from minicircuits.behavior.patterns import prefix_matching_scores
 from minicircuits.model.cross_entropy import cross_entropy
-from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
-
 
 BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fits all of them
 
 
-def loss_by_position(weights, tokens):
-    """mean_b −log p(token_{i+1} | tokens up to i) for every i < T−1: (i−1,), nats.
-
-    Its mean is `loss`. Empty for contexts of one token, which predict nothing.
-    """
-    logits, tokens = forward(weights, tokens).logits, np.asarray(tokens)
+def loss_by_position(weights, tokens, acts=None):
+    """mean_b −log p(token_{i+1} | tokens up to i) for every i < T−1: (i−1,), nats; mean: `loss`."""
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
     pairs = [slice(i, i + 2) for i in range(tokens.shape[1] - 1)]     # i predicts i + 1
-    return np.array([cross_entropy(logits[:, pair], tokens[:, pair]) for pair in pairs],
+    return np.array([cross_entropy(acts.logits[:, pair], tokens[:, pair]) for pair in pairs],
                     weights.dtype)
 
 
 def in_context_score(losses, early=10, late=100, around=0):
     """loss at position `late` − loss at `early`: a scalar, nats; negative is better.
 
-    losses : (i−1,), of `loss_by_position`; positions are those of the destination i, from 0.
-    Olsson et al. 2022 take the 500th and the 50th token; without any use of context it is
-    about 0. One position of a few contexts is noisy (nats/√b), so give many contexts, or
-    take the mean over positions up to `around` away; any use of context lowers it, bigger
-    n-grams as well as induction.
+    losses : of `loss_by_position`. Olsson et al. 2022 take the 500th and the 50th token. Any
+    use of context lowers it, bigger n-grams as well as induction. One position of a few
+    contexts is noisy (nats/√b): give many, or take the mean up to `around` positions away.
     """
     if not 0 <= around <= early < late < len(losses) - around:
         raise InputError(f"positions must be 0 <= early < late < {len(losses)}, the predictions "
                          f"of a context; got early={early}, late={late}, around={around}")
-    return losses[late - around:late + around + 1].mean() - losses[
-        early - around:early + around + 1].mean()
+    late, early = (losses[at - around:at + around + 1].mean() for at in (late, early))
+    return late - early
 
 
 def random_blocks(d_vocab, block, repeats, batch, start, rng, shuffled=False):
     """START, a block of distinct random tokens, and the block again: (b, 1 + block·repeats).
 
-    The tokens are drawn from 0 … d_vocab−1 without START and without replacement, so that
-    every token of a later block has one earlier copy in each block before. shuffled=True
-    gives the control: every later block has the same tokens in a random order of its own.
-    The same `rng` state gives the same first blocks for both.
-
-    Raises InputError where sizes are below 1 or the vocabulary is too small.
+    Without replacement: every token of a later block has one copy in each block before.
+    shuffled=True gives the control: every later block has the same tokens in a random order of
+    its own. The same `rng` state gives the same first blocks for both. Raises InputError where
+    sizes are below 1 or the vocabulary is too small.
 
     >>> tokens = random_blocks(9, block=4, repeats=2, batch=3, start=0,
     ...                        rng=np.random.default_rng(0))
@@ -79,11 +70,9 @@ def induction_scores(weights, start, rng, blocks=BLOCKS, batch=16):
     """The least prefix matching over several lengths of repeated random blocks: (l, h).
 
     min_n of `prefix_matching_scores` on START and two blocks of n tokens. An induction head
-    attends n−1 back, whatever n is; a head that looks a fixed distance back meets it
-    for one n at most, and scores about 0 here. Uniform attention: ln 2/n of the longest.
-    Where the head looks, not that it copies: see `copying_score`, `ordered_versus_shuffled`.
-
-    Raises InputError where two of the longest blocks do not fit into the weights' context.
+    attends n−1 back, whatever n is; a head that looks a fixed distance back, for one n at most.
+    Uniform attention: ln 2/n of the longest. Where the head looks, not that it copies: see
+    `copying_score`. Raises InputError where two of the longest blocks do not fit a context.
     """
     check_two_blocks_fit(weights, max(blocks))
     return np.min([prefix_matching_scores(weights, random_blocks(
@@ -100,12 +89,10 @@ class OrderedVersusShuffled(NamedTuple):
 def ordered_versus_shuffled(weights, start, rng, block=47, batch=16):
     """Loss on a second block of random tokens in the first one's order, and out of it.
 
-    Both have the same first blocks. The first token of the second block is left out: what
-    comes before it has not occurred before, so induction cannot predict it in either. At
-    the block−1 places that count, the right token is one of the first block's that the
-    second has not used yet, in both cases: a head that only raises tokens seen has gap 0.
-
-    An induction head gains in one and is misled in the other; both are in the gap, so it
+    Both have the same first blocks. The second block's first token is left out: nothing before
+    it tells what it is. At the other places the right token is one of the first block's that
+    the second has not used yet, in both cases: a head that adds alike to all tokens seen has
+    gap 0. An induction head gains in one and is misled in the other. Both are in the gap, so it
     is evidence, not the nats that induction saves. Raises as `induction_scores`.
     """
     check_two_blocks_fit(weights, block)
@@ -119,7 +106,6 @@ def ordered_versus_shuffled(weights, start, rng, block=47, batch=16):
 
 
 def check_two_blocks_fit(weights, block):
-    """Raises InputError unless START and two blocks of ≥ 2 tokens fit into a context."""
     if block < 2:
         raise InputError(f"a block that can be continued has at least 2 tokens; got {block}")
     if weights.n_ctx is not None and 1 + 2 * block > weights.n_ctx:

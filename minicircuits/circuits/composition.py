@@ -71,7 +71,7 @@ def composition_scores(weights, kind):
         return np.sqrt(squares.sum((1, 3))).reshape(H, layer, H)
 
     scores, later = np.zeros((L, H, L, H), readers.real.dtype), range(L - 1, 0, -1)
-    for layer, part in zip(later, side_by_side(of_layer, later)):                       # longest first
+    for layer, part in zip(later, side_by_side(of_layer, later)):       # the longest first
         scores[layer, :, :layer] = part
     return scores
 

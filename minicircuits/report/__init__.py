@@ -1,4 +1,4 @@
-"""What the other rooms find, in numbers first: then in words for the terminal, and as a page."""
+"""What was found, as one HTML page; and attention to click through, for notebooks."""
 
 from minicircuits.report.notebook import attention
 

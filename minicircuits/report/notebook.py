@@ -5,21 +5,19 @@ import html
 import numpy as np
 
 from minicircuits import files
+from minicircuits.findings.study import excerpt
+from minicircuits.model.transformer import forward
 from minicircuits.notation import check_tokens
-from minicircuits.report import contexts
-from minicircuits.report.content import MAX_TOKENS, shown_heads
+from minicircuits.report.data import MAX_TOKENS, attention_views, shown_heads
 from minicircuits.report.packing import visible
-from minicircuits.report.page import attention_html
+from minicircuits.report.page import html_file
 
 MAX_TEXTS = 4
 
 
 class Attention:
-    """A page with the attention of a model on some contexts; the last line of a cell shows it.
-
-    It is a frame that may run its own scripts and nothing else: it can reach neither the
-    notebook nor the network.
-    """
+    """A page with a model's attention on some contexts; as the last line of a cell it shows
+    itself, in a frame that runs its own scripts and reaches neither notebook nor network."""
 
     def __init__(self, page):
         self.page = page          # bytes: a whole HTML file
@@ -45,16 +43,17 @@ def attention(weights, tokens, show=str):
     >>> shown._repr_html_().startswith("<iframe sandbox")
     True
     """
-    tokens = check_tokens(weights, tokens)
+    tokens, weights = check_tokens(weights, tokens), weights.astype(np.float64)
     heads, notices = shown_heads(weights)
     for axis, most, noun in ((0, MAX_TEXTS, "contexts"), (1, MAX_TOKENS, "tokens")):
         if tokens.shape[axis] > most:
             notices.append(f"Cut: the first {most} of {tokens.shape[axis]:,} {noun} are shown.")
-    tokens, weights = tokens[:MAX_TEXTS, :MAX_TOKENS], weights.astype(np.float64)
-    texts = [{"name": f"context {n}", **contexts.attention(weights, row[None], heads)}
-             for n, row in enumerate(tokens)]
+    tokens = tokens[:MAX_TEXTS, :MAX_TOKENS]
+    acts = forward(weights, tokens)
+    texts = [{"name": f"context {n}", **attention_views(
+        weights, *excerpt(tokens, acts, slice(n, n + 1)), heads)} for n in range(len(tokens))]
     ids = sorted({*tokens.ravel().tolist(), *(v for text in texts for row in text["next"]
                                               for v, _ in row)})
-    return Attention(attention_html({
+    return Attention(html_file("attention", {
         "notices": notices, "texts": texts, "shown_heads": heads,
         "vocabulary": [[id, visible(str(show(id)))] for id in ids]}))

@@ -15,29 +15,21 @@ from minicircuits.report.packing import json_in_html
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "figures.css")
 COMMON = ("data.js", "dom.js", "colors.js", "heat_map.js", "token_strip.js", "explorer.js")
-SECTIONS = ("charts.js", "overview.js", "split.js", "heads.js", "paths.js", "ledger.js",
-            "composition.js", "importance.js", "main.js")
+SCRIPTS = {
+    "page": (*COMMON, "charts.js", "overview.js", "split.js", "heads.js", "paths.js", "ledger.js",
+             "composition.js", "importance.js", "main.js"),
+    "attention": (*COMMON, "attention.js")}
 
 
-def report_html(content):
-    """The page of `content.content`, as the bytes of an HTML file."""
-    return html("page.html", COMMON + SECTIONS, content)
-
-
-def attention_html(content):
-    """The attention explorer alone, of content with `texts`, `vocabulary` and `shown_heads`."""
-    return html("attention.html", COMMON + ("attention.js",), content)
-
-
-def html(template, scripts, content):
-    styles, scripts = ([source(name) for name in names] for names in (STYLES, scripts))
+def html_file(name, data):
+    """The "page" of a `page_data`, or the "attention" explorer alone: bytes of an HTML file."""
+    styles, scripts = ([source(name) for name in names] for names in (STYLES, SCRIPTS[name]))
     policy = ("default-src 'none'; base-uri 'none'; form-action 'none'; "
               f"style-src {hashes(styles)}; script-src {hashes(scripts)}")
-    parts = {"policy": policy,
+    parts = {"policy": policy, "data": json_in_html(data),
              "styles": "".join(f"<style>{style}</style>\n" for style in styles),
-             "data": json_in_html(content),
              "scripts": "".join(f"<script>{script}</script>\n" for script in scripts)}
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source(template)).encode()
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source(f"{name}.html")).encode()
 
 
 def source(name):

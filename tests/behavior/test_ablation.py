@@ -21,7 +21,7 @@ from minicircuits.circuits.hand_built import (induction_by_k_composition, induct
 from minicircuits.model.transformer import forward, loss
 from minicircuits.notation import POSITIONS, InputError
 from minicircuits.plain import model as plain
-from tests.draws import assert_close, disguised, draw_case, random_case, random_weights
+from tests.draws import assert_close, disguised, draw_case, random_case
 
 LAYERED = ("W_Q", "W_K", "W_V", "W_O")
 DEPTHS = st.sampled_from((2, 1, 3, 0))
@@ -116,12 +116,6 @@ def test_term_importance_at_every_depth_in_every_mode(n_layers, positions):
                     for effect in effects}) == 3 * n_layers + 1
 
 
-def test_the_papers_numbers_of_terms():
-    """Two layers of 12 heads: 1, 24 and 144 (Term Importance Analysis)."""
-    weights = random_weights(np.random.default_rng(0), n_heads=12)
-    assert term_importance(weights, [[1, 2]]).counts == [1, 24, 144]
-
-
 def test_virtual_heads_are_the_second_order():
     """two_back says what it says by one path of two heads; no shorter path says anything."""
     tokens = np.array([[0, 1, 2, 3, 1, 2, 3], [0, 2, 2, 1, 3, 1, 2]])
@@ -142,16 +136,11 @@ def test_a_head_that_only_steers_counts_for_nothing(build):
     assert_close(found.given_others, np.array([0, gain]), 1e-15, scale=1)
 
 
-def test_dtypes_follow_the_weights():
-    for dtype in (np.complex128, np.float64):
-        weights, tokens = random_case(1, dtype=dtype)
-        found = term_importance(weights, tokens)
-        assert {array.dtype for array in (found.losses, *found[3:])} == {np.dtype(dtype)}
-
-
-def test_dtypes_follow_the_weights_in_float32():
-    found = term_importance(*random_case(1, dtype=np.float32))
-    assert {array.dtype for array in (*found[:2], *found[3:])} == {np.dtype(np.float32)}
+@pytest.mark.parametrize("dtype", [np.complex128, np.float64, np.float32])
+def test_dtypes_follow_the_weights(dtype):
+    found = term_importance(*random_case(1, dtype=dtype))
+    assert {array.dtype for array in (found.losses, *found[3:])} == {np.dtype(dtype)}
+    assert dtype == np.complex128 or found.marginal.dtype == dtype
 
 
 @settings(max_examples=20, deadline=None)
@@ -216,13 +205,6 @@ def test_earlier_heads_steer_later_ones():
     assert abs(loss_without_heads(*case, []).frozen - loss(*case)) < 1e-12
 
 
-def test_removing_all_heads_leaves_the_direct_path():
-    case = random_case(4)
-    every = list(product(range(2), range(3)))
-    found, direct = loss_without_heads(*case, every), term_importance(*case).losses[0]
-    assert abs(found.frozen - direct) < 1e-12 and abs(found.recomputed - direct) < 1e-12
-
-
 def test_without_the_head_that_steers():
     """Frozen, 1.0 goes on as before; recomputed, it finds nothing, rests, and says nothing."""
     weights, tokens = induction_by_k_composition(4, 7), np.array([[0, 1, 2, 3, 1, 2, 3]])
@@ -267,17 +249,6 @@ def test_losses_keep_what_leaves_the_model_the_same(positions):
         assert_close(every_number(same, context), before, 1e-12, scale=1)
     heads = replace(weights, **{name: getattr(weights, name)[:, [2, 1, 0]] for name in LAYERED})
     assert_close(every_number(heads, tokens), before, 1e-12, scale=1)    # 1 stays where it is
-
-
-def test_losses_change_if_heads_are_padded_with_zeros():
-    """1/√d_head changes every pattern; only the direct path does not care."""
-    weights, tokens = random_case(7)
-    padded = replace(weights, **{name: np.pad(getattr(weights, name),
-                                              ((0, 0), (0, 0), (0, 5), (0, 0)))
-                                 for name in ("W_Q", "W_K", "W_V")},
-                     W_O=np.pad(weights.W_O, ((0, 0), (0, 0), (0, 0), (0, 5))))
-    moved = np.abs(every_number(padded, tokens) - every_number(weights, tokens))
-    assert moved[0] < 1e-12 and (moved[1:] > 1e-6).all()
 
 
 # The checks themselves fail on mistakes.

@@ -1,7 +1,6 @@
 """Loss by position, random blocks and the control, on models whose behaviour is known."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,15 +30,8 @@ def test_loss_by_position_equals_the_loops(case):
         assert_close(loss_by_position(weights, tokens).mean(), loss(weights, tokens), 1e-12)
 
 
-def test_loss_by_position_keeps_what_keeps_probabilities_and_is_causal():
-    weights, tokens = random_case(0, b=3, i=6)
-    losses = loss_by_position(weights, tokens)
-    raised = replace(weights, W_U=weights.W_U + np.arange(weights.d_model))
-    assert_close(loss_by_position(raised, tokens), losses, 1e-12)
-    assert_close(loss_by_position(weights, tokens[::-1]), losses, 1e-12)
-    assert_close(loss_by_position(weights, tokens[:, :4]), losses[:3], 1e-12)
-    assert loss_by_position(random_weights(np.random.default_rng(0), dtype=np.float32),
-                            tokens).dtype == np.float32
+def test_loss_by_position_follows_the_dtype():
+    assert loss_by_position(*random_case(0, dtype=np.float32)).dtype == np.float32
 
 
 def test_in_context_score_is_late_minus_early():

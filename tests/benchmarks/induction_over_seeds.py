@@ -21,19 +21,21 @@ from minicircuits.cli import THREADS
 for name in THREADS:
     os.environ.setdefault(name, "1")
 np = import_module("numpy")
-figures = import_module("minicircuits.findings.figures")
+mc = import_module("minicircuits")
+effects = import_module("minicircuits.findings.effects")
+heads = import_module("minicircuits.findings.heads")
 train_to_file = import_module("minicircuits.runs").train_to_file
-load_text = import_module("minicircuits.training.text").load_text
 
 
 def two_layers(text, seed, folder):
     model = train_to_file(2, text, seed, os.path.join(folder, f"two-{seed}.npz"), report=log)
     weights, start = model.weights.astype(np.float64), model.tokenizer.start
-    rows = figures.head_table(weights, start, text.counts.sum(1) / text.counts.sum(),
-                              text.validation[:16], seed)
-    row, earlier = figures.best_heads(rows)
-    gaps = figures.removals(weights, start, *((found["layer"], found["head"])
-                                              for found in (row, earlier)), seed)
+    tokens = text.validation[:16]
+    rows = heads.head_table(weights, text.counts.sum(1) / text.counts.sum(), tokens,
+                            mc.forward(weights, tokens), start, seed)
+    row, earlier = heads.best_heads(rows)
+    gaps = effects.removal_gaps(weights, start, *((found["layer"], found["head"])
+                                                  for found in (row, earlier)), seed)
     formed = [entry for entry in model.metadata["log"] if entry["prefix_matching"] > 0.1]
     first = (f"{formed[0]['seconds']:5.0f} s at {formed[0]['step']:4d}" if formed
              else "never".rjust(15))
@@ -44,8 +46,8 @@ def two_layers(text, seed, folder):
 
 def one_layer(text, seed, folder):
     model = train_to_file(1, text, seed, os.path.join(folder, f"one-{seed}.npz"), report=log)
-    scores = figures.induction_scores(model.weights, model.tokenizer.start,
-                                      np.random.default_rng(seed))
+    scores = mc.induction_scores(model.weights, model.tokenizer.start,
+                                 np.random.default_rng(seed))
     return f"{scores.max():9.2f}"
 
 
@@ -58,7 +60,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--text", nargs="+")
     options = parser.parse_args()
-    text = load_text(options.text)
+    text = mc.load_text(options.text)
     print("seed    first > 0.1   prev.  induction  copying   gap: all  −ind  −prev    time  "
           "one layer")
     with tempfile.TemporaryDirectory() as folder:

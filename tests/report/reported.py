@@ -1,5 +1,6 @@
 """A small model on a small text, and its page: what the tests of this folder look at."""
 
+import base64
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -7,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 import minicircuits as mc
-from minicircuits import tour
-from minicircuits.report.content import content
+from minicircuits.findings.study import Study, sections
+from minicircuits.report.data import page_data
 from minicircuits.training.model_file import Model
 from minicircuits.training.text import Text
+from minicircuits.training.tokenizer import train_tokenizer
 
 TEXT = Path(mc.__file__).parent / "circuits"
 LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 - step / 100,
@@ -18,16 +20,37 @@ LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 
         "prefix_matching": step / 1000} for step in (0, 50, 100, 150, 200)]
 
 
+def unpack(packed):
+    """What the page makes of `pack(array)` or `pack_floats(array)`, as float64."""
+    data = base64.b64decode(packed["data"])
+    if "scale" not in packed:
+        return np.frombuffer(data, "<f4").reshape(packed["shape"]).astype(np.float64)
+    integers = np.frombuffer(data, "<i2").reshape(packed["shape"])
+    return integers * np.reshape(packed["scale"], (-1, *[1] * (integers.ndim - 1)))
+
+
 class Reported(NamedTuple):
     model: Model
     text: Text
-    results: dict       # of `tour.take_apart`
-    content: dict
+    study: Study
+    found: dict         # all its sections in one
+    data: dict          # its page's
 
 
 @cache
 def text():
-    return mc.load_text([TEXT])
+    """Of 640 tokens: few are fitted quickly by bigrams."""
+    source = b"".join(path.read_bytes() for path in sorted(TEXT.glob("*.py")))
+    return mc.load_text([TEXT], train_tokenizer(source, 640))
+
+
+def studied(weights, metadata):
+    """A `Reported` of any weights that fit the text."""
+    model = Model(weights, text().tokenizer, metadata)
+    study, found = Study(model, text(), 0), {}
+    for _, finding in sections(study):
+        found |= finding
+    return Reported(model, text(), study, found, page_data(study, found))
 
 
 @cache
@@ -35,7 +58,4 @@ def reported(n_layers):
     """A random model of some layers, its heads strong enough to have something to show."""
     weights = mc.init_weights(n_layers, 3, 24, 8, text().tokenizer.d_vocab, 128, "shortformer",
                               np.random.default_rng(n_layers), np.float32)
-    weights = weights.astype(np.float64)
-    model = Model(weights, text().tokenizer, {"log": LOG, "seed": 0})
-    results = tour.take_apart(model, text(), 0)
-    return Reported(model, text(), results, content(model, text(), results, 0))
+    return studied(weights.astype(np.float64), {"log": LOG, "seed": 0})

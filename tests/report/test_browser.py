@@ -12,14 +12,15 @@ import pytest
 from scipy.special import softmax
 
 import minicircuits as mc
+from minicircuits.findings.heads import composition_matrices
+from minicircuits.findings.study import Study
 from minicircuits.report import attention
-from minicircuits.report.content import content
-from minicircuits.findings.figures import composition_matrices
-from minicircuits.report.packing import pack, pack_floats, unpack, visible
-from minicircuits.report.page import report_html
+from minicircuits.report.data import page_data
+from minicircuits.report.packing import pack, pack_floats, visible
+from minicircuits.report.page import html_file
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
-from tests.report.reported import reported
+from tests.report.reported import reported, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
@@ -42,7 +43,7 @@ def folder(tmp_path_factory):
     """The pages of models of 0, 1 and 2 layers, as files."""
     folder = tmp_path_factory.mktemp("pages")
     for n_layers in range(3):
-        (folder / f"{n_layers}.html").write_bytes(report_html(reported(n_layers).content))
+        (folder / f"{n_layers}.html").write_bytes(html_file("page", reported(n_layers).data))
     return folder
 
 
@@ -88,10 +89,10 @@ def to_digits(values, digits=3):
 @pytest.mark.parametrize("width", [400, 1000, 1600])
 def test_it_opens_and_fits(opened, folder, n_layers, scheme, width):
     page = opened(folder / f"{n_layers}.html", width=width, scheme=scheme)
-    assert page.title().startswith("What a model of")
+    assert page.title().startswith(f"What a {n_layers}-layer model does")
     assert all(text.strip() for text in page.locator(".see").all_inner_texts())
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    missing = reported(n_layers).content["absent"]
+    missing = reported(n_layers).data["absent"]
     for section in ("overview", "split", "attention", "ledger", "composition", "importance",
                     "heads"):
         assert page.locator(f"#{section} .notice").all_inner_texts() == (
@@ -100,7 +101,7 @@ def test_it_opens_and_fits(opened, folder, n_layers, scheme, width):
 
 
 def test_overview(opened):
-    page, results = opened(), reported(2).results
+    page, results = opened(), reported(2).found
     shown = dict(zip(page.locator("#losses .name").all_inner_texts(),
                      numbers(page.locator("#losses .number"))))
     uniform = shown.pop("every token alike")
@@ -116,7 +117,7 @@ def test_overview(opened):
 
 def test_heads(opened):
     page = opened()
-    for row in reported(2).results["heads"]:
+    for row in reported(2).found["heads"]:
         shown = numbers(page.locator(f"#head-{row['layer']}-{row['head']} .scores b"))
         assert shown == to_digits([row[name] for name in (
             "previous", "duplicate", "induction", "first", "by_position", "copying", "top_own")], 2)
@@ -124,7 +125,7 @@ def test_heads(opened):
 
 def test_head_dump(opened):
     page, model = opened(), reported(2).model
-    head = reported(2).content["dump"][5]
+    head = reported(2).data["dump"][5]
     shown = page.locator("#head-1-2 .trigrams tbody tr")
     assert shown.count() == 12 + 4                      # four times ranks are left out
     assert page.locator("#head-1-2 .gap").all_inner_texts() == ["⋮"] * 4
@@ -139,7 +140,7 @@ def test_head_dump(opened):
 
 
 def test_composition_and_importance(opened):
-    page, weights, results = opened(), reported(2).model.weights, reported(2).results
+    page, weights, results = opened(), reported(2).model.weights, reported(2).found
     for n, kind in enumerate("KQV"):
         excess = mc.composition_scores(weights, kind)[1, :, 0] - weights.d_model ** -0.5
         shown = numbers(page.locator(".matrix").nth(n).locator("td.number"))
@@ -153,12 +154,12 @@ def test_composition_and_importance(opened):
     assert numbers(page.locator("#behavior-figure td")) == to_digits(
         [row[name] for row in results["heads"] for name in ("previous", "induction")], 2)
     dots = page.locator(".dot").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
-    pair = reported(2).content["eigenvalues"][4]
+    pair = reported(2).data["eigenvalues"][4]
     assert any(f"matching {pair['matching']:.2f}".replace("-", "−") in dot for dot in dots)
 
 
 def test_split_table(opened):
-    page, split = opened(), reported(2).results["split"]
+    page, split = opened(), reported(2).found["split"]
     assert numbers(page.locator("#split-table td")) == to_digits(
         [value for part in split["parts"].values() for value in (
             part["stripe"], part["elsewhere"], part["stripe"] - part["elsewhere"])], 2)
@@ -171,7 +172,7 @@ def test_split_adds_up_wherever_one_points(opened):
     section = page.locator("#split")
     section.get_by_label("as they are").check()
     section.get_by_label("1.2", exact=True).check()
-    tokens = np.array([reported(2).content["texts"][1]["tokens"]])
+    tokens = np.array([reported(2).data["texts"][1]["tokens"]])
     pattern = mc.forward(model.weights, tokens).pattern
     split = mc.split_scores(model.weights, tokens, pattern, 1, 2)
     parts = [part[0] for part in (*split, sum(split))]
@@ -197,7 +198,7 @@ def test_split_adds_up_wherever_one_points(opened):
 def explored(page, n_text=0):
     """The explorer's parts, and the library's numbers for the text it shows."""
     weights = reported(2).model.weights
-    tokens = np.array([reported(2).content["texts"][n_text]["tokens"]])
+    tokens = np.array([reported(2).data["texts"][n_text]["tokens"]])
     acts = mc.forward(weights, tokens)
     at = page.locator("#explorer")
     return SimpleNamespace(
@@ -219,7 +220,7 @@ def assert_strongest(shown, values):
 def test_heads_are_previewed_and_kept(opened):
     x = explored(opened())
     kept = x.title.inner_text().split()[1]
-    assert kept == "{}.{}".format(*reported(2).content["induction"])
+    assert kept == "{}.{}".format(*reported(2).data["induction"])
     x.thumbnails.nth(1).hover()
     assert x.title.inner_text().split()[1] == "0.1"
     x.title.hover()
@@ -351,7 +352,7 @@ def test_everything_can_be_reached_by_tab(opened):
 
 def assert_ledger(at, text, place, target):
     weights = reported(2).model.weights
-    tokens = np.array([reported(2).content["texts"][text]["tokens"]])
+    tokens = np.array([reported(2).data["texts"][text]["tokens"]])
     acts = mc.forward(weights, tokens)
     entries = mc.ledger(weights, tokens, acts.pattern, place, target)
     totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
@@ -376,22 +377,22 @@ def assert_ledger(at, text, place, target):
 
 
 def test_ledger_opens_at_the_prediction(opened):
-    at, page = opened().locator("#ledger"), reported(2).content
+    at, page = opened().locator("#ledger"), reported(2).data
     assert_ledger(at, 0, page["ledger"]["place"], page["ledger"]["target"])
 
 
 def test_ledger_of_any_place_and_token(opened):
     at, tokenizer = opened().locator("#ledger"), reported(2).model.tokenizer
     at.locator(".token").nth(17).click()
-    assert_ledger(at, 0, 17, reported(2).content["texts"][0]["tokens"][18])
+    assert_ledger(at, 0, 17, reported(2).data["texts"][0]["tokens"][18])
     target, = tokenizer.encode("def")
     at.get_by_role("searchbox").fill("def")
     at.locator(".candidates").nth(1).get_by_role("button").first.click()
     assert_ledger(at, 0, 17, target)
     at.get_by_label("repeated random tokens").check()
-    assert_ledger(at, 1, 17, reported(2).content["texts"][1]["tokens"][18])
+    assert_ledger(at, 1, 17, reported(2).data["texts"][1]["tokens"][18])
     at.locator(".candidates").first.get_by_role("button").nth(3).click()
-    assert_ledger(at, 1, 17, reported(2).content["texts"][1]["next"][17][3][0])
+    assert_ledger(at, 1, 17, reported(2).data["texts"][1]["next"][17][3][0])
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
@@ -532,11 +533,11 @@ def test_a_model_of_hostile_text(opened, tmp_path):
     contexts = np.array([[tokenizer.start, *ids]])
     counts = np.ones((tokenizer.d_vocab, tokenizer.d_vocab))
     text = two.text._replace(tokenizer=tokenizer, validation=contexts, counts=counts)
-    results = {**two.results, "prediction": {"row": 0, "context": contexts[0, :40].tolist(),
-                                             "target": int(contexts[0, 40])}}
-    made = content(Model(weights, tokenizer, {}), text, results, 0)
+    found = {**two.found, "prediction": {"row": 0, "context": contexts[0, :40].tolist(),
+                                         "target": int(contexts[0, 40])}}
+    study = Study(Model(weights, tokenizer, {}), text, 0)
     path = tmp_path / "evil.html"
-    path.write_bytes(report_html(made))
+    path.write_bytes(html_file("page", page_data(study, found)))
     page = opened(path)
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == opened().locator("script").count()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from minicircuits.report.packing import (BLANK, LONGEST, json_in_html, pack, pack_floats, unpack,
-                                         visible)
+from minicircuits.report.packing import BLANK, LONGEST, json_in_html, pack, pack_floats, visible
 from minicircuits.training.tokenizer import train_tokenizer
 from tests.draws import SEEDS
+from tests.report.reported import unpack
 
 
 @given(SEEDS, st.integers(0, 4), st.integers(0, 5), st.integers(1, 3))

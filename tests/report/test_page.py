@@ -12,10 +12,8 @@ import pytest
 import minicircuits as mc
 from minicircuits.cli import main
 from minicircuits.report import attention, page
-from minicircuits.report.content import content
-from minicircuits.training.model_file import Model, save_model
-from minicircuits.training.recipe import SHAPE
-from tests.report.reported import TEXT, reported, text
+from minicircuits.training.model_file import save_model
+from tests.report.reported import TEXT, reported
 from tests.report.test_packing import HOSTILE
 
 FOLDER = Path(page.__file__).parent
@@ -46,7 +44,7 @@ class Elements(HTMLParser):
 @pytest.fixture(scope="module", params=["report", "attention"])
 def html(request):
     if request.param == "report":
-        return page.report_html(reported(2).content).decode()
+        return page.html_file("page", reported(2).data).decode()
     weights = reported(2).model.weights
     return attention(weights, [[1, 2, 3]]).page.decode()
 
@@ -81,7 +79,7 @@ def test_the_policy_allows_what_is_there_and_nothing_else(html):
 
 
 def test_every_source_file_is_used_and_small():
-    used = {*page.STYLES, *page.COMMON, *page.SECTIONS, "attention.js", "page.html",
+    used = {*page.STYLES, *page.SCRIPTS["page"], *page.SCRIPTS["attention"], "page.html",
             "attention.html"}
     there = {path.name for path in FOLDER.iterdir() if path.suffix in (".js", ".css", ".html")}
     assert used == there
@@ -97,7 +95,7 @@ def test_every_source_file_is_used_and_small():
 
 def test_every_place_that_the_scripts_ask_for_is_there():
     html = (FOLDER / "page.html").read_text()
-    scripts = "".join((FOLDER / name).read_text() for name in page.COMMON + page.SECTIONS)
+    scripts = "".join((FOLDER / name).read_text() for name in page.SCRIPTS["page"])
     asked = set(re.findall(r'byId\("([\w-]+)"\)', scripts))
     assert asked <= set(re.findall(r'id="([\w-]+)"', html)) and len(asked) > 15
     assert set(re.findall(r'href="#([\w-]+)"', html)) <= set(re.findall(r'id="([\w-]+)"', html))
@@ -111,18 +109,6 @@ def test_every_figure_has_a_title_and_a_sentence():
         assert '<p class="see"' in figure and re.search(r'<p class="read">[^<]{40,}', figure)
 
 
-def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(monkeypatch):
-    """Random weights pack as trained ones do: sizes follow from shapes."""
-    weights = mc.init_weights(2, d_vocab=text().tokenizer.d_vocab, rng=np.random.default_rng(0),
-                              dtype=np.float32, **SHAPE)
-    assert weights.d_vocab > 1000
-    model = Model(weights, text().tokenizer, {})
-    results = {**reported(2).results, "heads": [
-        {**reported(2).results["heads"][0], "layer": layer, "head": head}
-        for layer in range(2) for head in range(4)]}
-    assert 1e6 < len(page.report_html(content(model, text(), results, 0))) <= 4e6
-
-
 @pytest.fixture
 def model_file(tmp_path):
     path = tmp_path / "model.npz"
@@ -130,18 +116,13 @@ def model_file(tmp_path):
     return path
 
 
-def test_the_command_writes_a_page_with_the_terminals_figures(model_file, tmp_path, capsys):
+def test_the_command_writes_a_page_with_the_terminals_figures_once(model_file, tmp_path, capsys):
     output = tmp_path / "report.html"
     arguments = ["report", str(model_file), "--text", str(TEXT), "-o", str(output)]
     assert main(arguments) == 0
     assert f"written: {output}" in capsys.readouterr().out
-    assert output.read_bytes() == page.report_html(reported(1).content)
-
-
-def test_nothing_is_overwritten_without_force(model_file, tmp_path, capsys):
-    output = tmp_path / "report.html"
+    assert output.read_bytes() == page.html_file("page", reported(1).data)
     output.write_bytes(b"precious")
-    arguments = ["report", str(model_file), "--text", str(TEXT), "-o", str(output)]
     assert main(arguments) == 2
     assert "exists" in capsys.readouterr().err and output.read_bytes() == b"precious"
     assert main([*arguments, "--force"]) == 0
@@ -158,7 +139,7 @@ def test_attention_shows_itself():
 
 
 def test_attention_is_cut_with_notices():
-    weights = mc.init_weights(1, 65, 4, 1, 7, None, "none", np.random.default_rng(0))
+    weights = mc.init_weights(1, 65, 1, 1, 2, None, "none", np.random.default_rng(0))
     shown = attention(weights, np.zeros((5, 129), int)).page.decode()
     for notice in ("the first 64 of 65 heads", "the first 4 of 5 contexts",
                    "the first 128 of 129 tokens"):

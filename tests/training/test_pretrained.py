@@ -11,7 +11,7 @@ from minicircuits import runs
 from minicircuits.behavior.in_context import BLOCKS, ordered_versus_shuffled
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import ov_circuit
-from minicircuits.findings import figures
+from minicircuits.findings.heads import best_heads, head_table
 from minicircuits.training.pretrained import PRETRAINED, sample_text
 from minicircuits.training.recipe import Recipe
 from minicircuits.training.text import load_sample
@@ -32,8 +32,9 @@ def heads(pretrained, text):
     """Its best induction head and the best previous-token head before it, as head_table rows."""
     weights = pretrained.weights.astype(np.float64)
     probabilities = text.counts.sum(1) / text.counts.sum()
-    return figures.best_heads(figures.head_table(weights, pretrained.tokenizer.start,
-                                                 probabilities, text.validation, seed=0))
+    acts = mc.forward(weights, text.validation)
+    return best_heads(head_table(weights, probabilities, text.validation, acts,
+                                 pretrained.tokenizer.start, seed=0))
 
 
 def test_it_is_small():

@@ -6,13 +6,12 @@ import pytest
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
-from minicircuits.findings import figures
-from minicircuits.report import contexts
-from minicircuits.report import content as module
-from minicircuits.report.packing import unpack
-from minicircuits.training.model_file import Model
-from tests.draws import assert_close, random_case
-from tests.report.reported import LOG, reported
+from minicircuits.findings.heads import heads_of
+from minicircuits.findings.study import excerpt
+from minicircuits.report import data
+from minicircuits.report.data import attention_views
+from tests.draws import assert_all_close, assert_close, random_case
+from tests.report.reported import LOG, reported, studied, unpack
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def square(rows, n):
 
 def test_attention_is_the_librarys(two):
     weights = two.model.weights
-    for text in two.content["texts"]:
+    for text in two.data["texts"]:
         tokens = np.array([text["tokens"]])
         n = tokens.shape[1]
         acts, moved = mc.forward(weights, tokens), mc.value_weighted_patterns(weights, tokens)
@@ -38,14 +37,14 @@ def test_attention_is_the_librarys(two):
         for name, desired in by_head.items():
             assert_close(square(unpack(text[name]), n), desired, 2e-5, name=name)
         effects = square(unpack(text["effects"]), n - 1)
-        for row, (layer, head) in zip(effects, two.content["shown_heads"]):
+        for row, (layer, head) in zip(effects, two.data["shown_heads"]):
             desired = mc.source_effects(weights, tokens, layer, head)[0]
             assert_close(row, desired[:, :n - 1], 2e-5)
             assert not desired[:, n - 1:].any()
 
 
 def test_next_tokens_are_the_likeliest(two):
-    text = two.content["texts"][0]
+    text = two.data["texts"][0]
     logits = mc.forward(two.model.weights, [text["tokens"]]).logits[0]
     probabilities = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities /= probabilities.sum(-1, keepdims=True)
@@ -55,7 +54,7 @@ def test_next_tokens_are_the_likeliest(two):
 
 
 def test_score_parts_are_the_split(two):
-    for text in two.content["texts"]:
+    for text in two.data["texts"]:
         tokens = np.array([text["tokens"]])
         n = tokens.shape[1]
         pattern = mc.forward(two.model.weights, tokens).pattern
@@ -69,20 +68,20 @@ def test_score_parts_are_the_split(two):
 
 def test_repeated_tokens_are_those_of_the_split(two):
     """The heat map shows the first of the contexts over which the table takes its mean."""
-    tokens = figures.repeated_tokens(two.model.weights, two.model.tokenizer.start, 0)
-    assert two.content["texts"][1]["tokens"] == tokens[0].tolist()
+    tokens, _ = two.study.repeated
+    assert two.data["texts"][1]["tokens"] == tokens[0].tolist()
     assert tokens.shape == (8, 59) and (tokens[:, 1:30] == tokens[:, 30:]).all()
 
 
 def test_the_page_opens_at_the_prediction_of_the_terminal(two):
-    prediction, page = two.results["prediction"], two.content
+    prediction, page = two.found["prediction"], two.data
     place = page["ledger"]["place"]
     assert page["texts"][0]["tokens"][:place + 1] == prediction["context"]
     assert page["ledger"]["target"] == prediction["target"] == page["texts"][0]["tokens"][place + 1]
 
 
 def test_ledger_inputs_make_the_logits(two):
-    ledger, texts = two.content["ledger"], two.content["texts"]
+    ledger, texts = two.data["ledger"], two.data["texts"]
     for inputs, text in zip(ledger["texts"], texts, strict=True):
         logits = mc.forward(two.model.weights, [text["tokens"]]).logits[0]
         made = unpack(inputs["residual"]) @ unpack(ledger["W_U"]).T
@@ -92,7 +91,7 @@ def test_ledger_inputs_make_the_logits(two):
 
 
 def test_composition_is_the_excess(two):
-    found, weights = two.content["composition"], two.model.weights
+    found, weights = two.data["composition"], two.model.weights
     for kind in "QKV":
         scores = mc.composition_scores(weights, kind)
         for (l2, h), row in zip(found["later"], found[kind], strict=True):
@@ -101,17 +100,8 @@ def test_composition_is_the_excess(two):
     assert 0 < found["noise"] < 1
 
 
-def test_pairs_that_cannot_compose_are_none():
-    weights = random_case(0, n_layers=3, n_heads=2).weights
-    found = figures.composition_matrices(weights, 0)
-    for kind in "QKV":
-        for later, row in zip(found["later"], found[kind], strict=True):
-            for earlier, value in zip(found["earlier"], row, strict=True):
-                assert (value is None) == (earlier[0] >= later[0])
-
-
 def test_eigenvalue_pairs(two):
-    pairs = two.content["eigenvalues"]
+    pairs = two.data["eigenvalues"]
     assert len(pairs) == 9
     for pair in pairs:
         scores = mc.induction_eigenvalues(two.model.weights, pair["earlier"], pair["later"])
@@ -120,9 +110,10 @@ def test_eigenvalue_pairs(two):
 
 def test_head_dump_is_ranked(two):
     weights, text = two.model.weights, two.text
-    probabilities = text.counts.sum(1) / text.counts.sum()
+    probabilities = two.study.token_probabilities
+    assert_close(probabilities, (text.counts.sum(1) + 1) / (text.counts + 1 / 640).sum(), 1e-12)
     profiles = offset_profiles(weights, text.validation[:16])
-    for head in two.content["dump"]:
+    for head in two.data["dump"]:
         layer, h = head["layer"], head["head"]
         found = mc.skip_trigrams(weights, layer, h, probabilities, n_sources=128)
         assert [row["rank"] for row in head["rows"]] == [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128]
@@ -135,36 +126,35 @@ def test_head_dump_is_ranked(two):
 
 
 def test_formation():
-    assert figures.formation(LOG) == {"step": 150, "before": 100}      # 0.1 itself is not above
-    assert figures.formation(LOG[:3]) is None
-    assert figures.formation(LOG[4:]) == {"step": 200, "before": None}
+    assert data.formation(LOG) == {"step": 150, "before": 100}      # 0.1 itself is not above
+    assert data.formation(LOG[:3]) is None
+    assert data.formation(LOG[4:]) == {"step": 200, "before": None}
 
 
 @pytest.mark.parametrize("n_layers, missing", [
     (0, {"attention", "heads", "split", "composition", "importance"}),
     (1, {"split", "composition", "importance"}), (2, set())])
 def test_what_is_absent_says_why(n_layers, missing):
-    page = reported(n_layers).content
+    page = reported(n_layers).data
     assert set(page["absent"]) == missing and all(page["absent"].values())
     assert not page["notices"]
 
 
 def test_three_layers(two):
-    """Everything that the page has for two layers, it has for three."""
-    weights = random_case(1, n_layers=3, n_heads=2, n_ctx=128,
-                          d_vocab=two.model.weights.d_vocab).weights
-    model = Model(weights, two.model.tokenizer, {})
-    results = {**two.results, "heads": [
-        {**two.results["heads"][0], "layer": layer, "head": head}
-        for layer, head in figures.heads_of(weights)]}
-    page = module.content(model, two.text, results, 0)
+    """Everything that the page has for two layers, it has for three; heads read earlier layers."""
+    page = studied(random_case(1, n_layers=3, n_heads=2, n_ctx=128,
+                               d_vocab=two.model.weights.d_vocab).weights, {}).data
     assert not page["absent"] and len(page["texts"][0]["parts"]) == 4
+    found = page["composition"]
+    for later, row in zip(found["later"], found["K"], strict=True):
+        assert [value is None for value in row] == [
+            earlier[0] >= later[0] for earlier in found["earlier"]]
 
 
 def test_cuts_are_told(two, monkeypatch):
     for name, most in (("TOKENS", 100), ("HEADS", 4), ("PATHS", 15), ("VOCAB", 600)):
-        monkeypatch.setattr(module, f"MAX_{name}", most)
-    page = module.content(two.model, two.text, two.results, 0)
+        monkeypatch.setattr(data, f"MAX_{name}", most)
+    page = data.page_data(two.study, two.found)
     d_vocab = two.model.weights.d_vocab
     assert page["notices"] == [
         "Attention is cut: the first 4 of 6 heads are shown.",
@@ -172,7 +162,7 @@ def test_cuts_are_told(two, monkeypatch):
         f"The vocabulary is cut: {len(page['vocabulary']):,} of {d_vocab:,} tokens can be chosen "
         "in the ledger, those on this page and the most frequent."]
     assert page["absent"] == {
-        "ledger": "16 paths are more than the 15 that a ledger here can hold."}
+        "ledger": "A ledger here has room for 15 paths and 4 heads, and there are more."}
     assert len(page["texts"][0]["tokens"]) == 100
     assert page["texts"][0]["pattern"]["shape"] == [4, 5050]
     assert set(page["texts"][0]["parts"]) == {"1.0"}
@@ -183,7 +173,17 @@ def test_cuts_are_told(two, monkeypatch):
             assert {row["source"], *(id for id, _ in row["destinations"] + row["outs"])} <= named
 
 
+def test_an_excerpt_is_what_the_model_gives_on_it():
+    """One context of three, and its first two tokens: nothing that comes later is missed."""
+    for positions in "shortformer", "standard", "none":
+        weights, tokens = random_case(4, b=3, i=5, positions=positions)
+        cut, acts = excerpt(tokens, mc.forward(weights, tokens), slice(1, 2), 2)
+        assert (cut == tokens[1:2, :2]).all()
+        assert_all_close(acts, mc.forward(weights, cut), 1e-12)
+
+
 def test_a_context_of_one_token():
     weights = random_case(0).weights
-    found = contexts.attention(weights, np.array([[3]]), figures.heads_of(weights))
+    tokens = np.array([[3]])
+    found = attention_views(weights, tokens, mc.forward(weights, tokens), heads_of(weights))
     assert found["effects"]["shape"] == [6, 0] and found["pattern"]["shape"] == [6, 1]

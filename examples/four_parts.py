@@ -1,6 +1,6 @@
 """One picture as SVG text: the scores of a head in four parts, as heat maps that add up.
 
-    python -m minicircuits.report.pictures > examples/four_parts.svg
+    python examples/four_parts.py > examples/four_parts.svg
 
 draws the README's.
 """
@@ -14,8 +14,8 @@ from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.model.transformer import forward
 from minicircuits.training.pretrained import load_pretrained
 
-COLOURS = ("#2166ac", "#5191c3", "#8cb8d9", "#bdd7ea", "#e1ecf4", "#f4f4f2", "#fbe6d3", "#f6c8a0",
-           "#eba068", "#d3712f", "#a8420a")
+COLORS = ("#2166ac", "#5191c3", "#8cb8d9", "#bdd7ea", "#e1ecf4", "#f4f4f2", "#fbe6d3", "#f6c8a0",
+          "#eba068", "#d3712f", "#a8420a")
 WIDTH, MARGIN, CELL = 930, 22, 5.6
 TITLES = ("neither", "+ Q", "+ K", "+ both", "= total")
 
@@ -33,7 +33,7 @@ def four_parts(weights, tokens, layer, head):
 
     Each map is the mean over the contexts. From each destination's scores their mean over the
     sources it may see is taken off, in every part: a constant changes no pattern. The five
-    share one scale of colours, whose ends are ± the largest score of all.
+    share one scale of colors, whose ends are ± the largest score of all.
     """
     tokens = np.asarray(tokens)
     split = split_scores(weights, tokens, forward(weights, tokens).pattern, layer, head)
@@ -50,30 +50,25 @@ def four_parts(weights, tokens, layer, head):
              f'<title>Scores of head {layer}.{head} in four parts</title>',
              f'<rect width="{WIDTH}" height="{height:.0f}" rx="6" fill="#fff"/>']
     for n, (title, part) in enumerate(zip(TITLES, parts)):
-        left, top = MARGIN + n * step, 40
+        left = MARGIN + n * step
         lines += [f'<text x="{left + side / 2:.1f}" y="26" text-anchor="middle" '
                   f'font-weight="600">{title}</text>',
-                  f'<g transform="translate({left:.1f} {top}) scale({CELL})">',
-                  *cells(part, allowed, limit), '</g>']
-    lines += [*legend(side + 62, limit), '</svg>']
-    return "\n".join(lines) + "\n"
-
-
-def cells(part, allowed, limit):
-    """A path for each colour: unit squares, a row a destination, a column a source."""
-    level = np.rint((part / limit + 1) / 2 * (len(COLOURS) - 1)).astype(int)
-    for n, colour in enumerate(COLOURS):
-        squares = "".join(f"M{j} {i}h1v1h-1z" for i, j in np.argwhere(allowed & (level == n)))
-        if squares:
-            yield f'<path fill="{colour}" d="{squares}"/>'
+                  f'<g transform="translate({left:.1f} 40) scale({CELL})">']
+        level = np.rint((part / limit + 1) / 2 * (len(COLORS) - 1)).astype(int)
+        for color in np.unique(level[allowed]):
+            places = np.argwhere(allowed & (level == color))
+            squares = "".join(f"M{j} {i}h1v1h-1z" for i, j in places)
+            lines.append(f'<path fill="{COLORS[color]}" d="{squares}"/>')
+        lines.append('</g>')
+    return "\n".join([*lines, *legend(side + 62, limit), '</svg>']) + "\n"
 
 
 def legend(top, limit):
-    """The colours with their ends, and how to read a map."""
-    for n, colour in enumerate(COLOURS):
-        yield f'<rect x="{MARGIN + 34 + n * 12}" y="{top}" width="12" height="11" fill="{colour}"/>'
-    right = MARGIN + 34 + len(COLOURS) * 12
-    yield (f'<text x="{MARGIN + 30}" y="{top + 10}" text-anchor="end">−{limit:.0f}</text>'
+    """The colors with their ends, and how to read a map."""
+    left, right = MARGIN + 34, MARGIN + 34 + len(COLORS) * 12
+    for n, color in enumerate(COLORS):
+        yield f'<rect x="{left + n * 12}" y="{top}" width="12" height="11" fill="{color}"/>'
+    yield (f'<text x="{left - 4}" y="{top + 10}" text-anchor="end">−{limit:.0f}</text>'
            f'<text x="{right + 4}" y="{top + 10}">+{limit:.0f}</text>'
            f'<text x="{WIDTH - MARGIN}" y="{top + 10}" text-anchor="end">a row a destination, '
            'a column a source, in context order; scores, each row less its mean</text>')

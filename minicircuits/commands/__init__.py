@@ -1,0 +1,1 @@
+"""What the commands of the main job do; `cli` says how they are called."""

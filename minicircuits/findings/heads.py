@@ -1,0 +1,125 @@
+"""Heads, one by one and in pairs: where each looks, what it copies, and who reads whom."""
+
+import numpy as np
+
+from minicircuits.behavior.in_context import BLOCKS, induction_scores, random_blocks
+from minicircuits.behavior.patterns import (duplicate_token_scores, first_token_scores,
+                                            offset_profiles, position_share,
+                                            previous_token_scores)
+from minicircuits.circuits.composition import (composition_baseline, composition_excess,
+                                               composition_scores, random_composition_scores)
+from minicircuits.circuits.copying import copying_companions, copying_score
+from minicircuits.circuits.expansion import label
+from minicircuits.circuits.heads import ov_circuit
+from minicircuits.circuits.induction import induction_eigenvalues
+from minicircuits.circuits.skip_trigrams import skip_trigrams
+from minicircuits.model.transformer import forward
+
+RANKS = (*range(1, 9), 16, 32, 64, 128)       # of the sources in a head's dump
+
+
+def heads_of(weights):
+    """(layer, head) of every head, in order."""
+    return list(np.ndindex(weights.n_layers, weights.n_heads))
+
+
+def top(values, k):
+    """The indices of the k largest, largest first; of equals the first."""
+    return np.argsort(-values, kind="stable")[:k]
+
+
+def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):
+    """For every head what it looks at on text (tokens, acts) and on repeated random tokens, and
+    copies. watch : wraps the heads, to show progress."""
+    rng = np.random.default_rng(seed)
+    induction = induction_scores(weights, start, rng)
+    random = random_blocks(weights.d_vocab, max(BLOCKS), 2, 16, start, rng)
+    random_acts = forward(weights, random)
+    scores = {"previous": previous_token_scores(weights, random, random_acts),
+              "duplicate": duplicate_token_scores(weights, random, random_acts),
+              "induction": induction,
+              "first": first_token_scores(weights, tokens, acts),
+              "by_position": position_share(weights, tokens, acts)}
+    profiles = offset_profiles(weights, tokens, acts)
+    profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
+    rows = []
+    for layer, head in watch(heads_of(weights)):
+        circuit = ov_circuit(weights, layer, head)
+        offset = int(profiles[layer, head].argmax())
+        strongest = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
+        rows.append({"layer": layer, "head": head, "offset": offset,
+                     "at_offset": float(profiles[layer, head, offset]),
+                     "copying": copying_score(circuit),
+                     "top_own": copying_companions(circuit).top_own,
+                     **{name: float(score[layer, head]) for name, score in scores.items()},
+                     "skip_trigrams": [
+                         {"source": entry.source, "destinations": entry.destinations.tolist(),
+                          "outs": entry.outs.tolist(), "score": entry.score}
+                         for entry in strongest]})
+    return rows
+
+
+def best_heads(rows):
+    """The rows of the best induction head after layer 0, and of the best previous-token head
+    before it. Whether they deserve their names, their scores say."""
+    induction = max((row for row in rows if row["layer"]), key=lambda row: row["induction"])
+    previous = max((row for row in rows if row["layer"] < induction["layer"]),
+                   key=lambda row: row["previous"])
+    return induction, previous
+
+
+def head_dump(weights, token_probabilities, tokens, acts):
+    """For every head its mean attention by distance, and its ranked skip-trigram table.
+
+    rows: the sources at RANKS, each with its strongest destinations and outs, as pairs
+    (token, strength).
+    """
+    profiles, dump = offset_profiles(weights, tokens, acts), []
+    for layer, head in heads_of(weights):
+        found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS))
+        dump.append({
+            "layer": layer, "head": head,
+            "profile": profiles[layer, head, :tokens.shape[1] // 2].tolist(),
+            "rows": [{"rank": rank, "source": row.source, "score": row.score,
+                      "destinations": list(zip(row.destinations.tolist(),
+                                               row.destination_scores.tolist())),
+                      "outs": list(zip(row.outs.tolist(), row.out_logits.tolist()))}
+                     for rank, row in enumerate(found, 1) if rank in RANKS]})
+    return dump
+
+
+def strongest_pairs(weights):
+    """The three strongest pairs of each kind of composition, and the level of random matrices."""
+    found = {"baseline": composition_baseline(weights.d_model)}
+    for kind in "QKV":
+        scores = composition_scores(weights, kind)
+        pairs = [np.unravel_index(flat, scores.shape) for flat in top(scores.ravel(), 3)]
+        found[kind] = [[label(((earlier, g), (later, h))), float(scores[later, h, earlier, g])]
+                       for later, h, earlier, g in pairs]
+    return found
+
+
+def composition_matrices(weights, seed):
+    """Every pair's composition scores less the level of random matrices, by kind.
+
+    Rows: heads of layers 1, 2, …; columns: heads of layers 0 to L − 2; None where the column's
+    layer is not before the row's. noise: how far random matrices go above their level.
+    """
+    later, earlier = heads_of(weights)[weights.n_heads:], heads_of(weights)[:-weights.n_heads]
+    rng, baseline = np.random.default_rng(seed), composition_baseline(weights.d_model)
+    highest = max(random_composition_scores(weights, kind, rng).max() for kind in "QKV")
+    found = {"baseline": baseline, "later": later, "earlier": earlier,
+             "noise": float(highest - baseline)}
+    for kind in "QKV":
+        excess = composition_excess(weights, kind)
+        found[kind] = [[float(excess[*row, *column]) if column[0] < row[0] else None
+                        for column in earlier] for row in later]
+    return found
+
+
+def eigenvalue_pairs(weights):
+    """Copying and same-matching eigenvalue scores of every pair of heads that can compose."""
+    return [{"earlier": earlier, "later": later,
+             **induction_eigenvalues(weights, earlier, later)._asdict()}
+            for later in heads_of(weights) for earlier in heads_of(weights)
+            if earlier[0] < later[0]]
