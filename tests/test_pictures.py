@@ -10,7 +10,7 @@ import pytest
 
 import minicircuits as mc
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 spec = importlib.util.spec_from_file_location("four_parts", EXAMPLES / "four_parts.py")
 pictures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pictures)

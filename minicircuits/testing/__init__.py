@@ -1,7 +1,7 @@
 """What others test against: golden vectors, a checker that names the wrong step, known bugs.
 
-`steps` has the names of the tensors, `vectors` the cases, `strategies` (needs Hypothesis) draws
-more of them.
+Its README is for those who check a program of their own. `steps` has the names of the tensors,
+`vectors` the cases, and `strategies` (needs Hypothesis) draws more of them.
 
 >>> import minicircuits as mc
 >>> from minicircuits.testing import assert_matches

@@ -81,12 +81,13 @@ class Report:
             lines += [f"  the first that is wrong, in {d.wrong} of {d.of} numbers",
                       f"    worst at  [{place}]",
                       f"    yours     {d.yours:.10g}", f"    expected  {d.expected:.10g}",
-                      f"    error     {d.error:.2g}, allowed {d.allowed:.2g} ({d.tier})",
-                      *(wrapped(f"  matches `{name}`: {mutants.MUTANTS[name].says}")
-                        for name in self.looks_like),
-                      wrapped("  it or a step before it is wrong; to tell which, supply "
-                              + ", ".join(d.missing)) if d.missing else
-                      "  what it is computed from is right: the mistake is in this step"]
+                      f"    error     {d.error:.2g}, allowed {d.allowed:.2g} ({d.tier})"]
+            lines += [wrapped(f"  matches `{name}`: {mutants.MUTANTS[name].says}")
+                      for name in self.looks_like]
+            supply = ", ".join(d.missing)
+            lines.append(wrapped(
+                f"  it or a step before it is wrong; to tell which, supply {supply}") if supply else
+                "  what it is computed from is right: the mistake is in this step")
             lines += [f"  it would pass as --precision {name}" for name in UNIT
                       if UNIT[name] > UNIT[self.precision]
                       and judge(self.case, self.tensors, name)][:1]

@@ -19,8 +19,7 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.notation import POSITIONS, InputError, Weights
-from minicircuits.plain import circuits as plain_circuits
-from minicircuits.plain import model as plain
+from minicircuits.plain import circuits, model
 from minicircuits.testing.steps import CIRCUITS, WEIGHT_LETTERS, Reference
 
 STORE, CHECKSUMS = (Path(__file__).with_name(name) for name in ("core.npz", "core.json"))
@@ -47,11 +46,13 @@ class Vector:
 
     @cached_property
     def with_other_weights(self):
+        """For functions that keep something from one call for the next."""
         halved = {name: W / 2 for name, W in self.weights.items()}
         return Vector(self.id, replace(self.weights, **halved), self.tokens)
 
     @cached_property
     def with_other_tokens(self):
+        """Likewise."""
         return Vector(self.id, self.weights, self.tokens[:, ::-1])
 
 
@@ -212,9 +213,9 @@ def named(arrays, vector):
 
 def by_loops(vector):
     """{name: array} of a vector's tensors, computed anew by the plain loops."""
-    found = plain.tensors(vector.weights, vector.tokens)
+    found = model.tensors(vector.weights, vector.tokens)
     if vector.with_circuits:
-        found |= plain_circuits.tensors(vector.weights, vector.tokens, found["pattern"])
+        found |= circuits.tensors(vector.weights, vector.tokens, found["pattern"])
     return named(found, vector)
 
 
