@@ -37,7 +37,7 @@ _MODULES = {
 }
 _ROOMS = {room: room for room in (
     "notation", "model", "circuits", "behavior", "training", "plain", "findings", "terminal",
-    "report", "testing", "files", "interop")} | {"hand_built": "circuits.hand_built"}
+    "report", "commands", "testing", "files", "interop")} | {"hand_built": "circuits.hand_built"}
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 __all__ = sorted([*_HOME, "hand_built"])
 __version__ = "0.1.0"
