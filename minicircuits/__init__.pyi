@@ -9,6 +9,7 @@ from . import plain as plain
 from . import findings as findings
 from . import terminal as terminal
 from . import report as report
+from . import commands as commands
 from . import testing as testing
 from . import files as files
 from . import interop as interop

@@ -16,7 +16,7 @@ from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.expansion import count_paths, expand_logits, logits_by_order
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
-from minicircuits.notation import check_head
+from minicircuits.notation import Activations, Tokens, Weights, check_head
 
 
 class TermImportance(NamedTuple):
@@ -32,7 +32,8 @@ class TermImportance(NamedTuple):
     given_others: np.ndarray    # (l,)
 
 
-def term_importance(weights, tokens, acts=None):
+def term_importance(weights: Weights, tokens: Tokens,
+                    acts: Activations | None = None) -> TermImportance:
     """How much of the loss the paths of each order account for, as the paper measures it.
 
     All patterns are frozen; then the logits are summed order by order. A head that only steers
@@ -69,7 +70,8 @@ class VirtualHead(NamedTuple):
     importance: float     # nats per token: loss without this one path, minus the loss
 
 
-def virtual_heads(weights, tokens, acts=None):
+def virtual_heads(weights: Weights, tokens: Tokens,
+                  acts: Activations | None = None) -> list[VirtualHead]:
     """Every virtual head, the most important first, by the effect of its path alone.
 
     Patterns are frozen. One cross-entropy a path: from three layers on there are many.
@@ -82,7 +84,7 @@ def virtual_heads(weights, tokens, acts=None):
     return sorted(found, key=lambda virtual: -virtual.importance)
 
 
-def without_heads(weights, heads):
+def without_heads(weights: Weights, heads: list[tuple[int, int]]) -> Weights:
     """The same weights with the heads (layer, head) of `heads` writing nothing: W_O = 0."""
     W_O = weights.W_O.copy()
     for layer, head in heads:
@@ -96,7 +98,8 @@ class WithoutHeads(NamedTuple):
     recomputed: float     # loss with later patterns computed without the heads
 
 
-def loss_without_heads(weights, tokens, heads, acts=None):
+def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, int]],
+                       acts: Activations | None = None) -> WithoutHeads:
     """The loss without some heads, nats per token: what they add, and what they steer.
 
     Their difference is what they do through later heads' attention. acts: the whole model's.

@@ -7,10 +7,10 @@ import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
 from minicircuits.model.attention import causal_softmax
-from minicircuits.notation import InputError, check_head
+from minicircuits.notation import Activations, InputError, Tokens, Weights, check_head
 
 
-def head_effects(weights, tokens, acts=None):
+def head_effects(weights: Weights, tokens: Tokens, acts: Activations | None = None) -> np.ndarray:
     """What each head adds directly, not through later heads, to the true next token's logit.
 
     W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits. Includes what earlier heads put into
@@ -22,7 +22,8 @@ def head_effects(weights, tokens, acts=None):
     return (written * acts.z[..., :-1, :]).sum(-1)
 
 
-def source_effects(weights, tokens, layer, head, acts=None):
+def source_effects(weights: Weights, tokens: Tokens, layer: int, head: int,
+                   acts: Activations | None = None) -> np.ndarray:
     """The same for one head, source by source: W_U[token_{i+1}] · W_O A_ij v_j; (b, i−1, j).
 
     Its sum over sources is `head_effects`. j is what this head read. After layer 0, other
@@ -40,8 +41,10 @@ def source_effects(weights, tokens, layer, head, acts=None):
     return acts.pattern[layer, :, head, :-1] * (written @ acts.v[layer, :, head].mT)
 
 
-def patch_path(weights, tokens, other_tokens, sender, receiver=None, reads="qkv", acts=None,
-               other_acts=None):
+def patch_path(weights: Weights, tokens: Tokens, other_tokens: Tokens, sender: tuple[int, int],
+               receiver: tuple[int, int] | None = None, reads: str = "qkv",
+               acts: Activations | None = None,
+               other_acts: Activations | None = None) -> np.ndarray:
     """Logits (b, i, v) with one path as it is on `other_tokens`, everything else unchanged.
 
     sender : (layer, head) whose output is exchanged, for one reader only. receiver None: the

@@ -13,7 +13,7 @@ from minicircuits.behavior.ablation import without_heads
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.model.transformer import forward
-from minicircuits.notation import check_head, check_tokens
+from minicircuits.notation import Tokens, Weights, check_head, check_tokens
 
 
 class Occurrence(NamedTuple):
@@ -25,7 +25,8 @@ class Occurrence(NamedTuple):
     without: float        # the same, the head removed and later patterns recomputed
 
 
-def occurrences(weights, tokens, layer, head, source, destination, out):
+def occurrences(weights: Weights, tokens: Tokens, layer: int, head: int, source: int,
+                destination: int, out: int) -> list[Occurrence]:
     """Every place of a skip-trigram in tokens (b, i), the one the head helps most first."""
     check_head(weights, layer, head)
     tokens = check_tokens(weights, tokens)
@@ -56,7 +57,8 @@ class Bug(NamedTuple):
     strength: float       # QK[destination, source] · OV[out′, source], unscaled
 
 
-def bugs(weights, tokens, layer, head, source, k=20):
+def bugs(weights: Weights, tokens: Tokens, layer: int, head: int, source: int,
+         k: int = 20) -> list[Bug]:
     """Wrong skip-trigrams that the factored form forces on a head, the strongest first.
 
     Taken are the k largest destinations of QK[:, source] and outs of OV[:, source], if positive.

@@ -14,7 +14,7 @@ import numpy as np
 from minicircuits.behavior import tokens_and_acts
 from minicircuits.behavior.patterns import prefix_matching_scores
 from minicircuits.model.cross_entropy import cross_entropy
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, Weights
 
 BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fits all of them
 
@@ -41,7 +41,8 @@ def in_context_score(losses, early=10, late=100, around=0):
     return late - early
 
 
-def random_blocks(d_vocab, block, repeats, batch, start, rng, shuffled=False):
+def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int,
+                  rng: np.random.Generator, shuffled: bool = False) -> np.ndarray:
     """START, a block of distinct random tokens, and the block again: (b, 1 + block·repeats).
 
     Without replacement: every token of a later block has one copy in each block before.
@@ -66,7 +67,8 @@ def random_blocks(d_vocab, block, repeats, batch, start, rng, shuffled=False):
     return np.concatenate([np.full((batch, 1), start), first, *later], axis=1)
 
 
-def induction_scores(weights, start, rng, blocks=BLOCKS, batch=16):
+def induction_scores(weights: Weights, start: int, rng: np.random.Generator,
+                     blocks: tuple[int, ...] = BLOCKS, batch: int = 16) -> np.ndarray:
     """The least prefix matching over several lengths of repeated random blocks: (l, h).
 
     min_n of `prefix_matching_scores` on START and two blocks of n tokens. An induction head
@@ -86,7 +88,8 @@ class OrderedVersusShuffled(NamedTuple):
     gap: float         # shuffled − ordered: evidence of induction
 
 
-def ordered_versus_shuffled(weights, start, rng, block=47, batch=16):
+def ordered_versus_shuffled(weights: Weights, start: int, rng: np.random.Generator, block: int = 47,
+                            batch: int = 16) -> OrderedVersusShuffled:
     """Loss on a second block of random tokens in the first one's order, and out of it.
 
     Both have the same first blocks. The second block's first token is left out: nothing before

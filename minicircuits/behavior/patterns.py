@@ -14,7 +14,7 @@ Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction
 import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
-from minicircuits.notation import InputError
+from minicircuits.notation import Activations, InputError, Tokens, Weights
 
 
 # Places to look, from tokens (b, i) alone: masks (b, i, j), never with j > i.
@@ -47,7 +47,7 @@ def after_earlier_copies(tokens):
     return np.pad(earlier_copies(tokens)[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
 
 
-def attention_on(pattern, places):
+def attention_on(pattern: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Σ_j A_ij over the places, mean over (b, i) that have at least one place: (l, h), 0 to 1.
 
     pattern : (l, b, h, i, j); places : (b, i, j) booleans. Raises InputError if all are False.
@@ -66,7 +66,8 @@ def attention_by_kind(places, weights, tokens, acts):
     return attention_on(acts.pattern, places(tokens))
 
 
-def prefix_matching_scores(weights, tokens, acts=None):
+def prefix_matching_scores(weights: Weights, tokens: Tokens,
+                           acts: Activations | None = None) -> np.ndarray:
     """Attention on the tokens that followed earlier copies of the present one: (l, h).
 
     Mean over the destinations that have an earlier copy, of A_ij summed over the followers
@@ -84,23 +85,27 @@ def formed(measured):
     return measured["prefix_matching"] > 0.1
 
 
-def previous_token_scores(weights, tokens, acts=None):
+def previous_token_scores(weights: Weights, tokens: Tokens,
+                          acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥1} A[i, i−1]: (l, h). Raises InputError for contexts of one token."""
     return attention_by_kind(previous_token, weights, tokens, acts)
 
 
-def duplicate_token_scores(weights, tokens, acts=None):
+def duplicate_token_scores(weights: Weights, tokens: Tokens,
+                           acts: Activations | None = None) -> np.ndarray:
     """Attention on earlier copies of the present token, as `prefix_matching_scores`: (l, h)."""
     return attention_by_kind(earlier_copies, weights, tokens, acts)
 
 
-def first_token_scores(weights, tokens, acts=None):
+def first_token_scores(weights: Weights, tokens: Tokens,
+                       acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥1} A[i, 0]: (l, h). Where there is nothing to do, heads attend there and move
     little. Paper: "Induction Heads". Raises as `previous_token_scores`."""
     return attention_by_kind(first_token, weights, tokens, acts)
 
 
-def value_weighted_patterns(weights, tokens, acts=None):
+def value_weighted_patterns(weights: Weights, tokens: Tokens,
+                            acts: Activations | None = None) -> np.ndarray:
     """A_ij ‖W_O v_j‖: how much each source moves into each destination; (l, b, h, i, j).
 
     Paper: "Induction Heads" weights by ‖v_j‖ instead, which depends on the basis of the head.
@@ -111,7 +116,8 @@ def value_weighted_patterns(weights, tokens, acts=None):
     return acts.pattern * np.linalg.norm(moved, axis=-1)[..., None, :]
 
 
-def offset_profiles(weights, tokens, acts=None):
+def offset_profiles(weights: Weights, tokens: Tokens,
+                    acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥o} A[i, i−o] for o = 0 … T−1: mean attention by distance back; (l, h, o).
 
     Each distance has its own destinations, so a profile does not sum to 1. o = T−1 has one
@@ -124,7 +130,7 @@ def offset_profiles(weights, tokens, acts=None):
     return np.stack([A.trace(-o, -2, -1) / (n - o) for o in range(n)], axis=-1)
 
 
-def position_share(weights, tokens, acts=None):
+def position_share(weights: Weights, tokens: Tokens, acts: Activations | None = None) -> np.ndarray:
     """How much of a head's pattern follows from i and j alone, whatever the tokens: (l, h).
 
         1 − Σ_ij var_b A_ij / Σ_ij mean_b (A_ij − 1/(i+1))²,     var_b unbiased, j ≤ i

@@ -14,7 +14,7 @@ import numpy as np
 from minicircuits.circuits.heads import W_OV, W_QK
 from minicircuits.circuits.low_rank import power_of_two
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, Weights
 
 
 def composition_score(weights, kind, later, earlier):
@@ -44,7 +44,7 @@ def composition_score(weights, kind, later, earlier):
     return (reads @ writes).norm() / size if size else 0.0
 
 
-def composition_scores(weights, kind):
+def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     """`composition_score` of every pair of heads: (l, h, l', g), 0 unless l' < l.
 
     The scores are raw: random matrices of the same shapes give 1/√d_model in the root mean
@@ -93,7 +93,7 @@ def unit(W):
     return W / np.where(norm == 0, 1, norm)
 
 
-def composition_baseline(d_model):
+def composition_baseline(d_model: int) -> float:
     """1/√d_model: the root mean square score of isotropic random factors.
 
     E‖A B‖² = ‖A‖² ‖B‖² / d_model if B's column space is a random one, whatever d_head is.
@@ -101,7 +101,7 @@ def composition_baseline(d_model):
     return d_model ** -0.5
 
 
-def composition_excess(weights, kind):
+def composition_excess(weights: Weights, kind: str) -> np.ndarray:
     """`composition_scores` minus `composition_baseline`, for pairs that can compose; else 0.
 
     Below 0: the later head reads less of the earlier one than of a random direction.

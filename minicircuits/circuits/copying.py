@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicircuits.circuits.low_rank import LowRank
 from minicircuits.notation import InputError
 
 
-def copying_score(low_rank):
+def copying_score(low_rank: LowRank) -> float:
     """Σλ / Σ|λ| over the eigenvalues λ of a token-to-token circuit: a float in [−1, 1].
 
     +1 copies, −1 anti-copies, about 0 at random (standard deviation ≈ 1.5/d_head). Real parts
@@ -44,7 +45,7 @@ class Companions(NamedTuple):
     top_k_own: float         # share of tokens among their own k strongest outputs
 
 
-def copying_companions(low_rank, k=10):
+def copying_companions(low_rank: LowRank, k: int = 10) -> Companions:
     """How often a token is really its own top output. Square circuits, a block at a time.
 
     One row added to every row of W_U moves none of the three, unlike `copying_score`.

@@ -25,7 +25,7 @@ import numpy as np
 
 from minicircuits.circuits.heads import W_OV
 from minicircuits.circuits.low_rank import product
-from minicircuits.notation import (InputError, Weights, check_axes, check_pattern,
+from minicircuits.notation import (InputError, Tokens, Weights, check_axes, check_pattern,
                                    check_tokens)
 
 
@@ -124,13 +124,13 @@ def head_sequences(n_layers, n_heads):
             for heads in choices(range(n_heads), repeat=order)]
 
 
-def count_paths(weights):
+def count_paths(weights: Weights) -> list[int]:
     """Paths by order, C(L, order)·H^order: what `expand_logits` has without running it."""
     return [comb(weights.n_layers, order) * weights.n_heads ** order
             for order in range(weights.n_layers + 1)]
 
 
-def expand_logits(weights, tokens, pattern):
+def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> list[Path]:
     """Every path, as a list of `Path` by order; their logits sum to the model's.
 
     tokens : (b, i); pattern : (l, b, h, i, j), the frozen patterns, `forward`'s or others.
@@ -175,7 +175,7 @@ def propagate(weights, x, pattern):
     return orders
 
 
-def logits_by_order(weights, tokens, pattern):
+def logits_by_order(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> np.ndarray:
     """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
@@ -194,7 +194,8 @@ class Ledger(NamedTuple):
                 for row, j in zip(*np.unravel_index(flat, self.contributions.shape))]
 
 
-def ledger(weights, tokens, pattern, destination, target):
+def ledger(weights: Weights, tokens: Tokens, pattern: np.ndarray, destination: int,
+           target: int) -> Ledger:
     """The logit of token `target` at position `destination` of one context, path by path.
 
     tokens : (1, i); pattern : (l, 1, h, i, j). The direct path has a row r = W_U[target] and a

@@ -25,7 +25,7 @@ START = 0
 SHARP = 1024      # exp(−746) is already 0 in float64
 
 
-def bigram_model(log_probabilities):
+def bigram_model(log_probabilities: np.ndarray) -> Weights:
     """Zero layers: logits = W_U W_E t, where W_U W_E is the given table.
 
     log_probabilities : (v, u) [next token, present token], nats. Raises InputError unless it
@@ -37,7 +37,7 @@ def bigram_model(log_probabilities):
                    W_O=none.mT, W_U=table, positions="none")
 
 
-def two_back(d_vocab, n_ctx):
+def two_back(d_vocab: int, n_ctx: int) -> Weights:
     """Two previous-token heads whose virtual head says which token stands two places back.
 
         |  token  | one_back | two_back |     place      |
@@ -58,7 +58,7 @@ def two_back(d_vocab, n_ctx):
     return sharpened(weights)
 
 
-def induction_by_k_composition(d_vocab, n_ctx):
+def induction_by_k_composition(d_vocab: int, n_ctx: int) -> Weights:
     """[a][b] … [a] → [b]: attend to what followed earlier copies of the present token.
 
         |    token    | before |  out  | place  |
@@ -95,7 +95,7 @@ def induction_by_k_composition(d_vocab, n_ctx):
     return sharpened(weights)
 
 
-def induction_by_pointers(d_vocab, n_ctx):
+def induction_by_pointers(d_vocab: int, n_ctx: int) -> Weights:
     """The same by arithmetic on positions: find the earlier copy, look one place further on.
 
         | token  |    place    | pointer | out |
@@ -130,7 +130,7 @@ def induction_by_pointers(d_vocab, n_ctx):
     return sharpened(weights)
 
 
-def skip_trigram_machine(d_vocab, heads):
+def skip_trigram_machine(d_vocab: int, heads: list[list[tuple[int, int, int]]]) -> Weights:
     """One layer of heads, each told some skip-trigrams [source] … [destination] → [out].
 
         |  token  |  out  |

@@ -8,10 +8,10 @@ W_V only ever act in pairs.
 from typing import NamedTuple
 
 from minicircuits.circuits.low_rank import LowRank, product
-from minicircuits.notation import InputError, check_head
+from minicircuits.notation import InputError, Weights, check_head
 
 
-def W_QK(weights, layer, head):
+def W_QK(weights: Weights, layer: int, head: int) -> LowRank:
     """W_Qᵀ W_K, a bilinear form [destination, source] on the residual stream: (d, d).
 
     scores_ij = x_iᵀ W_QK x_j / √d_head: the scale is the score's, not the matrix's.
@@ -20,13 +20,13 @@ def W_QK(weights, layer, head):
     return LowRank(weights.W_Q[layer, head].mT, weights.W_K[layer, head])
 
 
-def W_OV(weights, layer, head):
+def W_OV(weights: Weights, layer: int, head: int) -> LowRank:
     """W_O W_V, what the head writes for what it reads: (d, d), out ← source."""
     check_head(weights, layer, head)
     return LowRank(weights.W_O[layer, head], weights.W_V[layer, head])
 
 
-def direct_path(weights):
+def direct_path(weights: Weights) -> LowRank:
     """W_U W_E (v, u): what each token does to the next one's logits without any head.
 
     The bigram table of a zero-layer model. Paper: "Zero-Layer Transformers".
@@ -34,7 +34,7 @@ def direct_path(weights):
     return LowRank(weights.W_U, weights.W_E)
 
 
-def ov_circuit(weights, layer, head):
+def ov_circuit(weights: Weights, layer: int, head: int) -> LowRank:
     """W_U W_OV W_E (v, u) [out, source]: what attending to the source does to the logits.
 
     An entry is what the head adds to a logit if all its attention is on the source. Of the
@@ -50,7 +50,7 @@ def ov_circuit(weights, layer, head):
     return weights.W_U @ W_OV(weights, layer, head) @ weights.W_E
 
 
-def qk_circuit(weights, layer, head):
+def qk_circuit(weights: Weights, layer: int, head: int) -> LowRank:
     """W_Eᵀ W_QK W_E (u, u) [destination, source]: how well source matches destination.
 
     Not symmetric, and without 1/√d_head. A constant added to a destination's row changes no
@@ -66,7 +66,7 @@ class PositionalQK(NamedTuple):
     token_position: LowRank        # W_Eᵀ W_QK W_pos     (u, p)
 
 
-def positional_qk_circuits(weights, layer, head):
+def positional_qk_circuits(weights: Weights, layer: int, head: int) -> PositionalQK:
     """How strongly destinations attend to sources for where they are. Unscaled, as `qk_circuit`.
 
     The same three in "shortformer" mode (W_pos is read directly, in every layer) and in

@@ -11,10 +11,11 @@ import numpy as np
 
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import W_OV, W_QK, ov_circuit
-from minicircuits.notation import InputError
+from minicircuits.circuits.low_rank import LowRank
+from minicircuits.notation import InputError, Weights
 
 
-def matching_circuit(weights, earlier, later):
+def matching_circuit(weights: Weights, earlier: tuple[int, int], later: tuple[int, int]) -> LowRank:
     """W_Eᵀ W_QK^h W_OV^g W_E (u, u) [destination token, token that g read for the source].
 
     The K-composition term of `expand_scores`, without its 1/√d_head. If g attends one back,
@@ -32,7 +33,8 @@ class InductionEigenvalues(NamedTuple):
     matching: float      # the same score of the matching circuit
 
 
-def induction_eigenvalues(weights, earlier, later):
+def induction_eigenvalues(weights: Weights, earlier: tuple[int, int],
+                          later: tuple[int, int]) -> InductionEigenvalues:
     """Both eigenvalue scores of a pair of heads, each in [−1, 1].
 
     Induction by K-composition has both near 1; induction by pointers only the first. What a
@@ -52,7 +54,7 @@ class Matches(NamedTuple):
     own: np.ndarray          # (u,): how well u matches itself
 
 
-def nearest_matches(low_rank, k=3):
+def nearest_matches(low_rank: LowRank, k: int = 3) -> Matches:
     """Which other tokens a token takes for itself: the best entries of a row off the diagonal.
 
     This is approximate induction, [a′][b] … [a] → [b]: cat may match cats. A block of rows at a

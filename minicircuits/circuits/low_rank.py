@@ -45,16 +45,16 @@ class LowRank:
         return f"LowRank{self.shape} through {self.A.shape[1]}"
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         return self.A.shape[0], self.B.shape[1]
 
     @property
-    def AB(self):
+    def AB(self) -> np.ndarray:
         """The dense matrix, (m, n)."""
         return self.A @ self.B
 
     @property
-    def mT(self):
+    def mT(self) -> "LowRank":
         """The transpose: Bᵀ Aᵀ."""
         return LowRank(self.B.mT, self.A.mT)
 
@@ -102,11 +102,11 @@ class LowRank:
         row, column = index
         return (self.A[row] * self.B.mT[column]).sum(-1)
 
-    def rows(self, index):
+    def rows(self, index) -> np.ndarray:
         """The rows that `index` chooses, (..., n)."""
         return self.A[index] @ self.B
 
-    def columns(self, index):
+    def columns(self, index) -> np.ndarray:
         """The columns that `index` chooses, each as a row of the result: (..., m)."""
         return self.B.mT[index] @ self.A.mT
 
@@ -118,7 +118,7 @@ class LowRank:
             rows = slice(start, min(start + step, m))
             yield rows, self.rows(rows)
 
-    def diagonal(self):
+    def diagonal(self) -> np.ndarray:
         """The elements [i, i]; (min(m, n),)."""
         n = min(self.shape)
         return (self.A[:n] * self.B.mT[:n]).sum(-1)
@@ -127,7 +127,7 @@ class LowRank:
         """Σ_i W_ii, which is also the sum of the eigenvalues."""
         return self.diagonal().sum()
 
-    def eigenvalues(self):
+    def eigenvalues(self) -> np.ndarray:
         """min(r, n) eigenvalues by falling modulus, complex; all others are 0.
 
         The non-zero eigenvalues of A B are those of B A, (r, r). Raises InputError unless square.
@@ -139,7 +139,7 @@ class LowRank:
         values = values.astype(np.result_type(values, np.complex64))
         return values[np.argsort(-np.abs(values), kind="stable")]
 
-    def norm(self):
+    def norm(self) -> float:
         """The Frobenius norm √(Σ W_vu²)."""
         core = self._core()[1]
         scale = power_of_two(core)            # squares of entries may leave the range of floats
@@ -158,7 +158,7 @@ class LowRank:
         phase = largest / np.abs(largest)
         return U / phase, S, Vh * phase[:, None]
 
-    def rank(self):
+    def rank(self) -> int:
         """Singular values above max(m, n)·eps·S_0, as `numpy.linalg.matrix_rank` counts."""
         S = self.svd()[1]
         return int((S > S.max(initial=0) * max(self.shape) * np.finfo(S.dtype).eps).sum())

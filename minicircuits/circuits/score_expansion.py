@@ -16,7 +16,7 @@ from scipy.special import softmax
 from minicircuits.circuits.expansion import Path, head_sequences, propagate, residual_0
 from minicircuits.circuits.heads import W_QK
 from minicircuits.circuits.low_rank import power_of_two, product
-from minicircuits.notation import check_head, check_pattern, check_tokens
+from minicircuits.notation import Tokens, Weights, check_head, check_pattern, check_tokens
 
 
 class ScoreTerm(NamedTuple):
@@ -69,7 +69,8 @@ def paths_into(reader, layer, weights, tokens, pattern):
             for heads in through]
 
 
-def expand_scores(weights, tokens, pattern, layer, head):
+def expand_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int,
+                  head: int) -> list[ScoreTerm]:
     """Every term of a head's scores, as a list of `ScoreTerm`; their scores sum to it.
 
     tokens : (b, i); pattern : (l, b, h, i, j), frozen: only layers before `layer` matter.
@@ -89,7 +90,7 @@ class TermShare(NamedTuple):
     share: float             # of the score's variance across sources
 
 
-def variance_shares(terms):
+def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
     """Which terms decide between sources: every `TermShare`, the largest first; they sum to 1.
 
         share = Σ_{b,i} Σ_{j≤i} term_ij score_ij / Σ_{b,i} Σ_{j≤i} score_ij²
@@ -136,7 +137,8 @@ class Split(NamedTuple):
     both: np.ndarray
 
 
-def split_scores(weights, tokens, pattern, layer, head):
+def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int,
+                 head: int) -> Split:
     """Neither, Q-composition, K-composition and both: the terms of `expand_scores` by kind.
 
     What a side reads comes in two parts, by the direct paths and by all others.
@@ -177,7 +179,7 @@ class Rebuilt(NamedTuple):
     logits: np.ndarray       # (b, i, v)
 
 
-def rebuild(weights, tokens):
+def rebuild(weights: Weights, tokens: Tokens) -> Rebuilt:
     """Patterns and logits from weights and tokens alone, by sums over paths.
 
     Layer by layer, the scores are the sum of their terms: each side is summed over its paths

@@ -16,7 +16,7 @@ import numpy as np
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError, check_axes
+from minicircuits.notation import InputError, Weights, check_axes
 
 TILE, ROUND = 1024, 4 * 1024      # rows and columns of a tile, which stays in cache; sources
 
@@ -31,7 +31,8 @@ class SkipTrigrams(NamedTuple):
     out_logits: np.ndarray            # (k,) logits, at full attention
 
 
-def skip_trigrams(weights, layer, head, token_probabilities, n_sources=10, k=5):
+def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: np.ndarray,
+                  n_sources: int = 10, k: int = 5) -> list[SkipTrigrams]:
     """The table of a head: its n_sources strongest sources, best first, as `SkipTrigrams`.
 
     score_u = max_dest QK[dest, u] · max_out OV[out, u] · probability_u^0.1, the ranking of the

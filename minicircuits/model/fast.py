@@ -20,13 +20,14 @@ import numpy as np
 from scipy.sparse import csc_array
 
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError, Weights, check_tokens
+from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
 BAND = 64                   # destinations that are done at once
 
 
-def loss_and_gradients(weights, tokens, slices=None):
+def loss_and_gradients(weights: Weights, tokens: Tokens,
+                       slices: int | None = None) -> tuple[float, Weights]:
     """The loss (scalar, nats per predicted token) and its gradients, a `Weights`.
 
     The numbers of `transformer.loss_and_gradients`, but for rounding, made to train with.

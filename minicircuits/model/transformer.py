@@ -8,6 +8,7 @@ to what W_Q and W_K read, y = x + p, in every layer. Paper: "Transformer Overvie
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minicircuits.model.attention import (
     causal_softmax, causal_softmax_backward, mix, mix_backward, read, read_backward, score,
@@ -16,8 +17,8 @@ from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backwa
 from minicircuits.model.embedding import (add_positions, add_positions_backward, embed,
                                           embed_backward)
 from minicircuits.model.unembedding import unembed, unembed_backward
-from minicircuits.notation import (ACTIVATION_AXES, POSITIONS, Activations, InputError, Weights,
-                                   check_axes, check_tokens)
+from minicircuits.notation import (ACTIVATION_AXES, POSITIONS, Activations, InputError, Tokens,
+                                   Weights, check_axes, check_tokens)
 
 
 def loss_and_gradients(weights, tokens):
@@ -31,12 +32,12 @@ def loss_and_gradients(weights, tokens):
     return nats, backward(weights, tokens, acts, dlogits)[0]
 
 
-def loss(weights, tokens):
+def loss(weights: Weights, tokens: Tokens) -> float:
     """Mean next-token cross-entropy over the first T−1 positions: a scalar, nats."""
     return cross_entropy(forward(weights, tokens).logits, np.asarray(tokens))
 
 
-def forward(weights, tokens):
+def forward(weights: Weights, tokens: Tokens) -> Activations:
     """Every intermediate of the forward pass on tokens (b, i), as `Activations`.
 
     Raises InputError for tokens that are not integers from 0 to d_vocab−1 in axes (b, i),
@@ -51,7 +52,8 @@ def forward(weights, tokens):
     return acts
 
 
-def backward(weights, tokens, acts, dlogits):
+def backward(weights: Weights, tokens: Tokens, acts: Activations,
+             dlogits: np.ndarray) -> tuple[Weights, Activations]:
     """The gradients of Σ dlogits·logits: of every weight, and of every intermediate.
 
     acts : what `forward(weights, tokens)` gave; dlogits : (b, i, v). Returns `Weights` and
@@ -114,8 +116,9 @@ def empty_activations(weights, tokens):
                           for name, axes in ACTIVATION_AXES.items()})
 
 
-def init_weights(n_layers, n_heads, d_model, d_head, d_vocab, n_ctx, positions, rng,
-                 dtype=np.float64):
+def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab: int,
+                 n_ctx: int | None, positions: str, rng: np.random.Generator,
+                 dtype: "DTypeLike" = np.float64) -> Weights:
     """Weights to start training from, drawn from `rng`; n_ctx is unused without positions.
 
     Matrices are N(0, 1/fan-in) (all heads of a layer are the fan-in of its W_O), embeddings

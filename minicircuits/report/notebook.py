@@ -1,5 +1,6 @@
 """Attention to click through, in a notebook: one object that shows itself."""
 
+from collections.abc import Callable
 import html
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy as np
 from minicircuits import files
 from minicircuits.findings.study import excerpt
 from minicircuits.model.transformer import forward
-from minicircuits.notation import check_tokens
+from minicircuits.notation import Tokens, Weights, check_tokens
 from minicircuits.report.data import MAX_TOKENS, attention_views, shown_heads
 from minicircuits.report.packing import visible
 from minicircuits.report.page import html_file
@@ -31,7 +32,7 @@ class Attention:
         files.write_bytes(path, self.page, force)
 
 
-def attention(weights, tokens, show=str):
+def attention(weights: Weights, tokens: Tokens, show: Callable[[int], str] = str) -> Attention:
     """Patterns, value-weighted patterns and logit effects of every head, on contexts (b, i).
 
     show : what a token id reads as, for example `model.tokenizer.show`. At most 4 contexts of
