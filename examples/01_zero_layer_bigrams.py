@@ -36,7 +36,7 @@ T = mc.direct_path(weights)                                              # LowRa
 heading("What comes next, by the model and by counting")
 say("""A pair of tokens in a row is called a bigram. A column of W_U W_E, through a softmax, is the
     model's guess of what follows a token. Beside it is how often the text has what next. In a
-    token, ␣ is a space and \\n the end of a line. Look how near the three likeliest are.""")
+    token, ␣ is a space and \\n the end of a line. Look how near the two likeliest are.""")
 counted = text.counts.sum(0)                     # how often each token had a next one
 common = [u for u in np.argsort(-counted, kind="stable")
           if u != start and sum(map(str.isalpha, show(u))) >= 2][:8]
@@ -44,7 +44,7 @@ p_model, p_text = softmax(T.AB, axis=0), text.counts / np.maximum(counted, 1)
 
 
 def likeliest(p):
-    return " ".join(f"{cut(show(v), 8)} {p[v]:.2f}" for v in np.argsort(-p, kind="stable")[:3])
+    return " ".join(f"{cut(show(v), 8)} {p[v]:.2f}" for v in np.argsort(-p, kind="stable")[:2])
 
 
 table(["after", "the model says", "the text has"],

@@ -130,7 +130,8 @@ def positive(text):
 def main(arguments=None):
     """Run one command; returns its exit status."""
     for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code
-        stream.reconfigure(errors="replace")
+        if hasattr(stream, "reconfigure"):        # it may be a caller's own
+            stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     if options.command is None:
         parser().print_help()

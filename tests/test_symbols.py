@@ -35,6 +35,7 @@ LOCAL = {
                            "a": "row a = one-hot(destination)"},
     "circuits.low_rank": {**dict.fromkeys("mrn", "factors A (m, r) and B (r, n)"),
                           "s": "U (m, s), S (s,) descending", "M": "Of M_1 M_2 … M_n"},
+    "model.fast": {"m": "Stacks of m matrices"},
     "circuits.skip_trigrams": {"B": "‖A_v‖ ‖B_u‖ ≥ |W_vu| of W = A B"},
 }
 

@@ -8,8 +8,8 @@ from minicircuits.notation import InputError
 def cross_entropy(logits, tokens):
     """9. loss = −mean_{b, i<T−1} log softmax(logits_i)[token_{i+1}]: a scalar, nats.
 
-    logits : (b, i, v); tokens : (b, i). log softmax(s)[v] = s_v − log Σ_v' exp(s_v'), in rows
-    that are shifted as in `causal_softmax`. Raises InputError for contexts of one token.
+    logits : (b, i, v); tokens : (b, i). log softmax(logits)_v = logits_v − log Σ_v' exp(logits_v').
+    Rows are shifted as in `causal_softmax`. Raises InputError for contexts of one token.
     """
     if tokens.shape[1] < 2:
         raise InputError("a loss needs contexts of at least 2 tokens; got 1")

@@ -66,7 +66,7 @@ def added(results):
 
 
 def joined(weights):
-    """Of each layer: W_Q / √d_head on W_K, W_V, and W_Oᵀ, each (m, h, e, d) in one piece."""
+    """Stacks of m matrices (m, h, e, d) for each layer: W_Q / √d_head and W_K, W_V, and W_Oᵀ."""
     return [(np.stack([W_Q / sqrt(weights.d_head), W_K]), np.ascontiguousarray(W_V[None]),
              np.ascontiguousarray(W_O.mT[None]))
             for W_Q, W_K, W_V, W_O in zip(weights.W_Q, weights.W_K, weights.W_V, weights.W_O)]
