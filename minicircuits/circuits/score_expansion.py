@@ -115,11 +115,11 @@ def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
     parts = causally_centered(scores)
     total, size = parts.sum(0), np.abs(scores).sum(0)
     variance = (total * total).sum()
-    # Scores that are the same for all sources but for rounding vary by this much at most.
     rounding = 8 * size.shape[-1] * np.finfo(size.dtype).eps * size
-    varies = variance > (rounding * rounding).sum()
-    shares = [float((part * total).sum() / variance) if varies else 0.0 for part in parts]
-    return sorted(map(TermShare, terms, shares), key=lambda found: -found.share)
+    if variance <= (rounding ** 2).sum():              # the same for all sources, but for rounding
+        parts, variance = 0 * parts, 1
+    shares = (parts * total).sum((1, 2, 3)) / variance
+    return sorted(map(TermShare, terms, shares.tolist()), key=lambda found: -found.share)
 
 
 def causally_centered(scores):
@@ -154,15 +154,10 @@ def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: i
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
     direct, through_heads = read_parts(weights, tokens, pattern, layer)
-    QK, rescale = W_QK(weights, layer, head), 1 / sqrt(weights.d_head)
-    return Split(*(bilinear(q, QK, k) * rescale for q, k in (
-        (direct, direct), (through_heads, direct), (direct, through_heads),
-        (through_heads, through_heads))))
-
-
-def bilinear(x, W, y):
-    """x_iᵀ W y_j for rows x (b, i, d) and y (b, j, d): (b, i, j)."""
-    return (x @ W.A) @ (y @ W.B.mT).mT
+    pairs = ((direct, direct), (through_heads, direct), (direct, through_heads),
+             (through_heads, through_heads))
+    QK = W_QK(weights, layer, head)
+    return Split(*(x @ QK @ y.mT / sqrt(weights.d_head) for x, y in pairs))
 
 
 def read_parts(weights, tokens, pattern, layer):
@@ -193,7 +188,7 @@ def rebuild(weights: Weights, tokens: Tokens) -> Rebuilt:
     for layer in range(weights.n_layers):
         x = sum(read_parts(weights, tokens, pattern, layer))
         for head in range(H):
-            scores = bilinear(x, W_QK(weights, layer, head), x) / sqrt(weights.d_head)
+            scores = x @ W_QK(weights, layer, head) @ x.mT / sqrt(weights.d_head)
             pattern[layer, :, head] = softmax(np.where(causal, scores, -np.inf), axis=-1)
     x = propagate(weights, residual_0(weights, tokens), pattern).sum(0)
     return Rebuilt(pattern, x @ weights.W_U.mT)
