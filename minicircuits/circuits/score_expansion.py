@@ -36,10 +36,8 @@ class ScoreTerm(NamedTuple):
     @property
     def kind(self):
         """Heads on which side: "neither", "Q", "K" or "both"."""
-        if self.query.heads and self.key.heads:
-            return "both"
         if self.query.heads:
-            return "Q"
+            return "both" if self.key.heads else "Q"
         return "K" if self.key.heads else "neither"
 
     @property
@@ -141,14 +139,8 @@ def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: i
                  head: int) -> Split:
     """Neither, Q-composition, K-composition and both: the terms of `expand_scores` by kind.
 
-    What a side reads comes in two parts, by the direct paths and by all others.
-
-    >>> import minicircuits as mc
-    >>> from minicircuits.circuits.hand_built import SHARP, induction_by_k_composition
-    >>> weights, tokens = induction_by_k_composition(d_vocab=4, n_ctx=5), [[0, 1, 2, 3, 1]]
-    >>> parts = split_scores(weights, tokens, mc.forward(weights, tokens).pattern, 1, 0)
-    >>> parts.K[0, -1] / SHARP               # <START> a b c a: the last a finds b by its key
-    array([0., 0., 2., 0., 0.])
+    What a side reads comes in two parts, by the direct paths and by all others. The README's
+    first example has the four parts of an induction head in a trained model.
     """
     check_head(weights, layer, head)
     tokens = check_tokens(weights, tokens)
