@@ -3,8 +3,7 @@
 Its matrices act on the right, on rows; ours act on the left, as in the paper. So each of its
 matrices is ours transposed, and its OV = W_V @ W_O too. Its QK = W_Q @ W_K.T is ours as it is:
 both have the destination first. The tables `WEIGHTS`, `ACTIVATIONS` and `CIRCUITS` give the
-axes of either side. The functions below, and the tests against TransformerLens itself, follow
-these tables and nothing else.
+axes of either side. Functions, and tests against TransformerLens itself, follow these tables.
 
 >>> print(crosswalk("W_Q", "q", "W_OV", "W_QK"))
 ours  axes                TransformerLens         axes                transposed
@@ -12,14 +11,6 @@ W_Q   h e d               blocks.{l}.attn.W_Q     h d e               yes
 q     b h i e             blocks.{l}.attn.hook_q  b i h e             yes
 W_OV  out in              OV[l, h]                in out              yes
 W_QK  destination source  QK[l, h]                destination source  no
->>> import minicircuits as mc
->>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "standard", np.random.default_rng(0))
->>> theirs = to_transformer_lens(weights)
->>> Q, K, V, O = (theirs[f"blocks.0.attn.W_{name}"][1] for name in "QKVO")
->>> bool(np.allclose(Q @ K.T, mc.W_QK(weights, 0, 1).AB))
-True
->>> bool(np.allclose(V @ O, mc.W_OV(weights, 0, 1).AB.T))
-True
 
 A state dict does not tell the whole model. In its `cfg`, attn_only must be True,
 normalization_type None ("LNPre" has no parameters that would show) and attn_scale √d_head;
@@ -89,39 +80,34 @@ def crosswalk(*names: str) -> str:
 
 
 def reordered(array, axes, new_axes):
-    """A view of `array` with its axes, named by letters, in another order."""
-    if axes == new_axes:                          # a letter may be there twice: d d
-        return array
-    axes = axes.split()
-    return np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
+    """A copy of `array` with its axes, named by letters, in another order."""
+    if axes != new_axes:                          # a letter may be there twice: d d
+        axes = axes.split()
+        array = np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
+    return np.array(array, order="C")
 
 
 def from_transformer_lens(state_dict: Mapping, positions: str) -> Weights:
     """The `Weights` in a TransformerLens state dict, as copies, in its dtype.
 
-    Parameters
-    ----------
-    state_dict : key -> array, or what `np.asarray` makes one of (a torch tensor on the CPU)
-    positions : "shortformer", "standard" or "none"; with "none" a W_pos must be all zeros,
-        since TransformerLens always has one, or absent
-
-    Biases that are all zeros, and the buffers `mask` and `IGNORE`, are dropped. With no layers
-    n_heads and d_head are not in a state dict: both become 1.
+    state_dict : key -> array, or what `np.asarray` makes one of (a torch tensor on the CPU).
+    positions : "shortformer", "standard" or "none". With "none" a W_pos must be absent or all
+    zeros, since TransformerLens always has one. So must biases. The buffers `mask` and `IGNORE`
+    are dropped. With no layers n_heads and d_head are not in a state dict: both become 1.
 
     Raises InputError with the name of the key: other biases, norms, rotary positions, MLPs or
     any unknown key; a key or layer left out; a shape or a dtype that disagrees.
     """
-    arrays = {key: _array(key, value) for key, value in state_dict.items()
-              if not BUFFER.fullmatch(key)}
-    for key in list(arrays):
-        if BIAS.fullmatch(key) or (positions, key) == ("none", "pos_embed.W_pos"):
-            if np.any(array := arrays.pop(key)):
-                raise InputError(f"{key} must be zero, there is no place for it; got "
-                                 f"{np.count_nonzero(array)} other numbers of {array.size}")
+    zero = [key for key in state_dict
+            if BIAS.fullmatch(key) or (positions, key) == ("none", "pos_embed.W_pos")]
+    for key in zero:
+        array = _array(key, state_dict[key])
+        if array.any():
+            raise InputError(f"{key} must be zero, there is no place for it; got "
+                             f"{np.count_nonzero(array)} other numbers of {array.size}")
     rows = [row for row in WEIGHTS if (row.ours, positions) != ("W_pos", "none")]
-    n_layers = len(set(BLOCK.findall(" ".join(state_dict))))
-    weights = _gathered(arrays, rows, n_layers, f"a state dict of {n_layers} layers with "
-                        f"positions={positions!r}")
+    weights = _gathered(state_dict, [*zero, *filter(BUFFER.fullmatch, state_dict)], rows,
+                        f"a state dict with positions={positions!r}")
     return Weights(**{"W_pos": None, **weights}, positions=positions)
 
 
@@ -132,9 +118,9 @@ def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     so load it with `strict=False`. With positions="none" there is no W_pos: set the model's
     to zero yourself.
     """
-    state_dict = {key: _copied(getattr(weights, row.ours)[index], row)
-                  for row, index, key in _places(WEIGHTS, weights.n_layers)
-                  if getattr(weights, row.ours) is not None}
+    ours = dict(weights.items())
+    state_dict = {key: reordered(ours[row.ours][index], row.axes, row.their_axes)
+                  for row, index, key in _places(WEIGHTS, weights.n_layers) if row.ours in ours}
     per_head = (weights.n_heads, weights.d_head)
     for layer in range(weights.n_layers):
         for bias, shape in zip("QKVO", (per_head, per_head, per_head, weights.d_model)):
@@ -155,7 +141,7 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     if weights.W_pos is not None:
         cache["hook_pos_embed"] = np.tile(weights.W_pos.T[:tokens.shape[1]], (len(tokens), 1, 1))
     for row, index, key in _places(ACTIVATIONS, weights.n_layers):
-        cache[key] = _copied(getattr(acts, row.ours)[index], row)
+        cache[key] = reordered(getattr(acts, row.ours)[index], row.axes, row.their_axes)
         if row.ours == "scores":
             cache[key][..., ~np.tri(tokens.shape[1], dtype=bool)] = -np.inf
     for layer in range(weights.n_layers):
@@ -170,16 +156,13 @@ def activations_from_transformer_lens(cache: Mapping) -> Activations:
 
     cache : hook name -> array, or a detached torch tensor on the CPU, with its batch axis.
     What follows from the others (embeddings, resid_post, attn_out, result, the heads' inputs)
-    is dropped. Its scores are −∞ where j > i, ours are not: those are q·k / √d_head, computed
-    here. With no layers n_heads and d_head become 1.
+    is dropped. Its scores are −∞ where j > i; there ours are computed here, as q·k / √d_head.
+    With no layers n_heads and d_head become 1.
 
     Raises InputError with the name of the hook: norms, rotary positions, MLPs or any unknown
     hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal.
     """
-    arrays = {key: _array(key, value) for key, value in cache.items()
-              if not DERIVED.fullmatch(key)}
-    n_layers = len(set(BLOCK.findall(" ".join(cache))))
-    acts = _gathered(arrays, ACTIVATIONS, n_layers, f"a cache of {n_layers} layers")
+    acts = _gathered(cache, list(filter(DERIVED.fullmatch, cache)), ACTIVATIONS, "a cache")
     scores, q, k = acts["scores"], acts["q"], acts["k"]
     hidden = ~np.tri(scores.shape[-1], dtype=bool)                                # j > i
     for layer, wrong in enumerate(np.isneginf(scores) != hidden):
@@ -201,21 +184,19 @@ def _places(rows, n_layers):
             yield row, n_layers if row.ours == "residual" else ..., row.theirs
 
 
-def _copied(array, row):
-    return np.array(reordered(array, row.axes, row.their_axes), order="C")
-
-
-def _gathered(arrays, rows, n_layers, what):
-    """{our name: our array}, copied from their arrays, each of which must have its place."""
+def _gathered(theirs, dropped, rows, what):
+    """{our name: our array}, copied from theirs, each of which has its place or is dropped."""
+    n_layers = len(set(BLOCK.findall(" ".join(theirs))))
+    arrays = {key: _array(key, theirs[key]) for key in theirs if key not in dropped}
     places = list(_places(rows, n_layers))
-    for _, _, key in places:
+    keys = [key for _, _, key in places]
+    for key in keys:
         if key not in arrays:
-            raise InputError(f"{key} must be in {what}; it is missing")
-    if unknown := arrays.keys() - {key for _, _, key in places}:
+            raise InputError(f"{key} must be in {what} of {n_layers} layers; it is missing")
+    if unknown := arrays.keys() - set(keys):
         raise InputError(f"{what} must hold attention, embeddings and unembedding alone; "
                          f"got {min(unknown)}")
-    first = places[0][2]
-    sizes = {} if n_layers else {"n_heads": 1, "d_head": 1}
+    first, sizes = keys[0], {} if n_layers else {"n_heads": 1, "d_head": 1}
     for row, _, key in places:
         check_axes(key, arrays[key], [SIZES.get(axis, axis) for axis in row.their_axes.split()],
                    sizes)

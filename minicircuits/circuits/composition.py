@@ -4,7 +4,7 @@ Q-composition: h's queries read it; K: its keys do. Both change where h attends.
 do, which makes a virtual head.
 
 Paper: "Three Kinds of Composition", "Path Expansion of Attention Scores QK Circuit", and the
-erratum: a Frobenius norm, unlike a trace, changes when factors are permuted cyclically.
+erratum.
 """
 
 from dataclasses import replace
@@ -24,19 +24,7 @@ def composition_score(weights, kind, later, earlier):
     and 0 if either head is zero. This is the definition; `composition_scores` has all pairs.
 
     The erratum: W_QK W_OV = W_Qᵀ W_K W_O W_V may not be turned round into the small matrix
-    W_K W_O W_V W_Qᵀ. That has the same trace and eigenvalues, and another norm:
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> round(composition_score(weights, "K", (1, 2), (0, 1)), 3)
-    0.421
-    >>> W_Q, W_K = weights.W_Q[1, 2], weights.W_K[1, 2]
-    >>> W_O, W_V = weights.W_O[0, 1], weights.W_V[0, 1]
-    >>> right, cyclic = W_Q.T @ W_K @ W_O @ W_V, W_K @ W_O @ W_V @ W_Q.T
-    >>> for W in right, cyclic:
-    ...     print(f"trace {W.trace():.3f}, norm {np.linalg.norm(W):.3f}")
-    trace -0.427, norm 2.018
-    trace -0.427, norm 1.894
+    W_K W_O W_V W_Qᵀ. That has the same trace and non-zero eigenvalues, but another norm.
     """
     M = {"Q": W_QK(weights, *later).mT, "K": W_QK(weights, *later), "V": W_OV(weights, *later)}
     reads, writes = M[kind].near_one(), W_OV(weights, *earlier).near_one()

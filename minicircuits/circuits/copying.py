@@ -24,7 +24,6 @@ def copying_score(low_rank: LowRank) -> float:
     from [source, out]. One row added to every row of W_U does change it; W_U is used as it is.
     Evidence, not proof: eigenvectors are not orthogonal; see `copying_companions`.
 
-    >>> from minicircuits import LowRank
     >>> copying_score(LowRank(np.eye(4), np.eye(4))), copying_score(LowRank(np.eye(4), -np.eye(4)))
     (1.0, -1.0)
     >>> copying_score(LowRank(np.eye(4), np.diag([1, 1, 1, -1])))
@@ -51,7 +50,6 @@ def copying_companions(low_rank: LowRank, k: int = 10) -> Companions:
     One row added to every row of W_U moves none of the three, unlike `copying_score`.
     Copying can be shared, so that two heads together copy what neither does alone:
 
-    >>> from minicircuits import LowRank
     >>> Id = np.eye(4)
     >>> first, second = LowRank(Id[:, :2], Id[:2]), LowRank(Id[:, 2:], Id[2:])
     >>> copying_companions(first).top_own

@@ -1,8 +1,8 @@
 """Circuits written by hand, exact: what the paper finds in trained models, put there on purpose.
 
 The residual stream is cut into blocks of one-hot vectors that do not overlap, so whatever a
-head does not touch is exactly 0. Scores are equal or at least SHARP apart, so the sources of
-the largest score share the attention equally, 1/m for each of m, and all others get 0.
+head does not touch is exactly 0. Scores are equal or at least SHARP apart. So the m sources
+of the largest score get 1/m of the attention each, and all others get 0.
 
 Each picture shows the blocks of the residual stream, who writes them and who reads them (Q, K
 or V of head layer.head). Induction and skip-trigrams take token 0 for <START>, which stands
@@ -51,10 +51,8 @@ def two_back(d_vocab: int, n_ctx: int) -> Weights:
     """
     token, one_back, two_back, place = blocks(d_vocab, d_vocab, d_vocab, n_ctx)
     weights = idle(2, 1, max(d_vocab, n_ctx), token, two_back, place, "shortformer")
-    attend_one_back(weights, 0, place)
-    copy(weights, 0, token, one_back)
-    attend_one_back(weights, 1, place)
-    copy(weights, 1, one_back, two_back)
+    look_one_back(weights, 0, place, token, one_back)
+    look_one_back(weights, 1, place, one_back, two_back)
     return sharpened(weights)
 
 
@@ -85,8 +83,7 @@ def induction_by_k_composition(d_vocab: int, n_ctx: int) -> Weights:
     """
     token, before, out, place = blocks(d_vocab, d_vocab, d_vocab, n_ctx)
     weights = idle(2, 1, max(d_vocab, n_ctx), token, out, place, "shortformer")
-    attend_one_back(weights, 0, place)
-    copy(weights, 0, token, before)
+    look_one_back(weights, 0, place, token, before)
     weights.W_Q[1, 0, :d_vocab, token] = np.eye(d_vocab)           # q_i = token_i
     weights.W_K[1, 0, :d_vocab, before] = 2 * np.eye(d_vocab)      # k_j = 2 token_{j−1}
     weights.W_K[1, 0, :d_vocab, START] = 1                         # START answers everyone
@@ -188,11 +185,12 @@ def sharpened(weights):
     return replace(weights, W_Q=weights.W_Q * SHARP * sqrt(weights.d_head))
 
 
-def attend_one_back(weights, layer, place):
-    """Head layer.0: scores_ij = SHARP [j = i − 1]. Place 0 can only attend to itself."""
+def look_one_back(weights, layer, place, source, target):
+    """Head layer.0: scores_ij = SHARP [j = i − 1], and `copy`. Place 0 attends to itself."""
     n = weights.n_ctx
     weights.W_Q[layer, 0, :n, place] = np.eye(n, k=1)              # q_i = i − 1
     weights.W_K[layer, 0, :n, place] = np.eye(n)                   # k_j = j
+    copy(weights, layer, source, target)
 
 
 def copy(weights, layer, source, target):

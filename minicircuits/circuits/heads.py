@@ -71,19 +71,10 @@ def positional_qk_circuits(weights: Weights, layer: int, head: int) -> Positiona
 
     The same three in "shortformer" mode (W_pos is read directly, in every layer) and in
     "standard" mode (W_pos arrives by the residual stream). Raises InputError without
-    positions. All four terms, with `qk_circuit`, are the scores of a head of layer 0:
+    positions. With `qk_circuit` they make up the scores of a head of layer 0:
 
-    >>> import numpy as np
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(1, 2, 8, 4, 6, 5, "standard", np.random.default_rng(0))
-    >>> tokens = [3, 0, 5]
-    >>> scores = mc.forward(weights, [tokens]).scores[0, 0, 1] * np.sqrt(weights.d_head)
-    >>> found = positional_qk_circuits(weights, 0, 1)
-    >>> total = (qk_circuit(weights, 0, 1).AB[np.ix_(tokens, tokens)]
-    ...          + found.position_position.AB[:3, :3] + found.position_token.AB[:3, tokens]
-    ...          + found.token_position.AB[tokens, :3])
-    >>> mc.relative_error(total, scores) < 1e-12
-    True
+        √d_head scores_ij = qk_circuit[token_i, token_j] + token_position[token_i, j]
+                            + position_token[i, token_j] + position_position[i, j]
     """
     if weights.W_pos is None:
         raise InputError('positional circuits need positions; got positions="none"')

@@ -60,7 +60,6 @@ def nearest_matches(low_rank: LowRank, k: int = 3) -> Matches:
     This is approximate induction, [a′][b] … [a] → [b]: cat may match cats. A block of rows at a
     time. Raises InputError unless the circuit is square and k < d_vocab.
 
-    >>> from minicircuits import LowRank
     >>> circuit = LowRank(np.eye(3), np.array([[5., 1, 2], [0, 7, 3], [4, 8, 6]]))
     >>> nearest_matches(circuit, k=1).tokens.ravel()
     array([2, 2, 1])

@@ -5,6 +5,7 @@ d_head numbers. Everything asked of it (columns, trace, eigenvalues, norm, singu
 vectors) can be had from the two thin factors. Paper: "Low-Rank Matrix Math".
 """
 
+from functools import reduce
 from numbers import Number
 
 import numpy as np
@@ -59,20 +60,14 @@ class LowRank:
         return LowRank(self.B.mT, self.A.mT)
 
     def __matmul__(self, right):
-        if not isinstance(right, np.ndarray) or right.ndim == 2:
-            return product(self, right)
-        meets = 0 if right.ndim == 1 else -2           # the axis that the columns meet
-        if right.ndim == 0 or right.shape[meets] != self.shape[1]:
-            raise InputError(f"{self} @ needs ({self.shape[1]},) or (..., {self.shape[1]}, k); "
-                             f"got shape {right.shape}")
-        return self.A @ (self.B @ right)
+        if isinstance(right, np.ndarray) and right.ndim != 2:
+            return matmul(self.A, matmul(self.B, right))
+        return product(self, right)
 
     def __rmatmul__(self, left):
-        if not isinstance(left, np.ndarray) or left.ndim == 2:
-            return product(left, self)
-        if left.ndim == 0 or left.shape[-1] != self.shape[0]:
-            raise InputError(f"@ {self} needs (..., {self.shape[0]}); got shape {left.shape}")
-        return (left @ self.A) @ self.B
+        if isinstance(left, np.ndarray) and left.ndim != 2:
+            return matmul(matmul(left, self.A), self.B)
+        return product(left, self)
 
     def __mul__(self, number):
         if not isinstance(number, Number):
@@ -95,8 +90,8 @@ class LowRank:
 
     def __getitem__(self, index):
         """Elements [row, column]; index arrays broadcast, as NumPy's do."""
-        if type(index) is not tuple or [np.asarray(part).dtype.kind in "iu"
-                                        for part in index] != [True, True]:
+        if not (isinstance(index, tuple) and len(index) == 2
+                and all(np.asarray(part).dtype.kind in "iu" for part in index)):
             raise InputError(f"elements need [row, column], integers or arrays of them; "
                              f"got {index}: for whole rows and columns use .rows and .columns")
         row, column = index
@@ -183,11 +178,20 @@ def power_of_two(W, axis=None):
     return np.ldexp(np.ones_like(largest), np.frexp(largest)[1] - 1)
 
 
+def matmul(left, right):
+    """left @ right for arrays, or InputError if their shapes do not fit."""
+    try:
+        return left @ right
+    except ValueError:
+        raise InputError("a product needs shapes that fit; "
+                         f"got {left.shape} @ {right.shape}") from None
+
+
 def product(*matrices):
     """The product of arrays and LowRanks as one LowRank, factored where it is narrowest.
 
     Of M_1 M_2 … M_n the smallest inner dimension splits the product in two. Each side is
-    multiplied out from there. Raises InputError if the shapes do not chain.
+    multiplied out from there. Raises InputError if the shapes do not fit.
 
     >>> product(np.ones((50, 8)), np.ones((8, 3)), np.ones((3, 9)), np.ones((9, 50)))
     LowRank(50, 50) through 3
@@ -195,14 +199,9 @@ def product(*matrices):
     factors = [factor for matrix in matrices
                for factor in ((matrix.A, matrix.B) if isinstance(matrix, LowRank)
                               else (np.asarray(matrix),))]
-    shapes = [factor.shape for factor in factors]
-    if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes) or any(
-            left[1] != right[0] for left, right in zip(shapes, shapes[1:])):
-        raise InputError(f"a product needs matrices (m, k), (k, n), …; got shapes {shapes}")
-    narrowest = min(range(1, len(factors)), key=lambda n: shapes[n][0])
-    A, B = factors[narrowest - 1], factors[narrowest]
-    for factor in reversed(factors[:narrowest - 1]):
-        A = factor @ A
-    for factor in factors[narrowest + 1:]:
-        B = B @ factor
-    return LowRank(A, B)
+    if len(factors) < 2 or any(factor.ndim != 2 for factor in factors):
+        raise InputError("a product needs two matrices or more; "
+                         f"got shapes {[factor.shape for factor in factors]}")
+    split = min(range(1, len(factors)), key=lambda n: len(factors[n]))
+    A = reduce(lambda A, factor: matmul(factor, A), reversed(factors[:split]))
+    return LowRank(A, reduce(matmul, factors[split:]))

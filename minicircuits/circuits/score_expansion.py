@@ -36,10 +36,8 @@ class ScoreTerm(NamedTuple):
     @property
     def kind(self):
         """Heads on which side: "neither", "Q", "K" or "both"."""
-        if self.query.heads and self.key.heads:
-            return "both"
         if self.query.heads:
-            return "Q"
+            return "both" if self.key.heads else "Q"
         return "K" if self.key.heads else "neither"
 
     @property
@@ -115,11 +113,11 @@ def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
     parts = causally_centered(scores)
     total, size = parts.sum(0), np.abs(scores).sum(0)
     variance = (total * total).sum()
-    # Scores that are the same for all sources but for rounding vary by this much at most.
     rounding = 8 * size.shape[-1] * np.finfo(size.dtype).eps * size
-    varies = variance > (rounding * rounding).sum()
-    shares = [float((part * total).sum() / variance) if varies else 0.0 for part in parts]
-    return sorted(map(TermShare, terms, shares), key=lambda found: -found.share)
+    if variance <= (rounding ** 2).sum():              # the same for all sources, but for rounding
+        parts, variance = 0 * parts, 1
+    shares = (parts * total).sum((1, 2, 3)) / variance
+    return sorted(map(TermShare, terms, shares.tolist()), key=lambda found: -found.share)
 
 
 def causally_centered(scores):
@@ -141,28 +139,17 @@ def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: i
                  head: int) -> Split:
     """Neither, Q-composition, K-composition and both: the terms of `expand_scores` by kind.
 
-    What a side reads comes in two parts, by the direct paths and by all others.
-
-    >>> import minicircuits as mc
-    >>> from minicircuits.circuits.hand_built import SHARP, induction_by_k_composition
-    >>> weights, tokens = induction_by_k_composition(d_vocab=4, n_ctx=5), [[0, 1, 2, 3, 1]]
-    >>> parts = split_scores(weights, tokens, mc.forward(weights, tokens).pattern, 1, 0)
-    >>> parts.K[0, -1] / SHARP               # <START> a b c a: the last a finds b by its key
-    array([0., 0., 2., 0., 0.])
+    What a side reads comes in two parts, by the direct paths and by all others. The README's
+    first example has the four parts of an induction head in a trained model.
     """
     check_head(weights, layer, head)
     tokens = check_tokens(weights, tokens)
     pattern = check_pattern(weights, tokens, pattern)
     direct, through_heads = read_parts(weights, tokens, pattern, layer)
-    QK, rescale = W_QK(weights, layer, head), 1 / sqrt(weights.d_head)
-    return Split(*(bilinear(q, QK, k) * rescale for q, k in (
-        (direct, direct), (through_heads, direct), (direct, through_heads),
-        (through_heads, through_heads))))
-
-
-def bilinear(x, W, y):
-    """x_iᵀ W y_j for rows x (b, i, d) and y (b, j, d): (b, i, j)."""
-    return (x @ W.A) @ (y @ W.B.mT).mT
+    pairs = ((direct, direct), (through_heads, direct), (direct, through_heads),
+             (through_heads, through_heads))
+    QK = W_QK(weights, layer, head)
+    return Split(*(x @ QK @ y.mT / sqrt(weights.d_head) for x, y in pairs))
 
 
 def read_parts(weights, tokens, pattern, layer):
@@ -193,7 +180,7 @@ def rebuild(weights: Weights, tokens: Tokens) -> Rebuilt:
     for layer in range(weights.n_layers):
         x = sum(read_parts(weights, tokens, pattern, layer))
         for head in range(H):
-            scores = bilinear(x, W_QK(weights, layer, head), x) / sqrt(weights.d_head)
+            scores = x @ W_QK(weights, layer, head) @ x.mT / sqrt(weights.d_head)
             pattern[layer, :, head] = softmax(np.where(causal, scores, -np.inf), axis=-1)
     x = propagate(weights, residual_0(weights, tokens), pattern).sum(0)
     return Rebuilt(pattern, x @ weights.W_U.mT)

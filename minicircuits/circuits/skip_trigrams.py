@@ -47,11 +47,11 @@ def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: 
     >>> found.source, found.destinations.tolist(), found.outs.tolist()
     (1, [2], [3])
     """
-    check_axes("token_probabilities", np.asarray(token_probabilities), ("d_vocab",),
-               {"d_vocab": weights.d_vocab})
-    if not (np.asarray(token_probabilities) >= 0).all():
+    probabilities = np.asarray(token_probabilities)
+    check_axes("token_probabilities", probabilities, ("d_vocab",), {"d_vocab": weights.d_vocab})
+    if not (probabilities >= 0).all():
         raise InputError("token_probabilities must not be negative or NaN")
-    factor = np.asarray(token_probabilities, weights.dtype) ** 0.1
+    factor = probabilities.astype(weights.dtype) ** 0.1
     QK, OV = qk_circuit(weights, layer, head), ov_circuit(weights, layer, head)
     table = []
     for source in strongest_sources_pruned(QK.near_one(), OV.near_one(), factor, n_sources):
@@ -68,9 +68,7 @@ def strongest_sources(QK, OV, factor, n):
     Equal ones go by token; both maxima must be positive. This is the definition.
     """
     attended, added = column_maxima(QK), column_maxima(OV)
-    scores = np.where((attended > 0) & (added > 0), attended * added * factor, 0)
-    best = np.argsort(-scores, kind="stable")[:n]
-    return best[scores[best] > 0]
+    return positive(np.where((attended > 0) & (added > 0), attended * added * factor, 0), n)
 
 
 def column_maxima(low_rank):
@@ -78,43 +76,47 @@ def column_maxima(low_rank):
     return np.concatenate([block.max(1) for _, block in low_rank.mT.blocks()])
 
 
+def positive(scores, n):
+    """Which n scores are the largest, but only those above 0; of equals the first."""
+    best, values = strongest(scores, n)
+    return best[values > 0]
+
+
 def strongest(column, k):
     """Indices and values of the k largest entries, largest first; of equals the first."""
-    k = min(k, len(column))
-    index = np.flatnonzero(column >= np.partition(column, -k)[-k])
-    index = index[np.argsort(-column[index], kind="stable")][:k]
+    index = np.argsort(-column, kind="stable")[:k]
     return index, column[index]
 
 
 def strongest_sources_pruned(QK, OV, factor, n):
     """The same as `strongest_sources`, leaving out what cannot matter.
 
-    About half the time on GPT-2's shape, with 50,257 tokens; nothing is gained on 1,000. Sources
-    go by falling bound on their score, in rounds of tiles side by side. What may be left out is
-    settled before a round begins, so no answer depends on which core is faster.
+    About half the time on GPT-2's shape, with 50,257 tokens; nothing is gained on 1,000. Each
+    source has a bound on its score, and sources go by falling bound, in rounds of tiles side by
+    side. `least`, the n-th best score so far, changes between rounds only, so that no answer
+    depends on which core is faster. At the first bound below it all that remain are left out.
     """
     QK, OV = longest_rows_first(QK), longest_rows_first(OV)
     largest_QK, largest_OV = (entry_bounds(W.A[:1], W.B)[0] for W in (QK, OV))
     bound = largest_QK * largest_OV * factor
-    order = np.argsort(-bound, kind="stable")[:np.count_nonzero(bound > 0)]
-    found, scores, least = np.empty(0, np.intp), np.empty(0, factor.dtype), 0.0
+    order = positive(bound, len(bound))
+    scores, found, least = np.zeros_like(factor), order[:0], 0.0
 
     def scored(sources):
-        """Those of `sources` whose score may reach `least`, and their scores."""
-        where, attended = maxima_from(QK, sources, least / (largest_OV * factor)[sources])
-        sources = sources[where]
-        where, added = maxima_from(OV, sources, least / (attended * factor[sources]))
-        return sources[where], attended[where] * added * factor[sources[where]]
+        """The scores of `sources`; 0 for those that do not reach `least`."""
+        attended = maxima_from(QK, sources, (largest_OV * factor)[sources], least)
+        added = maxima_from(OV, sources, attended * factor[sources], least)
+        return attended * added * factor[sources]
 
     for start in range(0, len(order), ROUND):
-        if bound[order[start]] < least:
+        sources = order[start:start + ROUND]
+        if bound[sources[0]] < least:
             break
-        tiles = np.split(order[start:start + ROUND], range(TILE, ROUND, TILE))
-        found, scores = map(np.concatenate, zip((found, scores), *side_by_side(scored, tiles)))
-        best = np.lexsort((found, -scores))[:n]
-        found, scores = found[best], scores[best]
-        if 0 < n == len(scores):
-            least = float(scores[-1]) * (1 - 16 * np.finfo(scores.dtype).eps)    # all the ties
+        tiles = np.split(sources, range(TILE, len(sources), TILE))
+        scores[sources] = np.concatenate(list(side_by_side(scored, tiles)))
+        found = positive(scores, n)
+        if 0 < n == len(found):
+            least = float(scores[found[-1]]) * (1 - 16 * np.finfo(scores.dtype).eps)    # and ties
     return found
 
 
@@ -134,18 +136,16 @@ def norms(vectors):
     return np.sqrt(np.einsum("vr,vr->v", vectors, vectors, dtype=np.float64))
 
 
-def maxima_from(low_rank, columns, least):
-    """Where in `columns` the maximum is positive and reaches `least`, one each; these maxima.
+def maxima_from(low_rank, columns, weight, least):
+    """The maximum of each of `columns`; 0 if it is negative or, times `weight`, below `least`.
 
     The longest rows come first. A column is given up when neither its largest entry so far nor
     any to come reaches `least`.
     """
     A, B = low_rank.A, low_rank.B[:, columns]
     bounds = entry_bounds(A[::TILE], B)                 # of each tile and all that follow
-    where, largest = np.arange(len(columns)), np.zeros(len(columns), A.dtype)
+    largest = np.zeros(len(columns), A.dtype)
     for row, bound in zip(range(0, len(A), TILE), bounds):
-        alive = np.maximum(largest, bound[where]) >= least[where]
-        where, largest = where[alive], largest[alive]
-        np.maximum(largest, (A[row:row + TILE] @ B[:, where]).max(0), out=largest)
-    reached = (largest > 0) & (largest >= least[where])
-    return where[reached], largest[reached]
+        alive = np.maximum(largest, bound) * weight >= least
+        largest[alive] = np.maximum(largest[alive], (A[row:row + TILE] @ B[:, alive]).max(0))
+    return np.where(largest * weight >= least, largest, 0)

@@ -97,11 +97,9 @@ def check_each_path(weights, tokens, pattern):
             logits = np.kron(path.A[b], path.W.AB) @ dense.one_hot(ids, weights.d_vocab).ravel()
             if weights.positions == "standard":
                 W = np.kron(np.eye(n), weights.W_pos)
-                assert_close(np.kron(path.A[b], path.W_of_positions.AB), out @ W, 1e-12)
-                logits = logits + (np.kron(path.A[b], path.W_of_positions.AB)
-                                   @ dense.one_hot(range(n), weights.n_ctx).ravel())
-            else:
-                assert path.W_of_positions is None
+                of_places = np.kron(path.A[b], path.W_from(weights.W_pos).AB)
+                assert_close(of_places, out @ W, 1e-12)
+                logits = logits + of_places @ dense.one_hot(range(n), weights.n_ctx).ravel()
             assert_close(path.logits[b].ravel(), logits, 1e-12,
                          np.abs(out @ dense.entering(weights, ids)).max(), path.label)
 

@@ -214,7 +214,7 @@ def test_labels():
 def test_listing_terms_computes_nothing(monkeypatch):
     def never(*_):
         raise AssertionError("computed before it was asked for")
-    for name in ("product", "bilinear", "propagate", "W_QK"):
+    for name in ("product", "propagate", "W_QK"):
         monkeypatch.setattr(score_expansion, name, never)
     for name in ("product", "reduce", "W_OV"):
         monkeypatch.setattr(expansion, name, never)
