@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import scipy
@@ -39,8 +39,7 @@ def train_to_file(n_layers, text, seed, output, steps=None, force=False, every=E
     A checkpoint stands beside `output` meanwhile; it is a model file too. A file that exists
     is overwritten only by `force`.
     """
-    state = start(n_layers, text, seed, steps)
-    return go_on(state, [], text, output, force, every, report)
+    return go_on(start(n_layers, text, seed, steps), [], text, output, force, every, report)
 
 
 def resume(text, output, force=False, every=EVERY, report=print):
@@ -69,10 +68,9 @@ def train_in_memory(n_layers, text, seed=0, steps=None, every=EVERY, report=prin
 
 def start(n_layers, text, seed, steps):
     """The state in which a run begins."""
-    recipe = Recipe(steps or Recipe.steps, seed=seed)
-    if n_layers == 0:                        # a bigram table has large entries, and no heads
-        recipe = replace(recipe, decay=0.0)
-    return first_state(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed))
+    decay = Recipe.decay if n_layers else 0.0        # a bigram table has large entries
+    return first_state(Recipe(steps or Recipe.steps, seed=seed, decay=decay),
+                       first_weights(n_layers, text.tokenizer.d_vocab, seed))
 
 
 def go_on(state, log, text, output, force, every, report):
