@@ -15,13 +15,12 @@ import scipy
 import minicircuits
 from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
                                               ordered_versus_shuffled, random_blocks)
-from minicircuits.behavior.patterns import (after_earlier_copies, attention_on, formed,
-                                            previous_token)
+from minicircuits.behavior.patterns import (formed, prefix_matching_scores,
+                                            previous_token_scores)
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from minicircuits.terminal.progress import clear_line, log_line, watched
-from minicircuits.training.model_file import (Model, load_checkpoint, save_checkpoint,
-                                              save_model)
+from minicircuits.training.model_file import Model, load_checkpoint, save_checkpoint, save_model
 from minicircuits.training.recipe import Recipe, first_weights
 from minicircuits.training.trainer import first_state, train
 
@@ -124,9 +123,8 @@ def measure(weights, validation, start, seed):
     losses = loss_by_position(weights, validation)
     gap = ordered_versus_shuffled(weights, start, np.random.default_rng(seed), block=29).gap
     blocks = random_blocks(weights.d_vocab, 29, 2, 16, start, np.random.default_rng(seed))
-    pattern = forward(weights, blocks).pattern
+    acts = forward(weights, blocks)
     return {"validation": float(losses.mean()),
             "in_context": float(in_context_score(losses, around=5)), "gap": float(gap),
-            **{name: float(attention_on(pattern, places(blocks)).max(initial=0))
-               for name, places in (("prefix_matching", after_earlier_copies),
-                                    ("previous_token", previous_token))}}
+            "prefix_matching": float(prefix_matching_scores(weights, blocks, acts).max(initial=0)),
+            "previous_token": float(previous_token_scores(weights, blocks, acts).max(initial=0))}
