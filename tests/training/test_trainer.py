@@ -51,7 +51,7 @@ def test_muon_has_the_heads_of_a_layer_as_one_matrix():
     gradients = loss_and_gradients(state.weights, batch(0))[1]
     actual = next_state(state, gradients).weights
     rates = RECIPE.rate(0) * RECIPE.muon_rate, RECIPE.momentum, RECIPE.decay
-    for name, join, axis in (("W_V", np.vstack, 0), ("W_O", np.hstack, 1)):
+    for name, join in (("W_V", np.vstack), ("W_O", np.hstack)):
         for W, dW, moved in zip(*(getattr(of, name) for of in (state.weights, gradients, actual))):
             expected, _ = muon(join(W), join(dW), (np.zeros_like(join(W)),), *rates)
             assert relative_error(join(moved), expected) <= 1e-14
