@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import scipy
@@ -15,13 +15,12 @@ import scipy
 import minicircuits
 from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
                                               ordered_versus_shuffled, random_blocks)
-from minicircuits.behavior.patterns import (after_earlier_copies, attention_on, formed,
-                                            previous_token)
+from minicircuits.behavior.patterns import (formed, prefix_matching_scores,
+                                            previous_token_scores)
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from minicircuits.terminal.progress import clear_line, log_line, watched
-from minicircuits.training.model_file import (Model, load_checkpoint, save_checkpoint,
-                                              save_model)
+from minicircuits.training.model_file import Model, load_checkpoint, save_checkpoint, save_model
 from minicircuits.training.recipe import Recipe, first_weights
 from minicircuits.training.trainer import first_state, train
 
@@ -39,8 +38,7 @@ def train_to_file(n_layers, text, seed, output, steps=None, force=False, every=E
     A checkpoint stands beside `output` meanwhile; it is a model file too. A file that exists
     is overwritten only by `force`.
     """
-    state = start(n_layers, text, seed, steps)
-    return go_on(state, [], text, output, force, every, report)
+    return go_on(start(n_layers, text, seed, steps), [], text, output, force, every, report)
 
 
 def resume(text, output, force=False, every=EVERY, report=print):
@@ -69,10 +67,9 @@ def train_in_memory(n_layers, text, seed=0, steps=None, every=EVERY, report=prin
 
 def start(n_layers, text, seed, steps):
     """The state in which a run begins."""
-    recipe = Recipe(steps or Recipe.steps, seed=seed)
-    if n_layers == 0:                        # a bigram table has large entries, and no heads
-        recipe = replace(recipe, decay=0.0)
-    return first_state(recipe, first_weights(n_layers, text.tokenizer.d_vocab, seed))
+    decay = Recipe.decay if n_layers else 0.0        # a bigram table has large entries
+    return first_state(Recipe(steps or Recipe.steps, seed=seed, decay=decay),
+                       first_weights(n_layers, text.tokenizer.d_vocab, seed))
 
 
 def go_on(state, log, text, output, force, every, report):
@@ -126,9 +123,8 @@ def measure(weights, validation, start, seed):
     losses = loss_by_position(weights, validation)
     gap = ordered_versus_shuffled(weights, start, np.random.default_rng(seed), block=29).gap
     blocks = random_blocks(weights.d_vocab, 29, 2, 16, start, np.random.default_rng(seed))
-    pattern = forward(weights, blocks).pattern
+    acts = forward(weights, blocks)
     return {"validation": float(losses.mean()),
             "in_context": float(in_context_score(losses, around=5)), "gap": float(gap),
-            **{name: float(attention_on(pattern, places(blocks)).max(initial=0))
-               for name, places in (("prefix_matching", after_earlier_copies),
-                                    ("previous_token", previous_token))}}
+            "prefix_matching": float(prefix_matching_scores(weights, blocks, acts).max(initial=0)),
+            "previous_token": float(previous_token_scores(weights, blocks, acts).max(initial=0))}

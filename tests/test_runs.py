@@ -114,7 +114,8 @@ def test_an_output_that_appears_meanwhile_is_kept(text, tmp_path):
     with pytest.raises(FileError, match="exists"):
         train_to_file(0, text, output, 1, lambda line: output.write_bytes(b"precious"))
     assert output.read_bytes() == b"precious"
-    assert mc.load_model(f"{output}.checkpoint").weights.n_layers == 0
+    kept = mc.load_model(f"{output}.checkpoint")
+    assert (kept.weights.n_layers, kept.metadata["recipe"]["decay"]) == (0, 0)
 
 
 def test_what_is_measured():

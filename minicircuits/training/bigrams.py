@@ -23,8 +23,7 @@ from minicircuits.notation import InputError
 def count_bigrams(tokens, d_vocab):
     """C (v, u), float64, from tokens (b, i), where rows are contexts, or from a stream (i,)."""
     tokens = np.atleast_2d(tokens)
-    if not np.issubdtype(tokens.dtype, np.integer) or tokens.ndim != 2 or not (
-            len(tokens) and tokens.shape[1] > 1):
+    if tokens.dtype.kind not in "iu" or tokens.ndim != 2 or tokens[:, 1:].size == 0:
         raise InputError(f"bigrams are counted in integers with axes (b, i), i at least 2; got "
                          f"{tokens.dtype} {tokens.shape}")
     if tokens.min() < 0 or tokens.max() >= d_vocab:

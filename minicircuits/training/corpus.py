@@ -10,6 +10,7 @@ context may run from one text into the next (with the standard library, 1 in 50 
 
 import hashlib
 import os
+import re
 import sysconfig
 
 import numpy as np
@@ -18,9 +19,9 @@ from minicircuits import files
 from minicircuits.notation import InputError
 
 # What tests the library, is not the library, was made by a program, or belongs to this host.
-LEFT_OUT = ("test", "tests", "idle_test", "site-packages", "dist-packages",
-            "encodings", "pydoc_data", "sitecustomize.py", "usercustomize.py")
-LEFT_OUT_PREFIXES = ("_sysconfigdata", "config-")
+LEFT_OUT = re.compile(r"tests?|idle_test|(site|dist)-packages|encodings|pydoc_data|"
+                      r"(site|user)customize\.py|_sysconfigdata.*|config-.*")
+HIDDEN = re.compile(r"\..*")
 HELD_OUT = 0.05                # of the bytes
 
 
@@ -29,8 +30,7 @@ def standard_library():
 
     Without its tests, generated tables, and what names folders of this host.
     """
-    paths = _files_below(sysconfig.get_path("stdlib"), lambda name: (
-        name in LEFT_OUT or name.startswith(LEFT_OUT_PREFIXES)))
+    paths = _files_below(sysconfig.get_path("stdlib"), LEFT_OUT)
     texts = _texts_in(path for path in paths if path.endswith(".py"))
     if not texts:
         raise InputError("there is no source of Python's standard library on this machine: "
@@ -47,8 +47,7 @@ def read_texts(paths):
     """
     texts = []
     for path in paths:
-        found = _texts_in(_files_below(path, lambda name: name.startswith("."))
-                          if os.path.isdir(path) else [path])
+        found = _texts_in(_files_below(path, HIDDEN) if os.path.isdir(path) else [path])
         if not found:
             raise InputError(f"{str(path)!r} must be text; got nothing but empty or binary files")
         texts += found
@@ -56,10 +55,10 @@ def read_texts(paths):
 
 
 def _files_below(folder, left_out):
-    """The paths of all files below `folder`, but for names of files or folders left out."""
+    """The paths of all files below `folder`, but for names that the pattern `left_out` matches."""
     for here, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not left_out(name))
-        paths = (os.path.join(here, name) for name in sorted(names) if not left_out(name))
+        folders[:] = sorted(name for name in folders if not left_out.fullmatch(name))
+        paths = (os.path.join(here, name) for name in sorted(names) if not left_out.fullmatch(name))
         yield from filter(os.path.isfile, paths)
 
 
@@ -98,7 +97,8 @@ def batch(stream, n, n_ctx, start, seed, step):
     seed, step : integers >= 0
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(step,)))
-    return contexts(stream, rng.integers(count_places(stream, n_ctx), size=n), n_ctx, start)
+    places = stretches(stream, n_ctx)
+    return contexts(places[rng.integers(len(places), size=n)], start)
 
 
 def spread(stream, n, n_ctx, start):
@@ -106,20 +106,18 @@ def spread(stream, n, n_ctx, start):
 
     Always the same ones; they overlap where the stream has no room. Otherwise as `batch`.
     """
-    at = np.linspace(0, count_places(stream, n_ctx) - 1, n).astype(int)
-    return contexts(stream, at, n_ctx, start)
+    places = stretches(stream, n_ctx)
+    return contexts(places[np.linspace(0, len(places) - 1, n).astype(int)], start)
 
 
-def count_places(stream, n_ctx):
-    """At how many places of the stream a context can begin. Raises InputError if at none."""
+def stretches(stream, n_ctx):
+    """Every n_ctx - 1 tokens in a row, by the place where they begin: a view (place, i)."""
     if len(stream) < n_ctx - 1:
         raise InputError(f"a text for contexts of {n_ctx} must have at least {n_ctx - 1} tokens; "
                          f"got {len(stream)}")
-    return len(stream) - (n_ctx - 1) + 1
+    return np.lib.stride_tricks.sliding_window_view(stream, n_ctx - 1)
 
 
-def contexts(stream, at, n_ctx, start):
-    """START and the n_ctx - 1 tokens from each of the places `at` (b,): int32 (b, i)."""
-    tokens = np.full((len(at), n_ctx), start, np.int32)
-    tokens[:, 1:] = stream[at[:, None] + np.arange(n_ctx - 1)]
-    return tokens
+def contexts(tokens, start):
+    """START, then the tokens of each row: int32 (b, i)."""
+    return np.insert(tokens.astype(np.int32), 0, start, axis=1)

@@ -23,8 +23,6 @@ from minicircuits.training.recipe import Recipe
 from minicircuits.training.tokenizer import Tokenizer
 from minicircuits.training.trainer import first_state
 
-BY_COLUMN = ("W_E", "W_pos")             # a column is contiguous in memory, as in init_weights
-
 
 class Model(NamedTuple):
     weights: Weights
@@ -50,20 +48,8 @@ def load_model(path: str | PathLike) -> Model:
     return _model_and_rest(path)[0]
 
 
-def save_checkpoint(path, model, state):
-    """Write `model` and the trainer's `State` that it is at, in the place of an earlier one."""
-    files.write_arrays(path, {**model_to_arrays(path, model), **state_to_arrays(state)},
-                       force=True)
-
-
-def load_checkpoint(path):
-    """The `Model` and the `State` that `save_checkpoint` wrote, bit for bit, or FileError."""
-    model, rest = _model_and_rest(path)
-    return model, state_from_arrays(path, rest, model.weights)
-
-
 def _model_and_rest(path):
-    """The `Model` in a file, and a dict of the arrays that stand for a state, if there are."""
+    """The `Model` in a file, and a dict of its arrays state/…, which in a checkpoint are some."""
     arrays = files.read_arrays(path)
     rest = {name: arrays.pop(name) for name in list(arrays) if name.startswith("state/")}
     if missing := {"merges", "metadata"} - arrays.keys():
@@ -76,19 +62,19 @@ def _model_and_rest(path):
     metadata = files.parse_json(arrays.pop("metadata").tobytes(), f"metadata of {path}")
     if arrays:
         raise FileError(f"{str(path)!r} must hold one model; got also {min(arrays)}")
-    return _check(path, Model(weights, tokenizer, metadata)), rest
+    return _checked(path, Model(weights, tokenizer, metadata)), rest
 
 
 def model_to_arrays(path, model):
     """The arrays that stand for `model` in a file, as a dict; FileError speaks of `path`."""
-    _check(path, model)
-    metadata = files.format_json(model.metadata, f"metadata of {path}")
+    metadata = files.format_json(_checked(path, model).metadata, f"metadata of {path}")
     return {**files.weights_to_arrays(model.weights),
             "merges": model.tokenizer.to_array(),
             "metadata": np.frombuffer(metadata, np.uint8)}
 
 
-def _check(path, model):
+def _checked(path, model):
+    """`model`, or FileError about `path` unless its parts are those of one model."""
     if not isinstance(model.metadata, dict):
         raise FileError(f"metadata of {str(path)!r} must be a dict; got "
                         f"{type(model.metadata).__name__}")
@@ -98,18 +84,22 @@ def _check(path, model):
     return model
 
 
-def state_to_arrays(state):
-    """What stands for `state` in a file beside its weights, as a dict of arrays."""
+def save_checkpoint(path, model, state):
+    """Write `model` and the trainer's `State` that it is at, in the place of an earlier one."""
     recipe = json.dumps(asdict(state.recipe)).encode()
-    return {"state/step": np.array(state.step), "state/recipe": np.frombuffer(recipe, np.uint8),
-            **{f"state/{name}/{n}": moment for name, moments in state.moments.items()
-               for n, moment in enumerate(moments)}}
+    moments = {f"state/{name}/{n}": moment for name, moments in state.moments.items()
+               for n, moment in enumerate(moments)}
+    files.write_arrays(path, {**model_to_arrays(path, model), "state/step": np.array(state.step),
+                              "state/recipe": np.frombuffer(recipe, np.uint8), **moments},
+                       force=True)
 
 
-def state_from_arrays(path, arrays, weights):
-    """The `State` that `arrays` stand for beside its weights, or FileError about `path`."""
-    weights = replace(weights, **{name: np.asfortranarray(W) for name, W in weights.items()
-                                  if name in BY_COLUMN})
+def load_checkpoint(path):
+    """The `Model` and the `State` that `save_checkpoint` wrote, bit for bit, or FileError."""
+    model, arrays = _model_and_rest(path)
+    by_column = {name: np.asfortranarray(W) for name, W in model.weights.items()
+                 if name in ("W_E", "W_pos")}    # as in init_weights: sums depend on the layout
+    weights = replace(model.weights, **by_column)
     try:
         recipe = Recipe(**files.parse_json(arrays.pop("state/recipe").tobytes(), path))
         state, step = first_state(recipe, weights), arrays.pop("state/step")
@@ -124,7 +114,7 @@ def state_from_arrays(path, arrays, weights):
         raise FileError(f"{str(path)!r} must be a checkpoint; got no {error}") from None
     except (TypeError, InputError) as error:
         raise FileError(f"{str(path)!r} must be a checkpoint: {error}") from None
-    return replace(state, moments=moments, step=int(step))
+    return model, replace(state, moments=moments, step=int(step))
 
 
 def _moment_like(zero, moment):

@@ -4,18 +4,13 @@
 recipe, the digest of the text, the versions and the log:
 
     minicircuits train --layers 2 --steps 3000 --seed 0 -o pretrained.npz
-
-`sample.txt` was written for this package, in English and in code, and is not in that text:
-what the model does on it is no memory.
 """
 
 from pathlib import Path
 
-from minicircuits import files
 from minicircuits.training.model_file import Model, load_model
 
 PRETRAINED = Path(__file__).with_name("pretrained.npz")
-SAMPLE = Path(__file__).with_name("sample.txt")
 
 
 def load_pretrained() -> Model:
@@ -31,8 +26,3 @@ def load_pretrained() -> Model:
     b'keep it in mind'
     """
     return load_model(PRETRAINED)
-
-
-def sample_text():
-    """A short text that the pretrained model has not seen, as bytes."""
-    return files.read_bytes(SAMPLE)

@@ -1,16 +1,19 @@
 """A text as training needs it: read, split, tokenized, and counted."""
 
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from minicircuits import files
 from minicircuits.training import corpus
 from minicircuits.training.bigrams import (bigram, count_bigrams, count_in_contexts, counted_loss,
                                            unigram)
-from minicircuits.training.pretrained import sample_text
 from minicircuits.training.recipe import SHAPE
 from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
+
+SAMPLE = Path(__file__).with_name("sample.txt")
 
 
 class Text(NamedTuple):
@@ -53,9 +56,10 @@ def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
 def load_sample(model):
     """The packaged sample as a `Text` for `model`: all of it is held out, and counted.
 
+    It was written for this package, in English and in code: no model has seen it in training.
     The baselines are those on the text that the model was trained on, with the model's own.
     """
-    data, tokenizer = sample_text(), model.tokenizer
+    data, tokenizer = files.read_bytes(SAMPLE), model.tokenizer
     stream, n_ctx = tokenizer.encode(data), model.weights.n_ctx
     recorded = {**model.metadata["baselines"],
                 "this model": model.metadata["log"][-1]["validation"]}

@@ -52,8 +52,8 @@ class Tokenizer:
         most LONGEST bytes. Does not ask whether the merges are useful, or all different.
         """
         merges = np.asarray(merges)
-        if not (merges.ndim == 2 and merges.shape[1] == 2 and merges.dtype.kind in "iu"
-                and len(merges) <= MAX_VOCAB - 257):
+        if (merges.shape[1:] != (2,) or merges.dtype.kind not in "iu"
+                or len(merges) > MAX_VOCAB - 257):
             raise InputError(f"merges must be integers with axes (merge, 2), at most "
                              f"{MAX_VOCAB - 257} merges; got {merges.dtype} {merges.shape}")
         tokens = [bytes([byte]) for byte in range(256)]

@@ -99,28 +99,18 @@ def next_state(state, gradients):
 
 
 def move(state, gradients, name):
-    """One weight after a step of its rule, and the moments of that rule."""
+    """One weight after a step of its rule, and the moments of that rule.
+
+    Muon treats the heads of a layer as one matrix (l, h·e, d), for W_O too.
+    """
     recipe, rate = state.recipe, state.recipe.rate(state.step)
     W, dW, moments = getattr(state.weights, name), getattr(gradients, name), state.moments[name]
     if name in ADAMW:
         return adamw(W, dW, moments, state.step + 1, rate * recipe.adamw_rate, recipe.beta1,
                      recipe.beta2, recipe.decay)
-    shape = W.shape
-    W, dW, m = (heads_joined(name, M) for M in (W, dW, *moments))
+    turned = np.matrix_transpose if name == "W_O" else np.asarray              # to (l, h, e, d)
+    n_layers, n_heads, d_head, d_model = shape = turned(W).shape
+    W, dW, m = (turned(M).reshape(n_layers, n_heads * d_head, d_model) for M in (W, dW, *moments))
     W, (m,) = muon(W, dW, (m,), rate * recipe.muon_rate, recipe.momentum, recipe.decay)
-    return heads_split(name, W, shape), (heads_split(name, m, shape),)
-
-
-def heads_joined(name, M):
-    """The heads of a layer as one matrix, (l, h·e, d), for W_O too: Muon treats them as one."""
-    M = M.mT if name == "W_O" else M
-    n_layers, n_heads, d_head, d_model = M.shape
-    return M.reshape(n_layers, n_heads * d_head, d_model)
-
-
-def heads_split(name, M, shape):
-    """The inverse of `heads_joined`: an array of the shape that the weight has."""
-    if name != "W_O":
-        return M.reshape(shape)
-    n_layers, n_heads, d_model, d_head = shape
-    return np.ascontiguousarray(M.reshape(n_layers, n_heads, d_head, d_model).mT)
+    W, m = (np.ascontiguousarray(turned(M.reshape(shape))) for M in (W, m))
+    return W, (m,)

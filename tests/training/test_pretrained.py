@@ -12,9 +12,9 @@ from minicircuits.behavior.in_context import BLOCKS, ordered_versus_shuffled
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import ov_circuit
 from minicircuits.findings.heads import best_heads, head_table
-from minicircuits.training.pretrained import PRETRAINED, sample_text
+from minicircuits.training.pretrained import PRETRAINED
 from minicircuits.training.recipe import Recipe
-from minicircuits.training.text import load_sample
+from minicircuits.training.text import SAMPLE, load_sample
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_its_loss_on_a_text_it_has_not_seen(pretrained, text):
 
 
 def test_the_sample_has_the_sentences_that_examples_look_for():
-    sample = sample_text()
+    sample = SAMPLE.read_bytes()
     for words, at_least in (b"keep", 10), (b"in mind", 4), (b"at bay", 6), (b"back and forth", 6):
         assert b" ".join(sample.split()).count(words) >= at_least
     assert 6_000 <= len(sample) <= 10_000 and sample.isascii()

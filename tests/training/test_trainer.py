@@ -7,12 +7,13 @@ import pytest
 
 from minicircuits.model.fast import loss_and_gradients
 from minicircuits.model.transformer import init_weights
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, relative_error
 from minicircuits.training.bigrams import (bigram, counted_loss, count_in_contexts,
                                            fit_zero_layer, zero_layer_loss)
 from minicircuits.training.corpus import batch as corpus_batch
+from minicircuits.training.optimizers import muon
 from minicircuits.training.recipe import Recipe
-from minicircuits.training.trainer import State, first_state, train
+from minicircuits.training.trainer import State, first_state, next_state, train
 
 RECIPE = Recipe(steps=12, warm_up=3, batch=4, n_ctx=8, seed=5)
 
@@ -42,6 +43,18 @@ def test_a_run_yields_each_step_with_the_loss_of_its_weights():
     for step, weights, loss in run:
         assert type(loss) is float and loss == float(loss_and_gradients(weights, batch(step))[0])
         assert weights.dtype == np.float32
+
+
+def test_muon_has_the_heads_of_a_layer_as_one_matrix():
+    """W_O (l, h, d, e) too, put side by side over (h, e)."""
+    state = begun(dtype=np.float64)
+    gradients = loss_and_gradients(state.weights, batch(0))[1]
+    actual = next_state(state, gradients).weights
+    rates = RECIPE.rate(0) * RECIPE.muon_rate, RECIPE.momentum, RECIPE.decay
+    for name, join in (("W_V", np.vstack), ("W_O", np.hstack)):
+        for W, dW, moved in zip(*(getattr(of, name) for of in (state.weights, gradients, actual))):
+            expected, _ = muon(join(W), join(dW), (np.zeros_like(join(W)),), *rates)
+            assert relative_error(join(moved), expected) <= 1e-14
 
 
 def test_checkpoints_come_when_asked_for_and_at_the_end():
