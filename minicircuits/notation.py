@@ -33,7 +33,7 @@ in is checked, and numbers are compared (`relative_error`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -98,6 +98,12 @@ class Weights:
     W_O: np.ndarray
     W_U: np.ndarray
     positions: str
+    n_layers: int = field(init=False)           # sizes are those of the arrays
+    n_heads: int = field(init=False)
+    d_model: int = field(init=False)
+    d_head: int = field(init=False)
+    d_vocab: int = field(init=False)
+    n_ctx: int | None = field(init=False)       # the longest context; None if positions are "none"
 
     def __post_init__(self):
         if self.positions not in POSITIONS:
@@ -107,18 +113,19 @@ class Weights:
             raise InputError('W_pos must be None exactly when positions is "none"; got '
                              f"positions={self.positions!r}, W_pos "
                              f"{'None' if self.W_pos is None else 'given'}")
-        for name in WEIGHT_AXES:
-            if (name, self.positions) != ("W_pos", "none"):
-                object.__setattr__(self, name, np.asarray(getattr(self, name)))
-        sizes = {}
-        for name, W in self.items():
-            check_axes(name, W, WEIGHT_AXES[name], sizes)
+        sizes, attributes = {}, vars(self)          # what is frozen can be set there
+        for name, axes in WEIGHT_AXES.items():
+            if name == "W_pos" and self.W_pos is None:
+                continue
+            attributes[name] = W = np.asarray(attributes[name])
+            check_axes(name, W, axes, sizes)
             if W.dtype.name not in DTYPES or W.dtype.name != self.W_E.dtype.name:
                 raise InputError(f"weights must share one dtype of {', '.join(DTYPES)}; "
                                  f"got W_E {self.W_E.dtype.name}, {name} {W.dtype.name}")
             if not np.isfinite(W).all():
                 raise InputError(f"{name} must be finite; got "
                                  f"{np.count_nonzero(~np.isfinite(W))} NaN or Inf of {W.size}")
+        attributes |= {"n_ctx": None} | sizes
 
     def __repr__(self):
         sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
@@ -133,31 +140,6 @@ class Weights:
     def astype(self, dtype: "DTypeLike") -> "Weights":
         """The same weights in another dtype: float32, float64 or complex128."""
         return replace(self, **{name: W.astype(dtype) for name, W in self.items()})
-
-    @property
-    def n_layers(self) -> int:
-        return self.W_Q.shape[0]
-
-    @property
-    def n_heads(self) -> int:
-        return self.W_Q.shape[1]
-
-    @property
-    def d_head(self) -> int:
-        return self.W_Q.shape[2]
-
-    @property
-    def d_model(self) -> int:
-        return self.W_E.shape[0]
-
-    @property
-    def d_vocab(self) -> int:
-        return self.W_E.shape[1]
-
-    @property
-    def n_ctx(self) -> int | None:
-        """The longest context, in tokens; None where there are no positions to run out of."""
-        return None if self.W_pos is None else self.W_pos.shape[1]
 
     @property
     def dtype(self) -> np.dtype:
@@ -216,9 +198,9 @@ def check_tokens(weights, tokens):
     check_axes("tokens", tokens, ("b", "i"), {})
     if not np.issubdtype(tokens.dtype, np.integer):
         raise InputError(f"tokens must be integers; got {tokens.dtype}")
-    if tokens.min() < 0 or tokens.max() >= weights.d_vocab:
-        worst = tokens.min() if tokens.min() < 0 else tokens.max()
-        raise InputError(f"tokens must be from 0 to {weights.d_vocab - 1}; got {worst}")
+    strange = tokens[(tokens < 0) | (tokens >= weights.d_vocab)]
+    if strange.size:
+        raise InputError(f"tokens must be from 0 to {weights.d_vocab - 1}; got {strange[0]}")
     if weights.n_ctx is not None and tokens.shape[1] > weights.n_ctx:
         raise InputError(f"a context has at most n_ctx={weights.n_ctx} tokens; "
                          f"got {tokens.shape[1]}")

@@ -30,7 +30,7 @@ def test_sizes(name):
 
 
 def test_tables_name_the_fields():
-    assert [field.name for field in fields(Weights)] == [*WEIGHT_AXES, "positions"]
+    assert [field.name for field in fields(Weights) if field.init] == [*WEIGHT_AXES, "positions"]
     assert [field.name for field in fields(Activations)] == [*ACTIVATION_AXES]
     assert [name for name, _ in WEIGHTS.items()] == [*WEIGHT_AXES]
 
