@@ -1,16 +1,14 @@
 """The loss and its gradients once more, in half of the textbook's processor time, to train with.
 
-What is different, and what each trick saves of a step at the three sizes of
-`tests/benchmarks/training_step.py` (processor time, on one machine):
+Here is what each trick saves of a step, at the three sizes of `tests/benchmarks/training_step.py`
+(processor time, on one machine):
 
 1. A batch is cut into slices, which are done side by side: on two cores nearly half of the wait.
-2. Destinations are done in bands of 64, and what no destination of a band sees is not computed:
-   2, 5 and 20 %.
+2. Destinations are done in bands of 64, with the sources that they see alone: 2, 5 and 20 %.
 3. Scores turn into patterns, and dpattern into dscores, in place, 14, 7 and 2 %; freed memory is
    kept for the next arrays (by `cores`), 26, 0 and 10 %.
 4. Rows of scores are shifted by their largest only where one is beyond ±60: 25, 2 and 5 %.
-5. Probabilities are never divided by their sums, but x and its gradient, which are smaller:
-   9, 4 and 2 %.
+5. Probabilities are not divided by their sums; x and dx are, which are smaller: 9, 4 and 2 %.
 """
 
 from functools import partial
@@ -32,10 +30,10 @@ def loss_and_gradients(weights: Weights, tokens: Tokens,
     """The loss (scalar, nats per predicted token) and its gradients, a `Weights`.
 
     The numbers of `transformer.loss_and_gradients`, but for rounding, made to train with.
-    tokens : (b, i) integers, i ≥ 2. slices : how many parts the batch is cut into; by
-    default it follows from shapes and dtype alone, so that the result does not depend on the
-    machine's cores. Parts are added in their order, whichever is ready first. Raises
-    InputError for bad tokens, for contexts of one token, and for slices below 1.
+    tokens : (b, i) integers, i ≥ 2. slices : how many parts the batch is cut into. By default
+    shapes and dtype alone decide, and parts are added in their order. So the result does not
+    depend on the machine's cores. Raises InputError for bad tokens, for contexts of one token,
+    and for slices below 1.
     """
     tokens = check_tokens(weights, tokens)
     b, i = tokens.shape
@@ -82,9 +80,8 @@ def part_of_loss(weights, layers, count, tokens):
         x = np.add(x, out, out=out)
     loss, dx, dW["W_U"] = prediction(weights.W_U, x, tokens, count)
     for layer in reversed(range(len(layers))):
-        dx_v, dy, *dW_layer = attention_backward(dx, *layers[layer], *kept[layer])
-        for name, dW_head in zip(("W_Q", "W_K", "W_V", "W_O"), dW_layer):
-            dW[name][layer] = dW_head
+        (dx_v, dy, dW["W_Q"][layer], dW["W_K"][layer], dW["W_V"][layer],
+         dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept[layer])
         dx += dx_v
         dx += dy
         if positions == "shortformer":
@@ -96,10 +93,7 @@ def part_of_loss(weights, layers, count, tokens):
 
 
 def attention(x, y, W_QK, W_V, W_O):
-    """What a layer adds to x, and (q and k, v, bands, z) for the way back.
-
-    bands : (its destinations, the sources that they see, their pattern) of each.
-    """
+    """What a layer adds to x, and (q and k, v, bands with their patterns, z) for the way back."""
     qk, (v,), bands = into_heads(y, W_QK), into_heads(x, W_V), []
     (q, k), z = qk, np.empty_like(v)
     for start in range(0, z.shape[-2], BAND):
@@ -116,8 +110,8 @@ def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, bands, z):
     dz, (q, k) = into_heads(dout, W_O)[0], qk
     dqk, dv = np.empty_like(qk), np.empty_like(v)
     dq, dk = dqk
-    for rows, seen, A in reversed(bands):                  # the last is the first: it sees all
-        first = A.shape[-1] == v.shape[-2]
+    for rows, seen, A in reversed(bands):
+        first = A.shape[-1] == v.shape[-2]         # the last band comes first: it sees all sources
         dA = dz[..., rows, :] @ v[..., seen, :].mT
         add_product(A, dz[..., rows, :], dv[..., seen, :], first)
         softmax_backward(A, dA)
@@ -190,13 +184,13 @@ def prediction(W_U, x, tokens, count):
     """
     b, i, d = x.shape
     x, following = x[:, :-1].reshape(-1, d), tokens[:, 1:].ravel()
-    places = np.arange(len(following))
+    at_next = np.arange(len(following)), following
     shares = x @ W_U.T
     shares -= shares.real.max(-1, keepdims=True)
-    of_next = shares[places, following]
+    of_next = shares[at_next]
     np.exp(shares, out=shares)
     total = shares.sum(-1)                  # pairwise: a product with ones would lose digits
-    shares[places, following] -= total
+    shares[at_next] -= total
     divisor = (total * count)[:, None]
     dx = np.zeros((b, i, d), x.dtype)
     dx[:, :-1] = (shares @ W_U / divisor).reshape(b, i - 1, d)
