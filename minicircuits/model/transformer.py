@@ -15,8 +15,7 @@ from minicircuits.model.attention import (
     score_backward, write, write_backward)
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.embedding import (add_positions, add_positions_backward, embed,
-                                          embed_backward)
-from minicircuits.model.unembedding import unembed, unembed_backward
+                                          embed_backward, unembed, unembed_backward)
 from minicircuits.notation import (ACTIVATION_AXES, Activations, InputError, Tokens, Weights,
                                    check_axes, check_tokens)
 
