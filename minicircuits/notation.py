@@ -28,12 +28,11 @@ Names, whose axes never change:
                                                 not np.outer: on flattened x it is np.kron
     dname     gradient of a scalar with respect to `name`; it has the shape of `name`
 
-Paper: "Notation" and "Transformer Overview". No formula of the model is here: only what comes
-in is checked, and numbers are compared (`relative_error`).
+Paper: "Notation" and "Transformer Overview". No formula of the model is here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -98,27 +97,35 @@ class Weights:
     W_O: np.ndarray
     W_U: np.ndarray
     positions: str
+    n_layers: int = field(init=False)           # from here on: what the arrays tell
+    n_heads: int = field(init=False)
+    d_model: int = field(init=False)
+    d_head: int = field(init=False)
+    d_vocab: int = field(init=False)
+    n_ctx: int | None = field(init=False)       # the longest context; None if positions are "none"
+    dtype: np.dtype = field(init=False)
 
     def __post_init__(self):
         if self.positions not in POSITIONS:
             raise InputError(f"positions must be one of {', '.join(POSITIONS)}; "
                              f"got {self.positions!r}")
         if (self.W_pos is None) != (self.positions == "none"):
+            given = "None" if self.W_pos is None else "given"
             raise InputError('W_pos must be None exactly when positions is "none"; got '
-                             f"positions={self.positions!r}, W_pos "
-                             f"{'None' if self.W_pos is None else 'given'}")
-        for name in WEIGHT_AXES:
-            if (name, self.positions) != ("W_pos", "none"):
-                object.__setattr__(self, name, np.asarray(getattr(self, name)))
-        sizes = {}
-        for name, W in self.items():
-            check_axes(name, W, WEIGHT_AXES[name], sizes)
+                             f"positions={self.positions!r}, W_pos {given}")
+        sizes, attributes = {}, vars(self)          # what is frozen can be set there
+        for name, axes in WEIGHT_AXES.items():
+            if name == "W_pos" and self.W_pos is None:
+                continue
+            attributes[name] = W = np.asarray(attributes[name])
+            check_axes(name, W, axes, sizes)
             if W.dtype.name not in DTYPES or W.dtype.name != self.W_E.dtype.name:
                 raise InputError(f"weights must share one dtype of {', '.join(DTYPES)}; "
                                  f"got W_E {self.W_E.dtype.name}, {name} {W.dtype.name}")
             if not np.isfinite(W).all():
                 raise InputError(f"{name} must be finite; got "
                                  f"{np.count_nonzero(~np.isfinite(W))} NaN or Inf of {W.size}")
+        attributes |= {"n_ctx": None, "dtype": self.W_E.dtype} | sizes
 
     def __repr__(self):
         sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
@@ -134,42 +141,12 @@ class Weights:
         """The same weights in another dtype: float32, float64 or complex128."""
         return replace(self, **{name: W.astype(dtype) for name, W in self.items()})
 
-    @property
-    def n_layers(self) -> int:
-        return self.W_Q.shape[0]
-
-    @property
-    def n_heads(self) -> int:
-        return self.W_Q.shape[1]
-
-    @property
-    def d_head(self) -> int:
-        return self.W_Q.shape[2]
-
-    @property
-    def d_model(self) -> int:
-        return self.W_E.shape[0]
-
-    @property
-    def d_vocab(self) -> int:
-        return self.W_E.shape[1]
-
-    @property
-    def n_ctx(self) -> int | None:
-        """The longest context, in tokens; None where there are no positions to run out of."""
-        return None if self.W_pos is None else self.W_pos.shape[1]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.W_E.dtype
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Activations:
     """Every intermediate of a forward pass, or (as `dacts`) the gradient of each.
 
-    Arrays with the axes of `ACTIVATION_AXES`; the first is the layer. residual[0] enters
-    layer 0, residual[-1] is unembedded.
+    Arrays with the axes of `ACTIVATION_AXES`. residual[-1] is unembedded.
 
     As gradients: `residual[l]` sums everything that x reaches; `pattern` is the gradient
     with respect to each entry, also those the mask sets to 0; that of `scores` is 0 there.
@@ -216,9 +193,9 @@ def check_tokens(weights, tokens):
     check_axes("tokens", tokens, ("b", "i"), {})
     if not np.issubdtype(tokens.dtype, np.integer):
         raise InputError(f"tokens must be integers; got {tokens.dtype}")
-    if tokens.min() < 0 or tokens.max() >= weights.d_vocab:
-        worst = tokens.min() if tokens.min() < 0 else tokens.max()
-        raise InputError(f"tokens must be from 0 to {weights.d_vocab - 1}; got {worst}")
+    strange = tokens[(tokens < 0) | (tokens >= weights.d_vocab)]
+    if strange.size:
+        raise InputError(f"tokens must be from 0 to {weights.d_vocab - 1}; got {strange[0]}")
     if weights.n_ctx is not None and tokens.shape[1] > weights.n_ctx:
         raise InputError(f"a context has at most n_ctx={weights.n_ctx} tokens; "
                          f"got {tokens.shape[1]}")
@@ -253,8 +230,6 @@ def relative_error(actual: "ArrayLike", desired: "ArrayLike", scale: float | Non
     if actual.shape != desired.shape:
         raise InputError(f"arrays of one shape are compared; got {actual.shape} and "
                          f"{desired.shape}")
-    if not actual.size:
-        return 0.0
-    error = np.abs(actual - desired).max()
-    scale = np.abs(desired).max() if scale is None else scale
+    error = np.abs(actual - desired).max(initial=0)
+    scale = np.abs(desired).max(initial=0) if scale is None else scale
     return float(error / scale) if scale else float(np.inf if error > 0 else error)

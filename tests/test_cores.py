@@ -32,7 +32,7 @@ def blas(monkeypatch):
         fake.count = count
         fake.history.append(count)
     monkeypatch.setattr(cores, "loaded_blas",
-                        lambda with_scipy: [(lambda: fake.count, set_threads)])
+                        lambda: [(lambda: fake.count, set_threads)])
     return fake
 
 
@@ -90,18 +90,18 @@ def test_the_first_of_several_holds_blas_and_the_last_lets_it_go(blas):
 def test_a_real_blas_is_found_and_held(monkeypatch, with_threadpoolctl):
     """In a process of its own, where it has more threads than one."""
     program = """if True:
-        import numpy, scipy.linalg
+        import numpy
         from minicircuits import cores
         if not {}:
             cores.ThreadpoolController = None
-        (get, put), *_ = cores.loaded_blas(True)
+        (get, put), *_ = cores.loaded_blas()
         put(2)
         print(get(), *cores.side_by_side(lambda n: get(), range(2)), get())"""
     if with_threadpoolctl and cores.ThreadpoolController is None:
         pytest.skip("threadpoolctl is not installed")
     if not with_threadpoolctl:
         monkeypatch.setattr(cores, "ThreadpoolController", None)
-        if not cores.loaded_blas.__wrapped__(True):
+        if not cores.loaded_blas.__wrapped__():
             pytest.skip("this NumPy's BLAS is none that cores knows")
     seen = subprocess.run([sys.executable, "-c", program.format(with_threadpoolctl)],
                           env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True,

@@ -1,4 +1,4 @@
-"""Into the residual stream, and back (steps 1 and 2). Paper: "Transformer Overview"."""
+"""Into the residual stream and out of it (steps 1, 2 and 8). Paper: "Transformer Overview"."""
 
 import numpy as np
 
@@ -28,3 +28,13 @@ def add_positions_backward(dy, positions, dW_pos):
     """2. y = x + p: adds Σ_b dy to dW_pos (d, p). dx is dy itself."""
     if positions == "shortformer":
         dW_pos[:, :dy.shape[1]] += dy.sum(0).T
+
+
+def unembed(W_U, x):
+    """8. logits = W_U x: (v, d), (b, i, d) -> (b, i, v). Paper: "Zero-Layer Transformers"."""
+    return x @ W_U.T
+
+
+def unembed_backward(W_U, x, dlogits):
+    """8. logits = W_U x: dW_U, summed over contexts and places, and dx."""
+    return np.einsum("biv,bid->vd", dlogits, x, optimize=True), dlogits @ W_U

@@ -1,19 +1,17 @@
 """The loss and its gradients once more, in half of the textbook's processor time, to train with.
 
-What is different, and what each trick saves of a step at the three sizes of
-`tests/benchmarks/training_step.py` (processor time, on one machine):
+Here is what each trick saves of a step, at the three sizes of `tests/benchmarks/training_step.py`
+(processor time, on one machine):
 
 1. A batch is cut into slices, which are done side by side: on two cores nearly half of the wait.
-2. Destinations are done in bands of 64, and what no destination of a band sees is not computed:
-   2, 5 and 20 %.
+2. Destinations are done in bands of 64, with the sources that they see alone: 2, 5 and 20 %.
 3. Scores turn into patterns, and dpattern into dscores, in place, 14, 7 and 2 %; freed memory is
    kept for the next arrays (by `cores`), 26, 0 and 10 %.
 4. Rows of scores are shifted by their largest only where one is beyond ±60: 25, 2 and 5 %.
-5. Probabilities are never divided by their sums, but x and its gradient, which are smaller:
-   9, 4 and 2 %.
+5. Probabilities are not divided by their sums; x and dx are, which are smaller: 9, 4 and 2 %.
 """
 
-from functools import cache, partial
+from functools import partial
 from math import ceil, log2, sqrt
 
 import numpy as np
@@ -24,6 +22,7 @@ from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
 BAND = 64                   # destinations that are done at once
+CAUSAL = np.tri(BAND, dtype=bool)
 
 
 def loss_and_gradients(weights: Weights, tokens: Tokens,
@@ -31,10 +30,10 @@ def loss_and_gradients(weights: Weights, tokens: Tokens,
     """The loss (scalar, nats per predicted token) and its gradients, a `Weights`.
 
     The numbers of `transformer.loss_and_gradients`, but for rounding, made to train with.
-    tokens : (b, i) integers, i ≥ 2. slices : how many parts the batch is cut into; by
-    default it follows from shapes and dtype alone, so that the result does not depend on the
-    machine's cores. Parts are added in their order, whichever is ready first. Raises
-    InputError for bad tokens, for contexts of one token, and for slices below 1.
+    tokens : (b, i) integers, i ≥ 2. slices : how many parts the batch is cut into. By default
+    shapes and dtype alone decide, and parts are added in their order. So the result does not
+    depend on the machine's cores. Raises InputError for bad tokens, for contexts of one token,
+    and for slices below 1.
     """
     tokens = check_tokens(weights, tokens)
     b, i = tokens.shape
@@ -42,27 +41,21 @@ def loss_and_gradients(weights: Weights, tokens: Tokens,
         raise InputError("a loss needs contexts of at least 2 tokens; got 1")
     if slices is not None and not (isinstance(slices, (int, np.integer)) and slices >= 1):
         raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
-    slices = count_slices(weights, b, i) if slices is None else slices
-    parts = np.array_split(tokens, min(slices, b))
+    parts = np.array_split(tokens, min(slices or count_slices(weights, b, i), b))
     part = partial(part_of_loss, weights, joined(weights), b * (i - 1))
-    loss, gradients = added(side_by_side(part, parts))
-    return loss, Weights(positions=weights.positions, **gradients)
+    results = side_by_side(part, parts)
+    loss, dW = next(results)
+    for loss_of_slice, dW_of_slice in results:
+        loss += loss_of_slice
+        for name in dW_of_slice:
+            dW[name] += dW_of_slice[name]
+    return loss, Weights(**{"W_pos": None} | dW, positions=weights.positions)
 
 
 def count_slices(weights, b, i):
     """So many that the largest array of one has at most `SLICE_BYTES`; 2ⁿ suit any cores."""
     largest = b * i * max(weights.n_heads * i, weights.d_vocab) * weights.dtype.itemsize
     return 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))
-
-
-def added(results):
-    """Σ (loss, gradients), in order, in the arrays of the first."""
-    loss, total = next(results)
-    for slice_loss, gradients in results:
-        loss += slice_loss
-        for name, dW in gradients.items():
-            total[name] += dW
-    return loss, {"W_pos": None, **total}
 
 
 def joined(weights):
@@ -87,9 +80,8 @@ def part_of_loss(weights, layers, count, tokens):
         x = np.add(x, out, out=out)
     loss, dx, dW["W_U"] = prediction(weights.W_U, x, tokens, count)
     for layer in reversed(range(len(layers))):
-        dx_v, dy, *dW_layer = attention_backward(dx, *layers[layer], *kept[layer])
-        for name, dW_head in zip(("W_Q", "W_K", "W_V", "W_O"), dW_layer):
-            dW[name][layer] = dW_head
+        (dx_v, dy, dW["W_Q"][layer], dW["W_K"][layer], dW["W_V"][layer],
+         dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept[layer])
         dx += dx_v
         dx += dy
         if positions == "shortformer":
@@ -101,27 +93,25 @@ def part_of_loss(weights, layers, count, tokens):
 
 
 def attention(x, y, W_QK, W_V, W_O):
-    """What a layer adds to x, and (q and k, v, patterns band by band, z) for the way back."""
-    qk, v = into_heads(y, W_QK), into_heads(x, W_V)
-    (q, k), (v,), pattern = qk, v, []
-    z = np.empty_like(v)
+    """What a layer adds to x, and (q and k, v, bands with their patterns, z) for the way back."""
+    qk, (v,), bands = into_heads(y, W_QK), into_heads(x, W_V), []
+    (q, k), z = qk, np.empty_like(v)
     for start in range(0, z.shape[-2], BAND):
         rows, seen = slice(start, start + BAND), slice(start + BAND)
         A = q[..., rows, :] @ k[..., seen, :].mT
         softmax(A)
         np.matmul(A, v[..., seen, :], out=z[..., rows, :])
-        pattern.append(A)
-    return (qk, v, pattern, z), (flat(z[None]) @ W_O.reshape(-1, W_O.shape[-1])).reshape(x.shape)
+        bands.append((rows, seen, A))
+    return (qk, v, bands, z), (flat(z[None]) @ W_O.reshape(-1, W_O.shape[-1])).reshape(x.shape)
 
 
-def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, pattern, z):
+def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, bands, z):
     """From dout: dx by way of v alone, dy, and the gradients of W_Q, W_K, W_V and W_O."""
     dz, (q, k) = into_heads(dout, W_O)[0], qk
     dqk, dv = np.empty_like(qk), np.empty_like(v)
     dq, dk = dqk
-    for number in reversed(range(len(pattern))):
-        A, rows = pattern[number], slice(number * BAND, (number + 1) * BAND)
-        seen, first = slice(A.shape[-1]), number + 1 == len(pattern)     # the last band, first
+    for rows, seen, A in reversed(bands):
+        first = A.shape[-1] == v.shape[-2]         # the last band comes first: it sees all sources
         dA = dz[..., rows, :] @ v[..., seen, :].mT
         add_product(A, dz[..., rows, :], dv[..., seen, :], first)
         softmax_backward(A, dA)
@@ -157,14 +147,15 @@ def softmax(scores):
 
     `small` is False where a score, masked or not, is NaN: so no NaN is multiplied by 0.
     """
-    rows = scores.shape[-2]
+    n = scores.shape[-2]
+    causal, square = CAUSAL[:n, :n], scores[..., -n:]
     small = -60 <= scores.real.min() and scores.real.max() <= 60      # e^±60 suits any dtype
     if not small:
-        np.copyto(scores[..., -rows:], -np.inf, where=~causal(rows))
+        np.copyto(square, -np.inf, where=~causal)
         scores -= scores.real.max(-1, keepdims=True)
     np.exp(scores, out=scores)
     if small:
-        scores[..., -rows:] *= causal(rows)
+        square *= causal
     scores /= scores @ np.ones((scores.shape[-1], 1), scores.dtype)
 
 
@@ -176,11 +167,6 @@ def softmax_backward(A, dA):
     """
     dA -= np.einsum("bhij,bhij->bhi", A, dA)[..., None]
     dA *= A
-
-
-@cache
-def causal(n):
-    return np.tri(n, dtype=bool)
 
 
 def add_product(A, z, v, first):
@@ -198,13 +184,13 @@ def prediction(W_U, x, tokens, count):
     """
     b, i, d = x.shape
     x, following = x[:, :-1].reshape(-1, d), tokens[:, 1:].ravel()
-    places = np.arange(len(following))
+    at_next = np.arange(len(following)), following
     shares = x @ W_U.T
     shares -= shares.real.max(-1, keepdims=True)
-    of_next = shares[places, following]
+    of_next = shares[at_next]
     np.exp(shares, out=shares)
     total = shares.sum(-1)                  # pairwise: a product with ones would lose digits
-    shares[places, following] -= total
+    shares[at_next] -= total
     divisor = (total * count)[:, None]
     dx = np.zeros((b, i, d), x.dtype)
     dx[:, :-1] = (shares @ W_U / divisor).reshape(b, i - 1, d)

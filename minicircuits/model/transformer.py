@@ -15,10 +15,9 @@ from minicircuits.model.attention import (
     score_backward, write, write_backward)
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.embedding import (add_positions, add_positions_backward, embed,
-                                          embed_backward)
-from minicircuits.model.unembedding import unembed, unembed_backward
-from minicircuits.notation import (ACTIVATION_AXES, POSITIONS, Activations, InputError, Tokens,
-                                   Weights, check_axes, check_tokens)
+                                          embed_backward, unembed, unembed_backward)
+from minicircuits.notation import (ACTIVATION_AXES, Activations, InputError, Tokens, Weights,
+                                   check_axes, check_tokens)
 
 
 def loss_and_gradients(weights, tokens):
@@ -123,9 +122,10 @@ def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab
 
     Matrices are N(0, 1/fan-in) (all heads of a layer are the fan-in of its W_O), embeddings
     small, N(0, 0.05²), and positions sinusoids of amplitude 2. The same `rng` gives the same
-    weights in every dtype, up to rounding. Raises InputError for sizes below 1 (n_layers: 0).
+    weights in every dtype, up to rounding. Raises InputError for sizes below 1 (n_layers: 0),
+    and for modes that are not in `POSITIONS`.
     """
-    check_sizes(positions, n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head,
+    check_sizes(n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head,
                 d_vocab=d_vocab)
 
     def normal(*shape, std):
@@ -136,18 +136,17 @@ def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab
     W_Q, W_K, W_V = (normal(*reads, std=std) for _ in range(3))
     W_O = normal(n_layers, n_heads, d_model, d_head, std=(n_heads * d_head) ** -0.5)
     W_U = normal(d_vocab, d_model, std=std)
-    W_pos = None if positions == "none" else (2 * sinusoids(n_ctx, d_model)).astype(dtype).T
+    W_pos = (None if positions == "none" or n_ctx is None
+             else (2 * sinusoids(n_ctx, d_model)).astype(dtype).T)
     return Weights(W_E, W_pos, W_Q, W_K, W_V, W_O, W_U, positions)
 
 
-def check_sizes(positions, **sizes):
-    """Raises InputError unless these are sizes of a model, by name, and a mode of positions."""
+def check_sizes(**sizes):
+    """Raises InputError unless these are sizes of a model, by name."""
     for name, size in sizes.items():
         least = 0 if name == "n_layers" else 1
         if size < least:
             raise InputError(f"{name} must be at least {least}; got {size}")
-    if positions not in POSITIONS:
-        raise InputError(f"positions must be one of {', '.join(POSITIONS)}; got {positions!r}")
 
 
 def sinusoids(n_ctx, d_model, fastest=1, slowest=1e-4):

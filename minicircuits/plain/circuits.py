@@ -76,8 +76,7 @@ def logits_by_order(W, pattern, tokens, positions):
         for head in range(H):
             A, OV = pattern[layer, :, head], W_OV(W, layer, head)
             for order, b in loops(L, B):
-                moved = times(times(A[b], before[order, b]), OV.T)
-                orders[order + 1, b] = orders[order + 1, b] + moved
+                orders[order + 1, b] += times(times(A[b], before[order, b]), OV.T)
     logits = zeros(L + 1, B, T, V)
     for order, b in loops(L + 1, B):
         logits[order, b] = times(orders[order, b], W["W_U"].T)
@@ -88,9 +87,9 @@ def tensors(weights, tokens, pattern):
     """{name: array} of all the above for the oracle, stacked by (layer, head), in float64."""
     W = {name: array.astype(object) for name, array in weights.items()}
     (L, H, _, D), V = W["W_Q"].shape, len(W["W_U"])
-    found, shapes = {}, {W_QK: (D, D), W_OV: (D, D), qk_circuit: (V, V), ov_circuit: (V, V),
-                         copying_score: ()}
-    for function, shape in shapes.items():
+    found = {"direct_path": direct_path(W)}
+    for function, shape in ((W_QK, (D, D)), (W_OV, (D, D)), (qk_circuit, (V, V)),
+                            (ov_circuit, (V, V)), (copying_score, ())):
         found[function.__name__] = stack = zeros(L, H, *shape)
         for layer, head in loops(L, H):
             stack[layer, head] = function(W, layer, head)
@@ -99,7 +98,6 @@ def tensors(weights, tokens, pattern):
         for layer, h, earlier, g in loops(L, H, L, H):
             if earlier < layer:
                 stack[layer, h, earlier, g] = composition(W, kind, (layer, h), (earlier, g))
-    found["direct_path"] = direct_path(W)
-    pattern, tokens = pattern.astype(object), np.asarray(tokens)
-    found["logits_by_order"] = logits_by_order(W, pattern, tokens, weights.positions)
+    found["logits_by_order"] = logits_by_order(W, pattern.astype(object), np.asarray(tokens),
+                                               weights.positions)
     return {name: array.astype(float) for name, array in found.items()}

@@ -8,14 +8,13 @@ below each its backward. `forward` and `backward` then take them in order and in
     B, T, L, H, E, D, V    how many there are of each; T of both i and j
     dx             the gradient of one scalar, the loss say, by x: an array of the shape of x
 
-Each line is an equation for one number. Nothing is fast, and nothing is shared with `model`:
-hold your own code against this line by line. Sums go through `math.fsum`, which rounds once.
-Weights may be complex: no step takes a conjugate or an absolute value, and maxima are those of
-real parts, so that f(x + 1e-100j).imag / 1e-100 is the derivative of f.
+Each line is an equation for one number: hold your own code against it. Nothing is shared with
+`model`. Sums go through `math.fsum`, which rounds once. Weights may be complex. No step takes a
+conjugate or an absolute value, so f(x + 1e-100j).imag / 1e-100 is the derivative of f.
 
 The known bugs of the oracle (`testing/known_bugs.txt`) are edits of the text of this file. Spaces,
-line breaks, quotes and comments are free. After a name or an expression is changed, an edit may
-not fit any more: `minicircuits mutants` then says which edit to change with it.
+line breaks and quotes are free. Where another change breaks an edit, `minicircuits mutants` says
+which one.
 
 Paper: "Transformer Overview", "Attention Heads are Independent and Additive".
 """
@@ -26,8 +25,7 @@ import math
 
 import numpy as np
 
-from minicircuits.notation import (ACTIVATION_AXES, WEIGHT_AXES, Activations, InputError, Weights,
-                                   check_tokens)
+from minicircuits.notation import ACTIVATION_AXES, Activations, InputError, Weights, check_tokens
 
 
 def loops(*sizes):
@@ -64,7 +62,7 @@ def embed(W_E, W_pos, tokens, positions):
     for b, i, d in loops(B, T, D):
         x[b, i, d] = W_E[d, tokens[b, i]]
         if positions == "standard":
-            x[b, i, d] = x[b, i, d] + W_pos[d, i]
+            x[b, i, d] += W_pos[d, i]
     return x
 
 
@@ -307,9 +305,8 @@ def backward(weights, tokens, acts, dlogits):
         da["scores"][layer], da["q"][layer], da["k"][layer] = dscores, dq, dk
         da["residual"][layer] = dx
     embed_backward(dx, tokens, positions, dW["W_E"], dW_pos)
-    gradients = {name: dW[name].astype(dtype) if name in dW else None for name in WEIGHT_AXES}
-    return (Weights(**gradients, positions=positions),
-            Activations(**{name: array.astype(dtype) for name, array in da.items()}))
+    dW, da = ({name: array.astype(dtype) for name, array in d.items()} for d in (dW, da))
+    return Weights(**{"W_pos": None} | dW, positions=positions), Activations(**da)
 
 
 def loss_and_gradients(weights, tokens):

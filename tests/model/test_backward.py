@@ -145,22 +145,13 @@ def test_gradients_of_the_loss_by_complex_step(n_layers, positions):
     check(gradients, weights_by_complex_step(lambda lifted: loss(lifted, tokens), weights), scale)
 
 
-@settings(max_examples=60, deadline=None)
-@given(draw_case())
+@settings(max_examples=100, deadline=None)
+@given(draw_case() | draw_case(dtype=np.complex128))
 def test_every_gradient_equals_the_plain_loops(case):
-    acts, cotangent = forward(*case), random_cotangent(case)
-    gradients, dacts = backward(*case, acts, cotangent)
-    dW, da = plain.backward(*case, acts, cotangent)
-    scale = scales(case.weights, acts, dacts)
-    check(gradients, arrays(dW), scale, 1e-12)
-    check(dacts, arrays(da), scale, 1e-12)
-
-
-@settings(max_examples=40, deadline=None)
-@given(draw_case(dtype=np.complex128))
-def test_complex_gradients_are_holomorphic(case):
-    """No conjugates: the derivative itself, not its conjugate."""
-    acts, cotangent = forward(*case), random_cotangent(case) + 1j * random_cotangent(case, 98)
+    """Also the complex ones: the derivative itself, not its conjugate."""
+    acts, cotangent = forward(*case), random_cotangent(case).astype(case.weights.dtype)
+    if np.iscomplexobj(cotangent):
+        cotangent += 1j * random_cotangent(case, 98)
     gradients, dacts = backward(*case, acts, cotangent)
     dW, da = plain.backward(*case, acts, cotangent)
     scale = scales(case.weights, acts, dacts)

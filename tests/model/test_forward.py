@@ -8,7 +8,8 @@ from hypothesis import given, settings
 
 from minicircuits.model.attention import causal_softmax
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
-from minicircuits.model.transformer import forward, init_weights, loss
+from minicircuits.model.fast import loss_and_gradients as fast_loss_and_gradients
+from minicircuits.model.transformer import forward, init_weights, loss, loss_and_gradients
 from minicircuits.notation import POSITIONS, InputError
 from minicircuits.plain import model as plain
 from tests.draws import (arrays, assert_all_close, assert_close, assert_loss_close, draw_case,
@@ -189,31 +190,22 @@ def test_tokens_of_any_integer_type(dtype):
     assert (forward(weights, tokens.tolist()).logits == forward(weights, tokens).logits).all()
 
 
-BAD_TOKENS = {
-    "negative": ([[0, -1]], "got -1"),
-    "V": ([[0, 7]], "from 0 to 6; got 7"),
-    "float": ([[0.0, 1.0]], "got float64"),
-    "bool": ([[True, False]], "got bool"),
-    "no batch axis": ([0, 1], r"got shape \(2,\)"),
-    "empty": (np.zeros((2, 0), int), r"got shape \(2, 0\)"),
-    "too long": (np.zeros((1, 7), int), "n_ctx=6 tokens; got 7"),
-}
-
-
-@pytest.mark.parametrize("tokens, says", BAD_TOKENS.values(), ids=BAD_TOKENS)
-@pytest.mark.parametrize("call", [forward, loss, plain.forward])
-def test_bad_tokens_get_one_clear_line(call, tokens, says):
+@pytest.mark.parametrize("call", [forward, loss, loss_and_gradients, fast_loss_and_gradients,
+                                  plain.forward, plain.loss, plain.loss_and_gradients])
+def test_bad_tokens_are_refused_at_every_door(call):
+    """All kinds of them: `tests/test_notation.py`."""
     weights = random_weights(np.random.default_rng(0))
-    with pytest.raises(InputError, match=says) as caught:
-        call(weights, tokens)
-    assert "\n" not in str(caught.value)
+    for bad in [[0, 7]], [[0, -1]], [[0.0, 1.0]], [0, 1]:
+        with pytest.raises(InputError, match=r"\Atokens must .*; got .*\Z"):
+            call(weights, bad)
 
 
 def test_one_token_has_no_loss():
     weights, tokens = random_case(9, i=1)
     forward(weights, tokens)
-    for call in loss, plain.loss:
-        with pytest.raises(InputError, match="at least 2 tokens.*; got 1"):
+    for call in (loss, loss_and_gradients, fast_loss_and_gradients, plain.loss,
+                 plain.loss_and_gradients):
+        with pytest.raises(InputError, match=r"\A.*at least 2 tokens.*; got 1\Z"):
             call(weights, tokens)
 
 
@@ -248,6 +240,8 @@ def test_initial_weights_of_no_size(name):
                          rng=np.random.default_rng(0))
 
 
-def test_initial_weights_of_an_unknown_mode():
-    with pytest.raises(InputError, match="positions must be one of"):
-        init_weights(1, 1, 2, 2, 2, 2, "rotary", np.random.default_rng(0))
+@pytest.mark.parametrize("positions, says", [("rotary", "positions must be one of"),
+                                             ("standard", "W_pos must be None exactly when")])
+def test_initial_weights_of_an_unknown_mode_or_without_the_context_it_needs(positions, says):
+    with pytest.raises(InputError, match=says):
+        init_weights(1, 1, 2, 2, 2, None, positions, np.random.default_rng(0))
