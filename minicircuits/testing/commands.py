@@ -47,7 +47,8 @@ def show(options):
         if name not in arrays:
             raise InputError(f"a tensor of {vector.id} must be one of {', '.join(arrays)}; got "
                              f"{name[:80]!r}")
-        return print(np.array2string(arrays[name], 80, 8, threshold=10 ** 6))
+        with np.printoptions(linewidth=80, precision=8, threshold=10 ** 6):
+            return print(arrays[name])
     print(wrapped(f"{vector.id}: {vector.comment}; positions {vector.weights.positions}"))
     for name, array in arrays.items():
         axes = exchange.GIVEN_AND_EXPECTED[name].split()

@@ -109,7 +109,7 @@ def recipes():
     yield vector("masked-scores-far-above",
                  "what the mask hides is 1e4 and 3e5 above what it leaves", "mask_minus_1e4",
                  with_two_dimensions(11, [[1, 1, 1, 0], [0, 0, 0, 139]], [128, 144], [32, 1],
-                                     i=4, p=4))       # position 3 is asked for by all
+                                     i=4, p=4))    # j = 3: 2.8e5 above in head 0, 10008 in 1
     yield vector("rows-far-apart", "largest scores of rows 1000 and more apart",
                  "softmax_without_shift softmax_one_shift",
                  with_two_dimensions(12, [[-2, -1, 1, 2], [1, 1, 1, 1]], 2048, 1, h=1, i=4, p=4))
@@ -213,10 +213,7 @@ def recorded(vector):
 
 
 def sums(vector, flat):
-    """The sha256 of a vector's inputs and, where they are stored, of its numbers.
-
-    Of the bytes, little-endian in C order.
-    """
+    """sha256 of a vector's inputs and, if stored, its numbers: little-endian, in C order."""
     inputs = *(W for _, W in vector.weights.items()), vector.tokens.astype(np.int64)
     stored = [[flat[vector.id]]] if vector.id in flat else []
     return [hashlib.sha256(b"".join(
