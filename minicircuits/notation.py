@@ -175,11 +175,11 @@ def check_axes(name, array, axes, sizes):
     """
     known = [f"{axis}={sizes[axis]}" for axis in axes if axis in sizes]
     agree = array.ndim == len(axes) and all(
-        size == sizes.get(axis, size) and (size >= 1 or axis == "n_layers")
+        size == sizes.get(axis, size if axis == "n_layers" else max(size, 1))
         for axis, size in zip(axes, array.shape))
     if not agree:
         raise InputError(f"{name} must have axes ({', '.join(axes)})"
-                         f"{' with ' if known else ''}{', '.join(known)}; "
+                         f"{' with ' if known else ''}{', '.join(dict.fromkeys(known))}; "
                          f"got shape {array.shape}")
     sizes.update(zip(axes, array.shape))
 

@@ -2,13 +2,6 @@
 
 Its README is for those who check a program of their own. `steps` has the names of the tensors,
 `vectors` the cases, and `strategies` (needs Hypothesis) draws more of them.
-
->>> import minicircuits as mc
->>> from minicircuits.testing import assert_matches
->>> def candidate(weights, tokens):                  # yours: any of the tensors
-...     acts = mc.forward(weights, tokens)
-...     return {"pattern": acts.pattern, "logits": acts.logits}
->>> assert_matches(candidate)
 """
 
 from minicircuits.testing.checking import assert_matches, check    # noqa: F401

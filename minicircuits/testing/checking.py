@@ -1,26 +1,20 @@
 """Is this implementation right, and if not, which step is the first to be wrong?
 
 A candidate supplies any of the tensors in `steps.AXES`. They are walked in the order of
-computation: forward, loss, back through the activations' gradients, the weights', the circuits.
-Each is held to the strictest of three tolerances that applies:
-
-    exact       no difference: forward tensors of vectors whose arithmetic has no rounding
-    local       the step computed from the candidate's *own* inputs; a derived rounding bound
-    end to end  where an input was not supplied: the expected tensor; `Reference.allowed`
-
-So the first tensor found wrong had right inputs, if they were supplied: it names the step. A
-NaN is never within a tolerance. Scores are compared for j ≤ i: what the mask hides is its own.
+computation, and each is held to the strictest tier that applies: exact, local or end to end (the
+README, "Tolerances"). So the first that is wrong had right inputs, if they were supplied.
 """
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, check_axes, relative_error
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import exchange, mutants, vectors
 from minicircuits.testing.steps import AXES, CIRCUITS, DTYPE, FLOOR, FORWARD, UNIT, part
@@ -140,13 +134,13 @@ def check(case, candidate, precision="float64"):
     again, reports = "wrong when called again with", []
     kept = "does it keep something from the call before?"
     for other, note in ((case, ""), (case, f"{again} the same arguments"),
-                        (case.with_other_weights, f"{again} other weights: {kept}"),
-                        (case.with_other_tokens, f"{again} other tokens: {kept}")):
+                        (case.others[0], f"{again} other weights: {kept}"),
+                        (case.others[1], f"{again} other tokens: {kept}")):
         weights, tokens = other.weights.astype(DTYPE[precision]), other.tokens.copy()
         report = judge(other, as_tensors(other, candidate(weights, tokens)), precision)
         for name, array in [*weights.items(), ("tokens", tokens)]:
-            before = other.tokens if name == "tokens" else getattr(other.weights, name)
-            if not np.array_equal(array, before):
+            given = other if array is tokens else other.weights
+            if not np.array_equal(array, getattr(given, name)):
                 return replace(report, note=f"it wrote to its argument {name}")
         if not report:
             return replace(report, note=note)
@@ -201,38 +195,21 @@ def as_tensors(case, answer):
             near = difflib.get_close_matches(str(name), AXES, 1)
             raise InputError(f"a tensor must be one of {', '.join(AXES)}; got {name!r}"
                              f"{f', perhaps {near[0]!r}' if near else ''}")
-        axes, array = AXES[name].split(), as_array(name, value)
-        if array.shape != tuple(sizes[axis] for axis in axes):
-            raise InputError(f"{name} must have axes ({', '.join(axes)})"
-                             f"{' with ' if axes else ''}"
-                             f"{', '.join(f'{axis}={sizes[axis]}' for axis in dict.fromkeys(axes))}"
-                             f"; got shape {array.shape}")
-        tensors[name] = array
+        tensors[name] = as_array(name, value)
+        check_axes(name, tensors[name], AXES[name].split(), sizes)
     return tensors
 
 
 def judge(case, tensors, precision):
     """The `Report` on {name: array}: the walk, up to the first difference."""
-    reference, u = case.reference, UNIT[precision]
-    names = dict.fromkeys(step.name for step in reference.steps)
-    checked, reached, difference = [], set(), None
-    with np.errstate(all="ignore"):
-        for step in reference.steps:
-            if step.name not in tensors or difference:
-                continue
-            missing = tuple(dict.fromkeys(name for name, _ in step.inputs if name not in tensors))
-            if case.exact and step.name in FORWARD and u <= UNIT["float32"]:
-                tier, expected, allowed = "exact", reference.expected[step.key], 0.0
-            elif missing:
-                tier, expected = "end to end", reference.expected[step.key]
-                allowed = reference.allowed(precision)[step.key]
-            else:
-                inputs = [part(tensors, key) for key in step.inputs]
-                tier, expected = "local", step.value(reference.W, *inputs)
-                allowed = step.bound(u, reference.W, *inputs) + FLOOR[precision]
-            reached.add(step.name)
-            difference = worst(step, tier, part(tensors, step.key), expected, allowed, missing)
-            checked += [] if difference else [step.label]
+    steps = [step for step in case.reference.steps if step.name in tensors]
+    checked, difference = [], None
+    for step in steps:
+        if difference := difference_of(case, step, tensors, precision):
+            break
+        checked.append(step.label)
+    reached = {step.name for step in steps[:len(checked) + 1]}
+    names = dict.fromkeys(step.name for step in case.reference.steps)
     return Report(case, precision, tuple(checked),
                   tuple(name for name in names if name not in tensors),
                   tuple(name for name in names if name in tensors and name not in reached),
@@ -240,8 +217,20 @@ def judge(case, tensors, precision):
                   tensors=tensors)
 
 
-def worst(step, tier, yours, expected, allowed, missing):
+@np.errstate(all="ignore")
+def difference_of(case, step, tensors, precision):
     """The `Difference` of a step's tensor from what is expected, or None."""
+    reference, u, yours = case.reference, UNIT[precision], part(tensors, step.key)
+    missing = tuple(dict.fromkeys(name for name, _ in step.inputs if name not in tensors))
+    if case.exact and step.name in FORWARD and u <= UNIT["float32"]:
+        tier, expected, allowed = "exact", reference.expected[step.key], 0.0
+    elif missing:
+        tier, expected = "end to end", reference.expected[step.key]
+        allowed = reference.allowed(precision)[step.key]
+    else:
+        inputs = [part(tensors, key) for key in step.inputs]
+        tier, expected = "local", step.value(reference.W, *inputs)
+        allowed = step.bound(u, reference.W, *inputs) + FLOOR[precision]
     error = abs(yours - expected)
     fine = (error <= allowed) | (yours == expected) | ~compared(step, yours)
     if fine.all():
@@ -261,57 +250,39 @@ def compared(step, array):
     return np.tri(array.shape[-1], dtype=bool) if step.name == "scores" else np.array(True)
 
 
+@np.errstate(all="ignore")
 def known_bugs(report):
     """Names of the mutants that explain 99% of the report's difference, at most 3.
 
-    Mutants of the step that is wrong. If inputs of it are missing, also of the steps that those
-    come from, as far as they get right what was found right.
+    Mutants of the step that is wrong. If inputs of it are missing, also of all before it that
+    was not supplied, as far as they get right what was found right.
     """
     case, expected = report.case, report.case.reference.expected
     steps = {step.label: step for step in case.reference.steps}
-    step, found = steps[report.difference.tensor], []
+    step, suspects, right = steps[report.difference.tensor], {report.difference.step}, []
     yours, counts = part(report.tensors, step.key), compared(step, expected[step.key])
-    others = report.difference.missing and step.name not in CIRCUITS
-    suspects = missing_before(step, report) if others else {step.name}
+    if report.difference.missing and step.name not in CIRCUITS:
+        before = takewhile(lambda other: other is not step, steps.values())
+        suspects |= {other.name for other in before} - report.tensors.keys()
+        right = [steps[label].key for label in report.checked]
 
     def distance(other):
         """Of the numbers that are compared; infinite where one is NaN and the other is not."""
-        with np.errstate(all="ignore"):
-            same = np.isnan(yours) & np.isnan(other) | (yours == other) | ~counts
-            return np.nan_to_num(np.where(same, 0, abs(yours - other)), nan=np.inf).max()
-
-    def right_before(theirs):
-        return all(np.allclose(part(theirs, key), expected[key], 1e-9,
-                               1e-9 * np.abs(expected[key]).max(initial=0))
-                   for key in (steps[label].key for label in report.checked))
+        same = np.isnan(yours) & np.isnan(other) | (yours == other) | ~counts
+        return np.nan_to_num(np.where(same, 0, abs(yours - other)), nan=np.inf).max()
 
     close = max(distance(expected[step.key]) / 100, np.finfo(float).tiny)
-    for name, mutant in mutants.MUTANTS.items():
-        if mutant.step in suspects and len(found) < 3:
-            theirs = mutants.candidate(name)(case.weights.astype("float64"), case.tokens)
-            if not others or right_before(theirs):
-                found += [name] if distance(part(theirs, step.key)) < close else []
-    return tuple(found)
 
+    def explains(name):
+        theirs = mutants.candidate(name)(case.weights.astype("float64"), case.tokens)
+        return distance(part(theirs, step.key)) < close and all(
+            relative_error(part(theirs, key), expected[key]) <= 1e-9 for key in right)
 
-def missing_before(step, report):
-    """Names of the step and of all before it that it can be wrong through: not supplied."""
-    by_key = {other.key: other for other in report.case.reference.steps}
-    found, ahead = set(), [step.key]
-    while ahead:
-        key = ahead.pop()
-        found.add(key)
-        ahead += [before for before in by_key[key].inputs
-                  if before[0] not in report.tensors and before not in found]
-    return {name for name, _ in found}
+    return tuple(islice((name for name, mutant in mutants.MUTANTS.items()
+                         if mutant.step in suspects and explains(name)), 3))
 
 
 def kills(vector, name):
-    """Whether a vector catches a mutant. Where one says the same twice, it is asked once."""
-    mutant, run = mutants.MUTANTS[name], mutants.candidate(name)
-    if mutant.step in CIRCUITS and not vector.with_circuits:
-        return False
-    if mutant.step == "call":
-        return not check(vector, run)
-    cases = vector, vector.with_other_weights, vector.with_other_tokens
-    return not all(check(case, run(case.weights, case.tokens)) for case in cases)
+    """Whether a vector catches a mutant: those of circuits are asked of some vectors alone."""
+    asked = vector.with_circuits or mutants.MUTANTS[name].step not in CIRCUITS
+    return asked and not check(vector, mutants.candidate(name))

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 
 import numpy as np
 
@@ -47,8 +48,7 @@ def show(options):
             raise InputError(f"a tensor of {vector.id} must be one of {', '.join(arrays)}; got "
                              f"{name[:80]!r}")
         with np.printoptions(linewidth=80, precision=8, threshold=10 ** 6):
-            print(arrays[name])
-        return
+            return print(arrays[name])
     print(wrapped(f"{vector.id}: {vector.comment}; positions {vector.weights.positions}"))
     for name, array in arrays.items():
         axes = exchange.GIVEN_AND_EXPECTED[name].split()
@@ -71,17 +71,17 @@ def export(options):
 
 
 def verify(options):
-    found = {}
-    for vector in [] if options.folder else core().values():
-        found[vector.id] = ("" if recorded(vector) else "not the numbers on record")
-        found[vector.id] += checking.check(vector, by_loops(vector)).problem
+    wrong = {}
     for folder in options.folder:
         here = os.path.exists(os.path.join(folder, "manifest.json"))
         for case in [folder] if here else subfolders(folder):
-            found[case] = ", ".join(exchange.verify_case(case))
-    for name, wrong in found.items():
-        print(f"{'WRONG' if wrong else 'ok   '} {name}{': ' if wrong else ''}{wrong}")
-    return int(any(found.values()))
+            wrong[case] = ", ".join(exchange.verify_case(case))
+    for vector in core().values() if not options.folder else ():
+        wrong[vector.id] = ("" if recorded(vector) else "not the numbers on record")
+        wrong[vector.id] += checking.check(vector, by_loops(vector)).problem
+    for name, what in wrong.items():
+        print(f"WRONG {name}: {what}" if what else f"ok    {name}")
+    return int(any(wrong.values()))
 
 
 def check(options):
@@ -91,27 +91,30 @@ def check(options):
                          f"{'neither' if options.folder is None else 'both'}")
     if options.drawn > 10_000:
         raise InputError(f"--drawn must be at most 10000; got {options.drawn}")
-    ids = [f"drawn-{n + 1}" for n in range(options.drawn)]
-    if options.program is None:
-        reports = folder_reports(options, [*(options.case or []), *ids])
-    else:
-        words = program_words(options.program)
-        reports = (run(words, find(id), options) for id in [*(options.case or core()), *ids])
-    reports = print_reports(reports, quiet=bool(options.json))
+    reports, drawn_ids = [], [f"drawn-{n + 1}" for n in range(options.drawn)]
+    run_or_read = folder_reports if options.program is None else program_reports
+    for report in run_or_read(options, drawn_ids):
+        if not options.json:                 # each as it comes, the first difference in full
+            print(report.line if report or not all(reports) else report, flush=True)
+        reports.append(report)
     answered = {report.case.id for report in reports}
     unanswered = [] if options.case else [id for id in core() if id not in answered]
     passed = all(reports) and not unanswered
     if options.json:
         write_json(options.json, {"passed": passed, "unanswered": unanswered,
                                   "cases": [report.as_json() for report in reports]})
-    elif unanswered:
+        return int(not passed)
+    print(f"{plural(len(reports), 'case')}, {sum(not report for report in reports)} wrong")
+    if all(reports):
+        print_gaps(reports)
+    if unanswered:
         print(wrapped(f"no answer to: {', '.join(unanswered)}"))
     return int(not passed)
 
 
-def folder_reports(options, ids):
+def folder_reports(options, drawn_ids):
     """Reports of the answers in FOLDER/ID, or of those in FOLDER itself for one --case."""
-    folder = options.folder
+    folder, ids = options.folder, [*(options.case or []), *drawn_ids]
     direct = any(name.endswith(".npy") for name in exchange.names_in(folder))
     if direct and len(ids) != 1:
         raise InputError(f"{folder!r} holds one answer: say to which vector with --case ID; got "
@@ -130,8 +133,9 @@ def folder_reports(options, ids):
         yield checking.check(vector, answer, options.precision)
 
 
-def program_words(command):
-    """The words of a command that names both its folders, or InputError."""
+def program_reports(options, drawn_ids):
+    """Reports of a program, whose command has to name both its folders."""
+    command = options.program
     try:
         words = shlex.split(command)
     except ValueError as error:
@@ -139,7 +143,8 @@ def program_words(command):
     for place in "{case}", "{out}":
         if not any(place in word for word in words):
             raise InputError(f"--program needs {place} where its folder goes; got {command!r}")
-    return words
+    for id in [*(options.case or core()), *drawn_ids]:
+        yield run(words, find(id), options)
 
 
 def run(words, vector, options):
@@ -173,37 +178,15 @@ def ended(words, log, timeout):
         except subprocess.TimeoutExpired:
             return f"no answer within {timeout:g} s"
         finally:
-            stop(process)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)       # with all that it started
+            process.wait()
     if not status:
         return ""
     with open(log, "rb") as errors:
         lines = errors.read(10 ** 6).decode("utf-8", "replace").strip().splitlines() or [""]
     said = "".join(c if c.isprintable() else "?" for c in lines[-1][:200])
     return f"the program ended with status {status}{said and ': '}{said}"
-
-
-def stop(process):
-    """End a program and whatever it started, which shares its session."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    process.wait()
-
-
-def print_reports(reports, quiet):
-    """Print each as it comes, the first difference in full; returns them as a list."""
-    found = []
-    for report in reports:
-        if not quiet:
-            print(report.line if report or not all(found) else report, flush=True)
-        found.append(report)
-    if quiet:
-        return found
-    print(f"{plural(len(found), 'case')}, {sum(not report for report in found)} wrong")
-    if all(found):
-        print_gaps(found)
-    return found
 
 
 def print_gaps(reports):
@@ -222,17 +205,16 @@ def print_gaps(reports):
 
 def mutants(options):
     """`minicircuits mutants`: which vectors catch which known bug."""
-    matrix = {}
-    if not options.json:
-        for n, id in enumerate(core()):
-            print(f"  {'|' * n}+ {id}")
+    quiet, matrix = bool(options.json), {}
+    for n, id in enumerate(() if quiet else core()):
+        print(f"  {'|' * n}+ {id}")
     for name in MUTANTS:
         matrix[name] = [id for id, vector in core().items() if kills(vector, name)]
-        if not options.json:
+        if not quiet:
             marks = "".join("x" if id in matrix[name] else "." for id in core())
             print(f"  {marks}  {name}", flush=True)
     missed = [name for name in matrix if not matrix[name]]
-    if options.json:
+    if quiet:
         write_json(options.json, matrix)
     else:
         print(f"{len(matrix)} known bugs, {len(missed)} not caught"

@@ -48,12 +48,9 @@ def places(name, n_layers, convention):
 
 def write_case(folder, vector, convention="paper", dtype="float64", expected=True, force=False):
     """Write a case as a folder; each file whole or not at all, the manifest last."""
-    arrays = {name: ("given", W) for name, W in vector.weights.items()}
-    arrays["tokens"] = ("given", vector.tokens)
-    if expected:
-        arrays |= {name: ("expected", array)
-                   for name, array in vector.reference.arrays().items()}
-    found = [(role, *place, array) for name, (role, array) in arrays.items()
+    roles = {"given": {**dict(vector.weights.items()), "tokens": vector.tokens},
+             "expected": vector.reference.arrays() if expected else {}}
+    found = [(role, *place, array) for role in roles for name, array in roles[role].items()
              for place in places(name, vector.weights.n_layers, convention)]
     files.check_folder(folder, [*(f"{name}.npy" for _, name, *_ in found), "manifest.json"], force)
     files.make_folder(folder)

@@ -32,8 +32,7 @@ def broken_invariants(weights, tokens, gradients, precision="float64"):
     Equal means: to half the digits of `precision`, relative to the largest Σ|term|, or to
     rounding of the largest gradient supplied (where terms cancel further up).
     """
-    W = dict(weights) if isinstance(weights, dict) else dict(weights.items())
-    W = {name: as_array(name, array) for name, array in W.items()}
+    W = {name: as_array(name, array) for name, array in weights.items()}
     g = {name: as_array(name, array) for name, array in gradients.items()}
     tokens, u, found = np.asarray(tokens), UNIT[precision], []
     largest = max((abs(array).max(initial=0) for array in g.values()), default=0)

@@ -1,7 +1,6 @@
 """Known bugs, each one edit of a function of the plain loops: what the vectors have to catch.
 
-`known_bugs.txt` has them. A mutant is the source of `plain.model` or `plain.circuits` with one of
-those edits.
+A mutant is the source of `plain.model` or `plain.circuits` with an edit of `known_bugs.txt`.
 """
 
 import inspect
@@ -32,10 +31,9 @@ class Mutant(NamedTuple):
         return circuits if self.step in CIRCUITS else model
 
 
-def read_mutants(path=KNOWN_BUGS):
-    """{name: Mutant} of a file like `known_bugs.txt`, whose head says what stands in it."""
-    found = {}
-    text = files.read_bytes(path).decode().replace("\r\n", "\n")
+def read_mutants():
+    """{name: Mutant} of `known_bugs.txt`, whose head says what stands in it."""
+    found, text = {}, files.read_bytes(KNOWN_BUGS).decode().replace("\r\n", "\n")
     for block in text.split("\n\n"):
         if not block.startswith("#"):
             head, says, *lines = block.splitlines()
@@ -77,11 +75,7 @@ def candidate(name):
             weights, tokens, model.forward(weights, tokens).pattern)
     module |= {"exp": lambda x: np.exp(np.float64(x)), "log": lambda x: np.log(np.float64(x)),
                "total": _total, "Weights": _gradients}
-
-    def tensors(weights, tokens):
-        with np.errstate(all="ignore"):
-            return module["tensors"](weights, tokens)
-    return tensors
+    return np.errstate(all="ignore")(module["tensors"])
 
 
 def _gradients(positions, **arrays):

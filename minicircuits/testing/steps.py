@@ -94,11 +94,9 @@ def softmax_bound(u, p, relative):
 
 
 def constants(weights, tokens):
-    """What the equations read: the weights, p (i, d) as W_Q and W_K see it, and the scale."""
+    """What the equations read: the weights, p (i, d) or 0 that W_Q and W_K add, and the scale."""
     W = {name: np.asarray(array, np.float64) for name, array in weights.items()}
-    p = np.zeros((tokens.shape[1], weights.d_model))
-    if weights.positions == "shortformer":
-        p = p + W["W_pos"].T[:len(p)]
+    p = W["W_pos"].T[:tokens.shape[1]] if weights.positions == "shortformer" else np.zeros(())
     return {**W, "p": p, "scale": np.array(1 / sqrt(weights.d_head))}
 
 
@@ -184,8 +182,8 @@ def backward(weights, tokens):
         yield products("dW_O", n, [dout, ("z", n)],
                        lambda W, g, z: einsum("bid,bhie->hde", g, z))
         yield products("dW_V", n, [("dv", n), x], lambda W, g, x: einsum("bhie,bid->hed", g, x))
-        for name in "dk", "dq":
-            yield products(f"dW_{name[1].upper()}", n, [(name, n), x],
+        for read in "KQ":
+            yield products(f"dW_{read}", n, [(f"d{read.lower()}", n), x],
                            lambda W, g, x: einsum("bhie,bid->hed", g, x + W["p"]))
 
     def dW_pos(W, *arrays):
@@ -268,17 +266,15 @@ def copying_bound(u, W):
 def composition(W, kind):
     """‖M W_OV‖ / ‖M‖ / ‖W_OV‖ (l, h, l', g), and the same of absolute values above the line."""
     A, B = {"Q": ("W_K", "W_Q"), "K": ("W_Q", "W_K"), "V": ("W_O", "W_V")}[kind]
-    left = W[A] if kind == "V" else W[A].mT
-    L, H = left.shape[:2]
-    later = (np.arange(L)[:, None] > np.arange(L))[:, None, :, None]
 
-    def norms(left, right, W_O, W_V):
-        M, OV = left @ right, W_O @ W_V
+    def norms(W):
+        M, OV = (W[A] if kind == "V" else W[A].mT) @ W[B], W["W_O"] @ W["W_V"]
         pairs = einsum("lhde,mgef->lhmgdf", M, OV)
         return [np.sqrt((X ** 2).sum((-2, -1))) for X in (pairs, M, OV)]
 
-    pairs, M, OV = norms(left, W[B], W["W_O"], W["W_V"])
-    sizes = norms(*map(abs, (left, W[B], W["W_O"], W["W_V"])))[0]
+    (pairs, M, OV), (sizes, _, _) = norms(W), norms({name: abs(X) for name, X in W.items()})
+    layers = np.arange(len(M))
+    later = (layers[:, None] > layers)[:, None, :, None]
     both = M[:, :, None, None] * OV
     below = np.where(both == 0, 1, both)
     return np.where(later, pairs / below, 0), np.where(later & (both > 0), sizes / below, 0)
@@ -307,15 +303,16 @@ class Reference:
                           if step.name in (stored or {})}
         self._allowed = {}
 
+    @np.errstate(all="ignore")
     def run(self, steps, disturb=lambda key, value: value):
         """{(name, layer): array} of the steps; `disturb` changes each before its use."""
         values = {}
-        with np.errstate(all="ignore"):
-            for step in steps:
-                value = step.value(self.W, *(values[key] for key in step.inputs))
-                values[step.key] = disturb(step.key, value)
+        for step in steps:
+            value = step.value(self.W, *(values[key] for key in step.inputs))
+            values[step.key] = disturb(step.key, value)
         return values
 
+    @np.errstate(all="ignore")
     def allowed(self, precision):
         """{(name, layer): array}: how far a right candidate may end from `expected`, end to end.
 
@@ -326,17 +323,15 @@ class Reference:
         """
         if precision not in self._allowed:
             steps = [step for step in self.steps if step.inputs or step.name == "residual"]
-            rng, exact = np.random.default_rng(0), self.run(steps)
-            with np.errstate(all="ignore"):
-                bounds = {step.key: step.bound(UNIT[precision], self.W,
-                                               *(exact[key] for key in step.inputs))
-                          for step in steps}
-                runs = [self.run(steps, lambda key, value: value + bounds[key] * rng.uniform(
-                    -1, 1, value.shape)) for _ in range(8)]
-                self._allowed[precision] = {
-                    key: bounds[key] + FLOOR[precision]
-                    + 8 * np.max([abs(run[key] - exact[key]) for run in runs], 0)
-                    for key in bounds}
+            rng, exact, u = np.random.default_rng(0), self.run(steps), UNIT[precision]
+            bounds = {step.key: step.bound(u, self.W, *(exact[key] for key in step.inputs))
+                      for step in steps}
+            runs = [self.run(steps, lambda key, value: value + bounds[key] * rng.uniform(
+                -1, 1, value.shape)) for _ in range(8)]
+            self._allowed[precision] = {
+                key: bound + FLOOR[precision]
+                + 8 * np.max([abs(run[key] - exact[key]) for run in runs], 0)
+                for key, bound in bounds.items()}
         return self._allowed[precision]
 
     def arrays(self):

@@ -1,11 +1,9 @@
 """Random models and tokens for tests, of this package or of yours: Hypothesis strategies.
 
-Hypothesis draws sizes and a seed, NumPy the numbers.
-
 Weights are scaled so that scores spread over 1 to 3 within a row: patterns are neither flat
 (a wrong softmax would not show) nor saturated (a wrong score would not). Sizes mostly all
 differ, so that swapped axes cannot agree by accident, and are tiny, for loops in Python.
-Special values have strategies of their own: `draw_special_case`.
+Hypothesis draws sizes and a seed, NumPy the numbers.
 """
 
 from dataclasses import replace
@@ -38,13 +36,11 @@ class Case(NamedTuple):
 def random_weights(rng, n_layers=2, n_heads=3, d_head=4, d_model=5, d_vocab=7, n_ctx=6,
                    positions="shortformer", dtype=np.float64):
     """Weights whose patterns are neither flat nor saturated; complex ones are off the axis."""
-    dtype = np.dtype(dtype)
+    real = np.dtype(dtype).kind == "f"
 
     def normal(*shape, std):
         array = rng.normal(0, std, shape)
-        if dtype.kind == "c":
-            array = array + 0.1j * rng.normal(0, std, shape)
-        return array.astype(dtype)
+        return (array if real else array + 0.1j * rng.normal(0, std, shape)).astype(dtype)
 
     read = (n_layers, n_heads, d_head, d_model)
     spread = 3.5 if positions == "none" else 1.7    # positions double what W_Q and W_K meet

@@ -1,12 +1,9 @@
 """Golden vectors: small cases with every tensor that a right implementation computes on them.
 
 Inputs are recipes: raw 64-bit draws, cut to integers of 7 bits and scaled by powers of two, so
-they are the same numbers on every machine and in every precision down to bfloat16. What is
-expected was computed by the plain loops, is stored in `core.npz`, and is authoritative; only
-what a long context needs, and the larger set, is computed by `steps` when it is asked for.
-Ids are never reused: a vector that changes gets a new one.
-
-`exchange` writes and reads them as folders.
+they are the same numbers everywhere. What is expected was computed by the plain loops, is stored
+in `core.npz`, and is authoritative; only what a long context needs, and the larger set, is
+computed by `steps`. Ids are never reused: a vector that changes gets a new one.
 """
 
 import hashlib
@@ -45,15 +42,11 @@ class Vector:
         return Reference(self.weights, self.tokens, self.stored)
 
     @cached_property
-    def with_other_weights(self):
-        """For functions that keep something from one call for the next."""
-        halved = {name: W / 2 for name, W in self.weights.items()}
-        return Vector(self.id, replace(self.weights, **halved), self.tokens)
-
-    @cached_property
-    def with_other_tokens(self):
-        """Likewise."""
-        return Vector(self.id, self.weights, self.tokens[:, ::-1])
+    def others(self):
+        """With other weights; with other tokens. For functions that keep something of a call."""
+        halved = replace(self.weights, **{name: W / 2 for name, W in self.weights.items()})
+        return (Vector(self.id, halved, self.tokens),
+                Vector(self.id, self.weights, self.tokens[:, ::-1]))
 
 
 def integers(seed, shape):
@@ -93,10 +86,9 @@ def drawn(number):
 def recipes():
     """The core set, the known-good one first."""
     def vector(id, comment, hunts, recipe, exact=False, with_circuits=False):
-        return Vector(id, *recipe, comment, tuple(hunts.split()), exact, with_circuits)
-
-    def with_tokens(recipe, tokens):
-        return recipe[0], np.array(tokens)
+        weights, tokens = recipe
+        return Vector(id, weights, np.array(tokens), comment, tuple(hunts.split()), exact,
+                      with_circuits)
 
     yield vector("exact", "whole numbers and patterns of 0, 1/2 and 1: if this fails, suspect "
                  "how the weights are read", "", exact_case(), exact=True)
@@ -110,15 +102,17 @@ def recipes():
     yield vector("square-heads", "d_head = d_model: a transposed matrix fits",
                  "W_O_transposed", dyadic(5, b=1, e=4, v=6, i=4, positions="none"))
     yield vector("repeated-tokens", "the same token in many places", "scatter_overwritten",
-                 with_tokens(dyadic(6, i=4, v=5), [[2, 2, 3, 2], [3, 2, 2, 3]]))
+                 (dyadic(6, i=4, v=5)[0], [[2, 2, 3, 2], [3, 2, 2, 3]]))
     yield vector("first-and-last-token", "token ids 0 and d_vocab − 1",
                  "token_0_is_padding token_0_never_predicted",
-                 with_tokens(dyadic(7, v=6), [[3, 0, 5], [1, 2, 4]]))
+                 (dyadic(7, v=6)[0], [[3, 0, 5], [1, 2, 4]]))
     yield vector("masked-scores-far-above",
-                 "what the mask hides is 1e4 and 3e5 above what it leaves",
-                 "mask_minus_1e4", masked_far_above())
+                 "what the mask hides is 1e4 and 3e5 above what it leaves", "mask_minus_1e4",
+                 with_two_dimensions(11, [[1, 1, 1, 0], [0, 0, 0, 139]], [128, 144], [32, 1],
+                                     i=4, p=4))    # j = 3: 2.8e5 above in head 0, 10008 in 1
     yield vector("rows-far-apart", "largest scores of rows 1000 and more apart",
-                 "softmax_without_shift softmax_one_shift", rows_far_apart())
+                 "softmax_without_shift softmax_one_shift",
+                 with_two_dimensions(12, [[-2, -1, 1, 2], [1, 1, 1, 1]], 2048, 1, h=1, i=4, p=4))
     yield vector("huge-logits", "targets whose probability underflows",
                  "loss_without_shift loss_of_probability",
                  dyadic(8, positions="none", scale={"W_U": 2.0 ** 12}))
@@ -153,18 +147,6 @@ def exact_case():
     return weights, np.array([[0, 3, 1, 2], [2, 2, 0, 3]])
 
 
-def masked_far_above():
-    """Head 0 wants position 3, which it may not see, by 2.8e5; head 1 by 10008."""
-    return with_two_dimensions(11, [[1, 1, 1, 0], [0, 0, 0, 139]], [128, 144], [32, 1],
-                               b=1, i=4, d=5, h=2, e=4, p=4)
-
-
-def rows_far_apart():
-    """All scores of a row are moved alike, by −2048, −1024, 1024 or 2048: no pattern changes."""
-    return with_two_dimensions(12, [[-2, -1, 1, 2], [1, 1, 1, 1]], 2048, 1,
-                               b=1, i=4, d=5, h=1, e=4, p=4)
-
-
 def long_context():
     """From one source to the next, scores of row i rise by −1/4, 0, 1/4, 1/2 (i mod 4, in turn);
     by 2, 1024 and 8 in the last rows, where one to three sources are past a tile of 64.
@@ -172,7 +154,7 @@ def long_context():
     rise = np.resize([-0.25, 0, 0.25, 0.5], 70)
     rise[64:67] = 2, 1024, 8
     weights, tokens = with_two_dimensions(13, [rise, np.arange(70) - 65], 2, 1,    # 2 = √d_head
-                                          b=1, i=67, h=1, v=69, d=5, e=4, p=70)
+                                          h=1, i=67, v=69, p=70)
     weights.W_Q[0, 0, 0, :3] = weights.W_K[0, 0, 0, :3] = 0
     return weights, tokens
 
@@ -183,7 +165,7 @@ def with_two_dimensions(seed, positions, query, key, **sizes):
     Query and key number 0 of each head are read from the first and the second of them, times
     `query` and `key`.
     """
-    weights, tokens = dyadic(seed, **sizes)
+    weights, tokens = dyadic(seed, b=1, d=5, e=4, **sizes)
     weights.W_E[3:] = weights.W_Q[..., 3:] = weights.W_K[..., 3:] = 0
     weights.W_pos[3:] = positions
     weights.W_Q[0, :, 0, 3], weights.W_K[0, :, 0, 4] = query, key
@@ -193,15 +175,12 @@ def with_two_dimensions(seed, positions, query, key, **sizes):
 @cache
 def core():
     """{id: Vector} of the core set, with what is stored for each."""
-    flat, found = files.read_arrays(STORE), {}
-    for vector in recipes():
-        if vector.id in flat:
-            arrays = named(vector.reference.arrays(), vector)
-            ends = np.cumsum([array.size for array in arrays.values()])
-            parts = np.split(flat[vector.id], ends[:-1])
-            vector = replace(vector, stored={
-                name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts)})
-        found[vector.id] = vector
+    found = {vector.id: vector for vector in recipes()}
+    for id, numbers in files.read_arrays(STORE).items():
+        arrays = named(found[id].reference.arrays(), found[id])
+        parts = np.split(numbers, np.cumsum([array.size for array in arrays.values()])[:-1])
+        found[id] = replace(found[id], stored={
+            name: part.reshape(arrays[name].shape) for name, part in zip(arrays, parts)})
     return found
 
 
@@ -234,10 +213,7 @@ def recorded(vector):
 
 
 def sums(vector, flat):
-    """The sha256 of a vector's inputs and, where they are stored, of its numbers.
-
-    Of the bytes, little-endian in C order.
-    """
+    """sha256 of a vector's inputs and, if stored, its numbers: little-endian, in C order."""
     inputs = *(W for _, W in vector.weights.items()), vector.tokens.astype(np.int64)
     stored = [[flat[vector.id]]] if vector.id in flat else []
     return [hashlib.sha256(b"".join(

@@ -28,14 +28,16 @@ def outputs(weights, tokens):
 
 def circuits(weights, tokens):
     """The circuits, by `minicircuits.circuits`."""
+    heads = [*np.ndindex(weights.n_layers, weights.n_heads)]
+
     def every(function):
-        heads = np.ndindex(weights.n_layers, weights.n_heads)
-        stack = [function(weights, *head) for head in heads]
-        return np.reshape(stack, (weights.n_layers, weights.n_heads, *np.shape(stack[0])))
+        stack = np.array([function(weights, *head) for head in heads])
+        return stack.reshape(weights.n_layers, weights.n_heads, *stack.shape[1:])
+    of_heads = {function.__name__: every(lambda *head: function(*head).AB)
+                for function in (mc.W_QK, mc.W_OV, mc.qk_circuit, mc.ov_circuit)}
+    of_heads["copying_score"] = every(lambda *head: mc.copying_score(mc.ov_circuit(*head)))
     return {
-        **{function.__name__: every(lambda *head: function(*head).AB)
-           for function in (mc.W_QK, mc.W_OV, mc.qk_circuit, mc.ov_circuit)},
-        "copying_score": every(lambda *head: mc.copying_score(mc.ov_circuit(*head))),
+        **(of_heads if heads else {}),
         "direct_path": mc.direct_path(weights).AB,
         "logits_by_order": mc.logits_by_order(weights, tokens,
                                               mc.forward(weights, tokens).pattern),
@@ -71,14 +73,13 @@ def in_low_precision(rounded):
     return forward
 
 
-def bfloat16(array):
-    """Rounded to the 8 bits of a bfloat16 (to even), in float32."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.uint64)
-    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
-    return bits.astype(np.uint32).view(np.float32)
+def rounding(dropped):
+    """A function that rounds to a float32 without its last `dropped` bits, to even."""
+    def rounded(array):
+        bits = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.uint64)
+        bits += (1 << (dropped - 1)) - 1 + (bits >> dropped & 1)
+        return (bits >> dropped << dropped).astype(np.uint32).view(np.float32)
+    return rounded
 
 
-def tf32(array):
-    """Rounded to the 11 bits of tf32, in float32."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).astype(np.uint64)
-    return ((bits + 0x1000) & 0xFFFFE000).astype(np.uint32).view(np.float32)
+bfloat16, tf32 = rounding(16), rounding(13)

@@ -198,6 +198,8 @@ def test_lists(capsys):
     assert [vector["id"] for vector in json.loads("\n".join(lines))] == list(core())
     _, lines, _ = run(capsys, "vectors", "show", "exact", "tokens")
     assert lines == str(core()["exact"].tokens).splitlines()
+    _, lines, _ = run(capsys, "vectors", "show", "exact", "loss")
+    assert lines == ["40.75000005626759"]                # all its digits
     _, lines, _ = run(capsys, "vectors", "show", "exact")
     assert "  dW_Q             (l, h, e, d) (2, 1, 4, 8)" in lines
     status, lines, _ = run(capsys, "vectors", "verify")

@@ -18,7 +18,7 @@ from minicircuits.testing import vectors
 from minicircuits.testing.steps import AXES, UNIT, Reference
 from minicircuits.testing.strategies import draw_case, random_case
 from tests.testing import exact
-from tests.testing.candidates import model
+from tests.testing.candidates import circuits, model
 
 ONE = dict(b=1, i=3, n_heads=2, d_head=2, d_model=3, d_vocab=4, n_ctx=3)
 
@@ -50,20 +50,8 @@ def test_steps_equal_the_loops_and_the_model(case):
 @given(draw_case(min_tokens=2))
 def test_circuits_equal_the_loops(case):
     """`minicircuits.circuits` against dense matrices in loops."""
-    weights, tokens = case
-    pattern = mc.forward(*case).pattern
-    loops = plain_circuits.tensors(*case, pattern)
-    assert_equal({"direct_path": mc.direct_path(weights).AB,
-                  "logits_by_order": mc.logits_by_order(weights, tokens, pattern),
-                  **{f"composition_{kind}": mc.composition_scores(weights, kind)
-                     for kind in "QKV"}}, loops, 1e-10)
-    for layer, head in np.ndindex(weights.n_layers, weights.n_heads):
-        ov = mc.ov_circuit(weights, layer, head)
-        found = {"ov_circuit": ov.AB, "qk_circuit": mc.qk_circuit(weights, layer, head).AB,
-                 "W_OV": mc.W_OV(weights, layer, head).AB,
-                 "W_QK": mc.W_QK(weights, layer, head).AB,
-                 "copying_score": mc.copying_score(ov)}
-        assert_equal(found, {name: loops[name][layer, head] for name in found})
+    loops = plain_circuits.tensors(*case, mc.forward(*case).pattern)
+    assert_equal(circuits(*case), loops, 1e-10)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
