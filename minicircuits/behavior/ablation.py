@@ -38,16 +38,10 @@ def term_importance(weights: Weights, tokens: Tokens,
 
     All patterns are frozen; then the logits are summed order by order. A head that only steers
     another's attention counts for nothing here; `loss_without_heads` sees it.
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> found = term_importance(weights, [[3, 0, 5]])
-    >>> bool(np.isclose(found.losses[-1], mc.loss(weights, [[3, 0, 5]])))
-    True
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     by_order = logits_by_order(weights, tokens, acts.pattern)
-    losses = np.array([loss_of(logits, tokens) for logits in by_order.cumsum(0)])
+    losses = np.array([cross_entropy(logits, tokens) for logits in by_order.cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
     paths = expand_logits(weights, tokens, acts.pattern)
     singles = [sum(path.logits for path in paths if path.order == 1 and path.heads[0][0] == layer)
@@ -55,13 +49,8 @@ def term_importance(weights: Weights, tokens: Tokens,
     direct, all_singles = by_order[0], sum(singles, by_order[0])
     return TermImportance(
         losses, marginal, count_paths(weights),
-        np.array([losses[0] - loss_of(direct + single, tokens) for single in singles]),
-        np.array([loss_of(all_singles - single, tokens) - losses[1] for single in singles]))
-
-
-def loss_of(logits, tokens):
-    """The loss of logits however they came about, nats per predicted token."""
-    return cross_entropy(logits, np.asarray(tokens))
+        np.array([losses[0] - cross_entropy(direct + single, tokens) for single in singles]),
+        np.array([cross_entropy(all_singles - single, tokens) - losses[1] for single in singles]))
 
 
 class VirtualHead(NamedTuple):
@@ -77,9 +66,9 @@ def virtual_heads(weights: Weights, tokens: Tokens,
     Patterns are frozen. One cross-entropy a path: from three layers on there are many.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    loss = loss_of(acts.logits, tokens)
+    loss = cross_entropy(acts.logits, tokens)
     found = [VirtualHead(path.heads, copying_score(path.W),
-                         float(loss_of(acts.logits - path.logits, tokens) - loss))
+                         float(cross_entropy(acts.logits - path.logits, tokens) - loss))
              for path in expand_logits(weights, tokens, acts.pattern) if path.order >= 2]
     return sorted(found, key=lambda virtual: -virtual.importance)
 
@@ -107,5 +96,5 @@ def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, 
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     return WithoutHeads(
-        float(loss_of(logits_by_order(ablated, tokens, acts.pattern).sum(0), tokens)),
-        float(loss_of(forward(ablated, tokens).logits, tokens)))
+        float(cross_entropy(logits_by_order(ablated, tokens, acts.pattern).sum(0), tokens)),
+        float(cross_entropy(forward(ablated, tokens).logits, tokens)))

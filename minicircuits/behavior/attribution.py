@@ -28,12 +28,6 @@ def source_effects(weights: Weights, tokens: Tokens, layer: int, head: int,
 
     Its sum over sources is `head_effects`. j is what this head read. After layer 0, other
     sources may be behind j (`ledger` follows them).
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> by_source = source_effects(weights, [[3, 0, 5]], 1, 2)
-    >>> bool(np.allclose(by_source.sum(-1), head_effects(weights, [[3, 0, 5]])[1, :, 2]))
-    True
     """
     check_head(weights, layer, head)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
@@ -51,12 +45,6 @@ def patch_path(weights: Weights, tokens: Tokens, other_tokens: Tokens, sender: t
     unembedding (the direct effect). receiver (layer, head): that head, in what it `reads` as
     "q", "k" or "v"; its pattern is recomputed, and its own change goes to the logits directly.
     Exact: the residual stream is a sum, so an exchange is one term's difference.
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> same = patch_path(weights, [[3, 0, 5]], [[3, 0, 5]], (0, 1), (1, 2), "k")
-    >>> bool(np.array_equal(same, mc.forward(weights, [[3, 0, 5]]).logits))
-    True
     """
     check_head(weights, *sender)
     tokens, acts = tokens_and_acts(weights, tokens, acts)

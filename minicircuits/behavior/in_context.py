@@ -49,11 +49,6 @@ def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int
     shuffled=True gives the control: every later block has the same tokens in a random order of
     its own. The same `rng` state gives the same first blocks for both. Raises InputError where
     sizes are below 1 or the vocabulary is too small.
-
-    >>> tokens = random_blocks(9, block=4, repeats=2, batch=3, start=0,
-    ...                        rng=np.random.default_rng(0))
-    >>> bool((tokens[:, 1:5] == tokens[:, 5:]).all())
-    True
     """
     if min(block, repeats, batch) < 1:
         raise InputError("block, repeats and batch must be at least 1; "

@@ -6,12 +6,12 @@ from functools import cached_property
 import numpy as np
 from scipy.special import softmax
 
-from minicircuits.behavior.ablation import loss_of
 from minicircuits.behavior.in_context import random_blocks
 from minicircuits.circuits.heads import direct_path
 from minicircuits.findings.effects import (BLOCK, exactness, importance_table, induction_split,
                                            prediction, removal_gaps, removal_losses)
 from minicircuits.findings.heads import best_heads, head_table, strongest_pairs, top
+from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.notation import ACTIVATION_AXES
 from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_loss
@@ -65,7 +65,7 @@ def sections(study, watch=iter):
     weights, text, seed = study.weights, study.text, study.seed
     tokens, acts = study.whole
     yield "losses", {"losses": {**text.baselines, f"this {weights.n_layers}-layer model":
-                                float(loss_of(acts.logits, tokens))}}
+                                float(cross_entropy(acts.logits, tokens))}}
     yield "exactness", {"exactness": exactness(weights, *excerpt(tokens, acts, slice(1)))}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)

@@ -37,12 +37,6 @@ def attention(weights: Weights, tokens: Tokens, show: Callable[[int], str] = str
 
     show : what a token id reads as, for example `model.tokenizer.show`. At most 4 contexts of
     128 tokens and 64 heads are shown, and the page says so if there are more.
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> shown = attention(weights, [[3, 0, 5]])
-    >>> shown._repr_html_().startswith("<iframe sandbox")
-    True
     """
     tokens, weights = check_tokens(weights, tokens), weights.astype(np.float64)
     heads, notices = shown_heads(weights)
