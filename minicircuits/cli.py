@@ -7,6 +7,7 @@ Without a command it prints what commands there are, with status 0.
 import argparse
 import os
 import sys
+from functools import partial
 from importlib import import_module
 
 import minicircuits as mc     # a contents page: NumPy is not loaded yet
@@ -123,8 +124,7 @@ def whole(text, least=0):
     return int(text)
 
 
-def positive(text):
-    return whole(text, least=1)
+positive = partial(whole, least=1)
 
 
 def main(arguments=None):

@@ -18,29 +18,22 @@ from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_lo
 
 
 class Study:
-    """A model, a text and a seed. Runs happen when they are first asked for.
+    """A model, a text and a seed; and the model's runs on its texts, pairs (tokens, acts).
 
-    Weights are in float64, so that the exactness shown is that of the algebra.
+    whole : all held-out contexts; held_out : the first 16 of them, on which most is measured
+    repeated : START and a block of random tokens, twice, in eight contexts; run when asked for
+    weights : the model's in float64, so that the exactness shown is that of the algebra
     """
 
     def __init__(self, model, text, seed):
         self.model, self.text, self.seed = model, text, seed
         self.weights, self.start = model.weights.astype(np.float64), model.tokenizer.start
         self.token_probabilities = unigram(text.counts)[:, 0]                     # (v,)
-
-    @cached_property
-    def whole(self):
-        """(tokens, acts) of all held-out contexts."""
-        return self.text.validation, forward(self.weights, self.text.validation)
-
-    @cached_property
-    def held_out(self):
-        """(tokens, acts) of the first 16 of them, on which most is measured."""
-        return excerpt(*self.whole, slice(16))
+        self.whole = text.validation, forward(self.weights, text.validation)
+        self.held_out = excerpt(*self.whole, slice(16))
 
     @cached_property
     def repeated(self):
-        """(tokens, acts) of START and a block of random tokens, twice, in eight contexts."""
         tokens = random_blocks(self.weights.d_vocab, BLOCK, 2, 8, self.start,
                                np.random.default_rng(self.seed))
         return tokens, forward(self.weights, tokens)

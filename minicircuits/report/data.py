@@ -4,8 +4,6 @@ What a model does not have, or would be too much, is absent with its reason; wha
 said so in a notice.
 """
 
-from math import prod
-
 import numpy as np
 from scipy.special import logsumexp
 
@@ -87,7 +85,7 @@ def overview(model, found):
     weights, log = model.weights, model.metadata.get("log", [])
     sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
     return {**{name: getattr(weights, name) for name in sizes},
-            "parameters": sum(prod(W.shape) for _, W in weights.items()),
+            "parameters": sum(W.size for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
             "exactness": found["exactness"], "log": log, "formation": formation(log),
             "made": {name: model.metadata[name] for name in ("minicircuits", "seed", "text_sha256")
