@@ -29,8 +29,10 @@ def top(values, k):
 
 
 def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):
-    """For every head what it looks at on text (tokens, acts) and on repeated random tokens, and
-    copies. watch : wraps the heads, to show progress."""
+    """A row for every head: what it looks at, on text and on random blocks, and what it copies.
+
+    tokens, acts : of the text; watch : wraps the heads, to show progress
+    """
     rng = np.random.default_rng(seed)
     induction = induction_scores(weights, start, rng)
     random = random_blocks(weights.d_vocab, max(BLOCKS), 2, 16, start, rng)
@@ -40,16 +42,14 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
               "induction": induction,
               "first": first_token_scores(weights, tokens, acts),
               "by_position": position_share(weights, tokens, acts)}
-    profiles = offset_profiles(weights, tokens, acts)
-    profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
+    half = tokens.shape[1] // 2                           # few destinations look farther back
+    profiles = offset_profiles(weights, tokens, acts)[..., :half]
     rows = []
     for layer, head in watch(heads_of(weights)):
-        circuit = ov_circuit(weights, layer, head)
-        offset = int(profiles[layer, head].argmax())
+        circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
         strongest = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
-        rows.append({"layer": layer, "head": head, "offset": offset,
-                     "at_offset": float(profiles[layer, head, offset]),
-                     "copying": copying_score(circuit),
+        rows.append({"layer": layer, "head": head, "offset": int(profile.argmax()),
+                     "at_offset": float(profile.max()), "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
                      **{name: float(score[layer, head]) for name, score in scores.items()},
                      "skip_trigrams": [
@@ -74,12 +74,11 @@ def head_dump(weights, token_probabilities, tokens, acts):
     rows: the sources at RANKS, each with its strongest destinations and outs, as pairs
     (token, strength).
     """
-    profiles, dump = offset_profiles(weights, tokens, acts), []
+    profiles, dump = offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2], []
     for layer, head in heads_of(weights):
         found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS))
         dump.append({
-            "layer": layer, "head": head,
-            "profile": profiles[layer, head, :tokens.shape[1] // 2].tolist(),
+            "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
             "rows": [{"rank": rank, "source": row.source, "score": row.score,
                       "destinations": list(zip(row.destinations.tolist(),
                                                row.destination_scores.tolist())),
