@@ -19,7 +19,6 @@ WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's stand
 WITHOUT_MODEL = WITHOUT_TEXT + (
     "\nWithout MODEL, the model is one of two layers that comes with this package;\n"
     "without both, the text is a short one that comes along too.")
-ANSWERS = "\n\nAnswers are .npy files named as the expected tensors are, any of them."
 
 
 def parser():
@@ -95,7 +94,7 @@ def oracle(command):
     verify.add_argument("folder", metavar="FOLDER", nargs="*", help="exported cases instead")
     check = command("check", "is an implementation right, and if not, which step is wrong?",
                     "minicircuits check --program './mine {case} {out}'", "testing.commands",
-                    ANSWERS)
+                    "\n\nAnswers are .npy files named as the expected tensors are, any of them.")
     check.add_argument("folder", metavar="FOLDER", nargs="?",
                        help="of answers: FOLDER/ID/logits.npy and so on")
     check.add_argument("--program", metavar="COMMAND",

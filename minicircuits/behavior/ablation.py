@@ -20,16 +20,12 @@ from minicircuits.notation import Activations, Tokens, Weights, check_head
 
 
 class TermImportance(NamedTuple):
-    """Losses (nats per token) with the paths up to an order only, patterns frozen.
-
-    losses[0] has the direct path alone, losses[-1] the whole model. What a layer's single heads
-    take off is measured given the direct path alone, and given the other layers' too.
-    """
-    losses: np.ndarray          # (order,): with all paths of at most 0 … n_layers heads
-    marginal: np.ndarray        # (order,): what order n takes off; the first: off ln d_vocab
+    """Losses in nats per token, patterns frozen; an order is a number of heads, 0 … n_layers."""
+    losses: np.ndarray          # (order,): with the paths of at most that order; last: the model
+    marginal: np.ndarray        # (order,): what each order takes off; the first: off ln d_vocab
     counts: list                # how many paths each order has
-    given_direct: np.ndarray    # (l,)
-    given_others: np.ndarray    # (l,)
+    given_direct: np.ndarray    # (l,): what a layer's single heads take off the direct path alone
+    given_others: np.ndarray    # (l,): the same, once the other layers' single heads are there
 
 
 def term_importance(weights: Weights, tokens: Tokens,
@@ -61,9 +57,9 @@ class VirtualHead(NamedTuple):
 
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
-    """Every virtual head, the most important first, by the effect of its path alone.
+    """Every virtual head, the most important first; patterns are frozen.
 
-    Patterns are frozen. One cross-entropy a path: from three layers on there are many.
+    One cross-entropy a path: from three layers on there are many.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     loss = cross_entropy(acts.logits, tokens)
@@ -89,9 +85,9 @@ class WithoutHeads(NamedTuple):
 
 def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, int]],
                        acts: Activations | None = None) -> WithoutHeads:
-    """The loss without some heads, nats per token: what they add, and what they steer.
+    """The loss without some heads, nats per token, later patterns frozen and recomputed.
 
-    Their difference is what they do through later heads' attention. acts: the whole model's.
+    recomputed − frozen is what they do through later heads' attention. acts : the whole model's.
     """
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)

@@ -86,18 +86,17 @@ def ordered_versus_shuffled(weights: Weights, start: int, rng: np.random.Generat
                             batch: int = 16) -> OrderedVersusShuffled:
     """Loss on a second block of random tokens in the first one's order, and out of it.
 
-    Both have the same first blocks. The second block's first token is left out: nothing before
-    it tells what it is. A head that adds alike to all tokens seen has gap 0. An induction head
-    gains in one and is misled in the other, so the gap is evidence, not the nats that induction
-    saves. Raises as `induction_scores`.
+    The second block's first token is left out: nothing before it tells what it is. A head that
+    adds alike to all tokens seen has gap 0. An induction head gains in one and is misled in the
+    other: the gap is evidence, not the nats that induction saves. Raises as `induction_scores`.
     """
     check_two_blocks_fit(weights, block)
-    seed = rng.integers(2 ** 63)
-    ordered, shuffled = (
-        loss_by_position(weights, random_blocks(weights.d_vocab, block, 2, batch, start,
-                                                np.random.default_rng(seed), shuffled=control)
-                         )[block + 1:].mean()        # block + 1: the second block's first token
-        for control in (False, True))
+    seed, losses = rng.integers(2 ** 63), []
+    for control in False, True:
+        tokens = random_blocks(weights.d_vocab, block, 2, batch, start,
+                               np.random.default_rng(seed), shuffled=control)
+        losses.append(loss_by_position(weights, tokens)[block + 1:].mean())
+    ordered, shuffled = losses
     return OrderedVersusShuffled(ordered, shuffled, shuffled - ordered)
 
 

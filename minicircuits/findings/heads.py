@@ -12,7 +12,7 @@ from minicircuits.circuits.copying import copying_companions, copying_score
 from minicircuits.circuits.expansion import label
 from minicircuits.circuits.heads import ov_circuit
 from minicircuits.circuits.induction import induction_eigenvalues
-from minicircuits.circuits.skip_trigrams import skip_trigrams
+from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.model.transformer import forward
 
 RANKS = (*range(1, 9), 16, 32, 64, 128)       # of the sources in a head's dump
@@ -21,11 +21,6 @@ RANKS = (*range(1, 9), 16, 32, 64, 128)       # of the sources in a head's dump
 def heads_of(weights):
     """(layer, head) of every head, in order."""
     return list(np.ndindex(weights.n_layers, weights.n_heads))
-
-
-def top(values, k):
-    """The indices of the k largest, largest first; of equals the first."""
-    return np.argsort(-values, kind="stable")[:k]
 
 
 def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):
@@ -47,7 +42,7 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
     rows = []
     for layer, head in watch(heads_of(weights)):
         circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
-        strongest = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
+        trigrams = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
         rows.append({"layer": layer, "head": head, "offset": int(profile.argmax()),
                      "at_offset": float(profile.max()), "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
@@ -55,7 +50,7 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
                      "skip_trigrams": [
                          {"source": entry.source, "destinations": entry.destinations.tolist(),
                           "outs": entry.outs.tolist(), "score": entry.score}
-                         for entry in strongest]})
+                         for entry in trigrams]})
     return rows
 
 
@@ -92,7 +87,7 @@ def strongest_pairs(weights):
     found = {"baseline": composition_baseline(weights.d_model)}
     for kind in "QKV":
         scores = composition_scores(weights, kind)
-        pairs = [np.unravel_index(flat, scores.shape) for flat in top(scores.ravel(), 3)]
+        pairs = [np.unravel_index(flat, scores.shape) for flat in strongest(scores.ravel(), 3)[0]]
         found[kind] = [[label(((earlier, g), (later, h))), float(scores[later, h, earlier, g])]
                        for later, h, earlier, g in pairs]
     return found

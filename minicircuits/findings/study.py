@@ -8,9 +8,10 @@ from scipy.special import softmax
 
 from minicircuits.behavior.in_context import random_blocks
 from minicircuits.circuits.heads import direct_path
+from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import (BLOCK, exactness, importance_table, induction_split,
                                            prediction, removal_gaps, removal_losses)
-from minicircuits.findings.heads import best_heads, head_table, strongest_pairs, top
+from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.notation import ACTIVATION_AXES
@@ -85,12 +86,13 @@ def bigrams(study, k=3):
     Also its loss on the bigram counts of the training text, and the least at its d_model.
     """
     weights, counts, show = study.weights, study.text.counts, study.model.tokenizer.show
-    words = [token for token in top(counts.sum(0), len(counts)).tolist()
+    words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
              if sum(map(str.isalpha, show(token))) >= 3 and token != study.start][:8]
     shares = {"model": softmax(direct_path(weights).columns(words), axis=-1),        # (u, v)
               "text": (counts[:, words] / counts[:, words].sum(0)).T}
     return {"next_tokens": [
-        {"token": word, **{side: [[int(v), float(share[n, v])] for v in top(share[n], k)]
-                           for side, share in shares.items()}} for n, word in enumerate(words)],
+        {"token": word, **{
+            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], k))]
+            for side, by_word in shares.items()}} for n, word in enumerate(words)],
         "training_loss": float(zero_layer_loss(weights.W_U, weights.W_E, counts)[0]),
         "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}

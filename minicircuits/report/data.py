@@ -11,9 +11,10 @@ from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.patterns import formed, value_weighted_patterns
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
+from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         heads_of, top)
+                                         heads_of)
 from minicircuits.findings.study import excerpt
 from minicircuits.report.packing import pack, pack_floats, visible
 
@@ -102,7 +103,7 @@ def formation(log):
 
 def named_tokens(page, target, probabilities):
     """The ids that the page can name: all it mentions, and the most frequent; in order."""
-    named = {target, *top(probabilities, MAX_VOCAB).tolist()}
+    named = {target, *strongest(probabilities, MAX_VOCAB)[0].tolist()}
     for text in page["texts"]:
         named.update(text["tokens"], (v for row in text["next"] for v, _ in row))
     for head in page.get("dump", []):
@@ -140,7 +141,8 @@ def attention_views(weights, tokens, acts, heads):
     moved, n = value_weighted_patterns(weights, tokens, acts), tokens.shape[1]
     normalizer = logsumexp(acts.logits[0], axis=-1)
     return {"tokens": tokens[0].tolist(),
-            "next": [[[int(v), float(np.exp(row[v] - total))] for v in top(row, NEXT)]
+            "next": [[[int(v), float(np.exp(logit - total))]
+                      for v, logit in zip(*strongest(row, NEXT))]
                      for row, total in zip(acts.logits[0], normalizer)],
             "pattern": pack_floats(triangles(acts.pattern[layer, 0, head]
                                              for layer, head in heads)),
