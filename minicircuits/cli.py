@@ -1,7 +1,6 @@
 """The command line: `minicircuits tour`, and its parts each on its own.
 
 Exit status 0, 1 (a check failed), 2 (bad input: one line on standard error), 130 (Ctrl-C).
-Without a command it prints what commands there are, with status 0.
 """
 
 import argparse

@@ -73,10 +73,7 @@ def prefix_matching_scores(weights: Weights, tokens: Tokens,
 
 
 def formed(measured):
-    """Whether a measured training run has an induction head: prefix matching above 0.1.
-
-    Uniform attention gives 0.023 on the blocks of 29 that are measured: 0.1 is 4.3 times that.
-    """
+    """Whether the best head's prefix matching is over 0.1: 4.3 times uniform attention's 0.023."""
     return measured["prefix_matching"] > 0.1
 
 

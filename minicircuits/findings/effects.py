@@ -38,8 +38,7 @@ def importance_table(weights, tokens, acts):
     """Term importance by order, and the virtual heads by importance."""
     found = term_importance(weights, tokens, acts)
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
-        "virtual_heads": [{"heads": label(virtual.heads), "copying": virtual.copying,
-                           "importance": virtual.importance}
+        "virtual_heads": [virtual._asdict() | {"heads": label(virtual.heads)}
                           for virtual in virtual_heads(weights, tokens, acts)]}
 
 

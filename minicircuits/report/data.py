@@ -29,10 +29,10 @@ def page_data(study, found):
     """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
     weights, probabilities = study.weights, study.token_probabilities
     held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
-    shown, notices = shown_heads(weights)
-    if study.held_out[0].shape[1] > MAX_TOKENS:
-        notices.append(f"Contexts are cut: the first {MAX_TOKENS} of "
-                       f"{study.held_out[0].shape[1]:,} tokens are shown.")
+    heads, (_, T) = heads_of(weights), study.held_out[0].shape
+    notices = (notice("Attention is cut", MAX_HEADS, len(heads), "heads")
+               + notice("Contexts are cut", MAX_TOKENS, T, "tokens"))
+    shown = heads[:MAX_HEADS]
     opening = opening_prediction(weights, *held_out, found)
     place, row = len(opening["context"]) - 1, opening["row"]
     texts = {"held-out text": excerpt(*held_out, slice(row, row + 1)),
@@ -44,15 +44,14 @@ def page_data(study, found):
                        "parts": score_parts(weights, *text, shown)}
                       for name, text in texts.items()]}
     if weights.n_layers:
-        page["dump"] = head_dump(weights, probabilities, *held_out)
-        page["heads"] = found["heads"]
+        page |= {"dump": head_dump(weights, probabilities, *held_out), "heads": found["heads"]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
                  "eigenvalues": eigenvalue_pairs(weights),
                  "importance": found["importance"], "split": found["split"],
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"], probabilities)
-    if sum(count_paths(weights)) <= MAX_PATHS and len(heads_of(weights)) <= MAX_HEADS:
+    if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
         page["ledger"] = {
             "place": place, "target": opening["target"], "n_layers": weights.n_layers,
             "W_U": pack_floats(weights.W_U[named]),
@@ -63,11 +62,9 @@ def page_data(study, found):
     return page | {"absent": absent(page, weights.n_layers)}
 
 
-def shown_heads(weights):
-    """The heads a page has room for, and a notice if that is not all of them."""
-    every = heads_of(weights)
-    notice = f"Attention is cut: the first {MAX_HEADS} of {len(every):,} heads are shown."
-    return every[:MAX_HEADS], [notice] if len(every) > MAX_HEADS else []
+def notice(what, most, total, noun):
+    """A notice that not all is shown, in a list; an empty one if all is."""
+    return [f"{what}: the first {most} of {total:,} {noun} are shown."] if total > most else []
 
 
 def opening_prediction(weights, tokens, acts, found):

@@ -26,8 +26,8 @@ def exactness_lines(errors, show=None):
 
 def loss_lines(losses, show=None):
     """Validation losses, the model's among the counts'."""
-    rows = sorted(losses.items(), key=lambda item: -item[1])
-    return [f"  {title:<44}{loss:6.3f} nats per token" for title, loss in rows]
+    return [f"  {title:<44}{loss:6.3f} nats per token"
+            for title, loss in sorted(losses.items(), key=lambda item: -item[1])]
 
 
 def bigram_lines(found, show):
@@ -87,11 +87,10 @@ def importance_lines(found, show=None):
 
 def pair_lines(found, show=None):
     """The strongest pairs of heads by kind of composition."""
-    lines = [f"  random matrices of these shapes: {found['baseline']:.3f}"]
-    for kind in "KQV":
-        pairs = "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind])
-        lines.append(f"  {kind}-composition, strongest:  {pairs}")
-    return lines
+    pairs = {kind: "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind])
+             for kind in "KQV"}
+    return [f"  random matrices of these shapes: {found['baseline']:.3f}",
+            *(f"  {kind}-composition, strongest:  {listed}" for kind, listed in pairs.items())]
 
 
 def split_lines(found, show=None):
