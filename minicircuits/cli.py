@@ -11,7 +11,7 @@ from importlib import import_module
 
 import minicircuits as mc     # a contents page: NumPy is not loaded yet
 
-# Batch slices share out the cores, so BLAS has to keep to one; it asks when NumPy loads.
+# Training uses all cores by itself, so BLAS has to keep to one. It reads these when NumPy loads.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
            "VECLIB_MAXIMUM_THREADS")
 WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's standard library."
@@ -128,7 +128,7 @@ positive = partial(whole, least=1)
 def main(arguments=None):
     """Run one command; returns its exit status."""
     for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code
-        if hasattr(stream, "reconfigure"):        # it may be a caller's own
+        if hasattr(stream, "reconfigure"):        # a caller's own may lack it
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     if options.command is None:

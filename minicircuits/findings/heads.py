@@ -37,9 +37,8 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
               "induction": induction,
               "first": first_token_scores(weights, tokens, acts),
               "by_position": position_share(weights, tokens, acts)}
-    half = tokens.shape[1] // 2                           # few destinations look farther back
-    profiles = offset_profiles(weights, tokens, acts)[..., :half]
-    rows = []
+    profiles, rows = offset_profiles(weights, tokens, acts), []
+    profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
     for layer, head in watch(heads_of(weights)):
         circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
         trigrams = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
@@ -56,7 +55,7 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
 
 def best_heads(rows):
     """The rows of the best induction head after layer 0, and of the best previous-token head
-    before it. Whether they deserve their names, their scores say."""
+    before it. Their scores say whether they deserve these names."""
     induction = max((row for row in rows if row["layer"]), key=lambda row: row["induction"])
     previous = max((row for row in rows if row["layer"] < induction["layer"]),
                    key=lambda row: row["previous"])

@@ -1,7 +1,7 @@
 """Everything a page says of one model, section by section, packed from what was found.
 
-What a model does not have, or would be too much, is absent with its reason; what is cut is
-said so in a notice.
+What a model does not have, or what would be too much, is left out, and `absent` says why. What
+is cut has a `notice`.
 """
 
 import numpy as np

@@ -25,7 +25,7 @@ def exactness_lines(errors, show=None):
 
 
 def loss_lines(losses, show=None):
-    """Validation losses, the model's among the counts'."""
+    """Held-out losses of the model and of counts, the largest first."""
     return [f"  {title:<44}{loss:6.3f} nats per token"
             for title, loss in sorted(losses.items(), key=lambda item: -item[1])]
 
