@@ -13,11 +13,11 @@ from preamble import heading, options, say, table, two_layers
 import numpy as np
 
 import minicircuits as mc
-from minicircuits.behavior.ablation import loss_of
 from minicircuits.behavior.patterns import (after_earlier_copies, attention_on, earlier_copies,
                                             previous_token)
 from minicircuits.circuits.expansion import label
 from minicircuits.model.attention import causal_softmax
+from minicircuits.model.cross_entropy import cross_entropy
 
 chosen = options(__doc__, steps=400)
 weights, text = two_layers(chosen)
@@ -86,7 +86,7 @@ versions = {"whole model": with_scores(sum(parts)),
             "heads on the key side only": with_scores(parts.K + parts.both),
             "no heads on the query side": with_scores(parts.neither + parts.K)}
 results = {name: (attention_on(pattern, followers)[induction],
-                  loss_of(logits[:, block + 1:], blocks[:, block + 1:]))
+                  cross_entropy(logits[:, block + 1:], blocks[:, block + 1:]))
            for name, (logits, pattern) in versions.items()}
 table(["", "attention there", "loss"],
       [[name, *(f"{number:.2f}" for number in numbers)] for name, numbers in results.items()])

@@ -13,7 +13,7 @@ from preamble import heading, options, say, table, two_layers
 import numpy as np
 
 import minicircuits as mc
-from minicircuits.behavior.ablation import loss_of
+from minicircuits.model.cross_entropy import cross_entropy
 
 chosen = options(__doc__, steps=400)
 weights, text = two_layers(chosen)
@@ -35,7 +35,7 @@ for run in range(L + 1):
         outputs.append(sum(pattern[layer, :, head] @ x @ W_OV[layer, head].T
                            for head in range(H)))
         x = x + saved[layer]                     # what this layer wrote one run ago
-    losses.append(loss_of(x @ weights.W_U.T, contexts))
+    losses.append(cross_entropy(x @ weights.W_U.T, contexts))
     saved = outputs
 found = mc.term_importance(weights, contexts)
 names = ["direct path", "single heads", "virtual heads of two"]

@@ -9,7 +9,7 @@ of each kind on your text.
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
 # %% The logs: each row was measured on the weights as they were after so many tokens
-from preamble import FOLDER, heading, options, say, table
+from preamble import FOLDER, chart, heading, options, say, table
 import tempfile
 from pathlib import Path
 
@@ -18,7 +18,6 @@ import numpy as np
 import minicircuits as mc
 from minicircuits import files
 from minicircuits.runs import train_to_file
-from minicircuits.terminal.layout import chart
 from minicircuits.terminal.progress import LOG_HEADING
 
 chosen = options(__doc__, text="train on it", steps=mc.Recipe.steps)

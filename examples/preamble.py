@@ -13,6 +13,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
+
 import minicircuits as mc
 from minicircuits.runs import train_in_memory
 from minicircuits.terminal import layout
@@ -66,3 +68,28 @@ def say(text):
 def table(titles, rows):
     """Aligned columns, from titles and rows of anything that has a text; and an empty line."""
     print(*layout.table(titles, [[str(cell) for cell in row] for row in rows]), "", sep="\n")
+
+
+def chart(title, logs, value, height=8):
+    """One measurement of several training runs over tokens seen, as curves.
+
+    logs : pairs of a mark (one character) and a run's log, whose rows have "tokens" and
+    `value`; runs of one kind share a mark, and where curves meet the last one drawn is seen.
+    Curves are straight between measurements. Both axes are linear.
+    """
+    low, high = (extreme(row[value] for _, log in logs for row in log) for extreme in (min, max))
+    end = max(log[-1]["tokens"] for _, log in logs)
+    columns = np.arange(layout.WIDTH - 11)
+    lines = [[" "] * len(columns) for _ in range(height)]
+    for mark, log in logs:
+        tokens = [row["tokens"] for row in log]
+        reached = columns <= tokens[-1] / (end or 1) * columns[-1]
+        at = np.interp(columns[reached] / columns[-1] * end, tokens, [row[value] for row in log])
+        rows = np.rint((high - at) / ((high - low) or 1) * (height - 1)).astype(int)
+        for column, row in enumerate(rows):
+            lines[row][column] = mark
+    labels = {0: f"{high:.2f}", height - 1: f"{low:.2f}"}
+    lines = [f"{labels.get(n, ''):>8} │{''.join(line).rstrip()}" for n, line in enumerate(lines)]
+    right = f"{end / 1e6:.1f} million tokens"
+    return [f"  {title}", *lines, f"{'':>8} └{'─' * len(columns)}",
+            f"{'':>9}0{right:>{len(columns)}}"]

@@ -1,24 +1,23 @@
 """The command line: `minicircuits tour`, and its parts each on its own.
 
 Exit status 0, 1 (a check failed), 2 (bad input: one line on standard error), 130 (Ctrl-C).
-Without a command it prints what commands there are, with status 0.
 """
 
 import argparse
 import os
 import sys
+from functools import partial
 from importlib import import_module
 
 import minicircuits as mc     # a contents page: NumPy is not loaded yet
 
-# Batch slices share out the cores, so BLAS has to keep to one; it asks when NumPy loads.
+# Training uses all cores by itself, so BLAS has to keep to one. It reads these when NumPy loads.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
            "VECLIB_MAXIMUM_THREADS")
 WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's standard library."
 WITHOUT_MODEL = WITHOUT_TEXT + (
     "\nWithout MODEL, the model is one of two layers that comes with this package;\n"
     "without both, the text is a short one that comes along too.")
-ANSWERS = "\n\nAnswers are .npy files named as the expected tensors are, any of them."
 
 
 def parser():
@@ -94,7 +93,7 @@ def oracle(command):
     verify.add_argument("folder", metavar="FOLDER", nargs="*", help="exported cases instead")
     check = command("check", "is an implementation right, and if not, which step is wrong?",
                     "minicircuits check --program './mine {case} {out}'", "testing.commands",
-                    ANSWERS)
+                    "\n\nAnswers are .npy files named as the expected tensors are, any of them.")
     check.add_argument("folder", metavar="FOLDER", nargs="?",
                        help="of answers: FOLDER/ID/logits.npy and so on")
     check.add_argument("--program", metavar="COMMAND",
@@ -123,14 +122,13 @@ def whole(text, least=0):
     return int(text)
 
 
-def positive(text):
-    return whole(text, least=1)
+positive = partial(whole, least=1)
 
 
 def main(arguments=None):
     """Run one command; returns its exit status."""
     for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code
-        if hasattr(stream, "reconfigure"):        # it may be a caller's own
+        if hasattr(stream, "reconfigure"):        # a caller's own may lack it
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     if options.command is None:

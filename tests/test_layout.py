@@ -1,13 +1,20 @@
 """The chart of training logs, and progress on standard error where somebody looks."""
 
+import importlib.util
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from minicircuits.terminal import layout as terminal
 from minicircuits.terminal import progress
+from minicircuits.terminal.layout import WIDTH
 from minicircuits.terminal.progress import watched
+
+spec = importlib.util.spec_from_file_location(
+    "preamble", Path(__file__).parent.parent / "examples" / "preamble.py")
+preamble = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(preamble)
 
 
 @pytest.fixture
@@ -68,7 +75,7 @@ def places(lines, mark):
 
 
 def test_values_are_where_the_axes_say():
-    lines = terminal.chart("loss (nats)", [("1", log(4, 2, 0)), ("2", log(4, 4, 3))], "loss", 9)
+    lines = preamble.chart("loss (nats)", [("1", log(4, 2, 0)), ("2", log(4, 4, 3))], "loss", 9)
     assert lines[0] == "  loss (nats)"
     assert lines[1].startswith("    4.00 │") and lines[9].startswith("    0.00 │")
     assert lines[-1].startswith("         0 ") and lines[-1].endswith(" 2.0 million tokens")
@@ -81,18 +88,18 @@ def test_values_are_where_the_axes_say():
 
 
 def test_a_shorter_run_ends_earlier_and_runs_of_a_kind_share_a_mark():
-    lines = terminal.chart("", [("2", log(0, 1, 2)), ("1", log(2, 2)), ("1", log(1, 1))], "loss", 3)
+    lines = preamble.chart("", [("2", log(0, 1, 2)), ("1", log(2, 2)), ("1", log(1, 1))], "loss", 3)
     assert max(column for _, column in places(lines, "1")) == 34
     assert {row for row, _ in places(lines, "1")} == {0, 1}
 
 
 def test_flat_curves_and_single_measurements_are_drawn():
-    assert places(terminal.chart("", [("1", log(0.5, 0.5))], "loss"), "1") == [
+    assert places(preamble.chart("", [("1", log(0.5, 0.5))], "loss"), "1") == [
         (0, column) for column in range(69)]
-    assert (0, 0) in places(terminal.chart("", [("1", log(0.5))], "loss"), "1")
+    assert (0, 0) in places(preamble.chart("", [("1", log(0.5))], "loss"), "1")
 
 
 @pytest.mark.parametrize("values", [(0, 1), (-123.456, 1234.5)])
 def test_no_line_is_wider_than_the_terminal(values):
-    lines = terminal.chart("loss", [("1", log(*values))], "loss")
-    assert max(map(len, lines)) <= terminal.WIDTH and len(lines) == 11
+    lines = preamble.chart("loss", [("1", log(*values))], "loss")
+    assert max(map(len, lines)) <= WIDTH and len(lines) == 11

@@ -20,16 +20,12 @@ from minicircuits.notation import Activations, Tokens, Weights, check_head
 
 
 class TermImportance(NamedTuple):
-    """Losses (nats per token) with the paths up to an order only, patterns frozen.
-
-    losses[0] has the direct path alone, losses[-1] the whole model. What a layer's single heads
-    take off is measured given the direct path alone, and given the other layers' too.
-    """
-    losses: np.ndarray          # (order,): with all paths of at most 0 … n_layers heads
-    marginal: np.ndarray        # (order,): what order n takes off; the first: off ln d_vocab
+    """Losses in nats per token, patterns frozen; an order is a number of heads, 0 … n_layers."""
+    losses: np.ndarray          # (order,): with the paths of at most that order; last: the model
+    marginal: np.ndarray        # (order,): what each order takes off; the first: off ln d_vocab
     counts: list                # how many paths each order has
-    given_direct: np.ndarray    # (l,)
-    given_others: np.ndarray    # (l,)
+    given_direct: np.ndarray    # (l,): what a layer's single heads take off the direct path alone
+    given_others: np.ndarray    # (l,): the same, once the other layers' single heads are there
 
 
 def term_importance(weights: Weights, tokens: Tokens,
@@ -38,16 +34,10 @@ def term_importance(weights: Weights, tokens: Tokens,
 
     All patterns are frozen; then the logits are summed order by order. A head that only steers
     another's attention counts for nothing here; `loss_without_heads` sees it.
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> found = term_importance(weights, [[3, 0, 5]])
-    >>> bool(np.isclose(found.losses[-1], mc.loss(weights, [[3, 0, 5]])))
-    True
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     by_order = logits_by_order(weights, tokens, acts.pattern)
-    losses = np.array([loss_of(logits, tokens) for logits in by_order.cumsum(0)])
+    losses = np.array([cross_entropy(logits, tokens) for logits in by_order.cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
     paths = expand_logits(weights, tokens, acts.pattern)
     singles = [sum(path.logits for path in paths if path.order == 1 and path.heads[0][0] == layer)
@@ -55,13 +45,8 @@ def term_importance(weights: Weights, tokens: Tokens,
     direct, all_singles = by_order[0], sum(singles, by_order[0])
     return TermImportance(
         losses, marginal, count_paths(weights),
-        np.array([losses[0] - loss_of(direct + single, tokens) for single in singles]),
-        np.array([loss_of(all_singles - single, tokens) - losses[1] for single in singles]))
-
-
-def loss_of(logits, tokens):
-    """The loss of logits however they came about, nats per predicted token."""
-    return cross_entropy(logits, np.asarray(tokens))
+        np.array([losses[0] - cross_entropy(direct + single, tokens) for single in singles]),
+        np.array([cross_entropy(all_singles - single, tokens) - losses[1] for single in singles]))
 
 
 class VirtualHead(NamedTuple):
@@ -72,14 +57,14 @@ class VirtualHead(NamedTuple):
 
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
-    """Every virtual head, the most important first, by the effect of its path alone.
+    """Every virtual head, the most important first; patterns are frozen.
 
-    Patterns are frozen. One cross-entropy a path: from three layers on there are many.
+    One cross-entropy a path: from three layers on there are many.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    loss = loss_of(acts.logits, tokens)
+    loss = cross_entropy(acts.logits, tokens)
     found = [VirtualHead(path.heads, copying_score(path.W),
-                         float(loss_of(acts.logits - path.logits, tokens) - loss))
+                         float(cross_entropy(acts.logits - path.logits, tokens) - loss))
              for path in expand_logits(weights, tokens, acts.pattern) if path.order >= 2]
     return sorted(found, key=lambda virtual: -virtual.importance)
 
@@ -100,12 +85,12 @@ class WithoutHeads(NamedTuple):
 
 def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, int]],
                        acts: Activations | None = None) -> WithoutHeads:
-    """The loss without some heads, nats per token: what they add, and what they steer.
+    """The loss without some heads, nats per token, later patterns frozen and recomputed.
 
-    Their difference is what they do through later heads' attention. acts: the whole model's.
+    recomputed − frozen is what they do through later heads' attention. acts : the whole model's.
     """
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     return WithoutHeads(
-        float(loss_of(logits_by_order(ablated, tokens, acts.pattern).sum(0), tokens)),
-        float(loss_of(forward(ablated, tokens).logits, tokens)))
+        float(cross_entropy(logits_by_order(ablated, tokens, acts.pattern).sum(0), tokens)),
+        float(cross_entropy(forward(ablated, tokens).logits, tokens)))

@@ -13,8 +13,8 @@ from minicircuits.notation import Activations, InputError, Tokens, Weights, chec
 def head_effects(weights: Weights, tokens: Tokens, acts: Activations | None = None) -> np.ndarray:
     """What each head adds directly, not through later heads, to the true next token's logit.
 
-    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits. Includes what earlier heads put into
-    its values. The same in every basis; one row added to every row of W_U moves it.
+    W_U[token_{i+1}] · W_O z_i: (l, b, h, i−1), logits. What earlier heads put into its values
+    is included. One row added to every row of W_U changes it; another basis does not.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     toward = weights.W_U[tokens[:, 1:]][:, None]                           # (b, 1, i−1, d)
@@ -26,14 +26,8 @@ def source_effects(weights: Weights, tokens: Tokens, layer: int, head: int,
                    acts: Activations | None = None) -> np.ndarray:
     """The same for one head, source by source: W_U[token_{i+1}] · W_O A_ij v_j; (b, i−1, j).
 
-    Its sum over sources is `head_effects`. j is what this head read. After layer 0, other
-    sources may be behind j (`ledger` follows them).
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> by_source = source_effects(weights, [[3, 0, 5]], 1, 2)
-    >>> bool(np.allclose(by_source.sum(-1), head_effects(weights, [[3, 0, 5]])[1, :, 2]))
-    True
+    Σ_j is `head_effects`. j is where this head read. After layer 0, what stands at j may come
+    from earlier positions: `ledger` follows it.
     """
     check_head(weights, layer, head)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
@@ -47,16 +41,10 @@ def patch_path(weights: Weights, tokens: Tokens, other_tokens: Tokens, sender: t
                other_acts: Activations | None = None) -> np.ndarray:
     """Logits (b, i, v) with one path as it is on `other_tokens`, everything else unchanged.
 
-    sender : (layer, head) whose output is exchanged, for one reader only. receiver None: the
-    unembedding (the direct effect). receiver (layer, head): that head, in what it `reads` as
-    "q", "k" or "v"; its pattern is recomputed, and its own change goes to the logits directly.
-    Exact: the residual stream is a sum, so an exchange is one term's difference.
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> same = patch_path(weights, [[3, 0, 5]], [[3, 0, 5]], (0, 1), (1, 2), "k")
-    >>> bool(np.array_equal(same, mc.forward(weights, [[3, 0, 5]]).logits))
-    True
+    sender : (layer, head) whose output is exchanged, for one reader only
+    receiver : None is the unembedding (the direct effect). (layer, head) is that head, in what
+        it `reads` as "q", "k" or "v"; its pattern is recomputed, and its own change goes to the
+        logits directly. Exact: the residual stream is a sum, and one term of it is exchanged.
     """
     check_head(weights, *sender)
     tokens, acts = tokens_and_acts(weights, tokens, acts)

@@ -38,15 +38,11 @@ def occurrences(weights: Weights, tokens: Tokens, layer: int, head: int, source:
     contexts = sorted({b for b, *_ in found})
     if not contexts:
         return []
-    whole, without = (dict(zip(contexts, next_probabilities(model, tokens[contexts], out)))
+    whole, without = (dict(zip(contexts, softmax(forward(model, tokens[contexts]).logits, axis=-1)))
                       for model in (weights, without_heads(weights, [(layer, head)])))
-    listed = [Occurrence(b, j, i, float(whole[b][i]), float(without[b][i])) for b, j, i in found]
+    listed = [Occurrence(b, j, i, float(whole[b][i, out]), float(without[b][i, out]))
+              for b, j, i in found]
     return sorted(listed, key=lambda place: place.without - place.probability)
-
-
-def next_probabilities(weights, tokens, out):
-    """p(next token = out) at every place: (b, i)."""
-    return softmax(forward(weights, tokens).logits, axis=-1)[..., out]
 
 
 class Bug(NamedTuple):
@@ -62,30 +58,26 @@ def bugs(weights: Weights, tokens: Tokens, layer: int, head: int, source: int,
     """Wrong skip-trigrams that the factored form forces on a head, the strongest first.
 
     Taken are the k largest destinations of QK[:, source] and outs of OV[:, source], if positive.
-    Every two of the text's skip-trigrams (d, o) and (d′, o′) among them force a third, (d, o′):
-    QK[d]·OV[o′] > 0 follows. It is a bug if tokens (b, i) never have it after the source. Each
-    wrong pair is listed once. One row added to every row of W_U changes OV, and so the bugs.
-
-    >>> from minicircuits.circuits.hand_built import skip_trigram_machine
-    >>> keep, in_, at, mind, bay = 1, 2, 3, 4, 5
-    >>> weights = skip_trigram_machine(6, [[(keep, in_, mind), (keep, at, bay)]])
-    >>> found = bugs(weights, [[0, keep, in_, mind], [0, keep, at, bay]], 0, 0, source=keep)
-    >>> [bug.wrong for bug in found] == [(in_, bay), (at, mind)]
-    True
+    Two pairs of them that tokens (b, i) have after the source, (destination, out) and
+    (destination′, out′), force a third: QK[destination]·OV[out′] > 0 follows. It is a bug if the
+    tokens never have it after the source. Each wrong pair is listed once. One row added to every
+    row of W_U changes OV, and so the bugs.
     """
     tokens = check_tokens(weights, tokens)
     check_tokens(weights, [[source]])
-    QK = qk_circuit(weights, layer, head).columns(source)                  # (d,)
-    OV = ov_circuit(weights, layer, head).columns(source)                  # (o,)
+    QK = qk_circuit(weights, layer, head).columns(source)                  # by destination token
+    OV = ov_circuit(weights, layer, head).columns(source)                  # by out token
     destinations, outs = ([int(token) for token, value in zip(*strongest(column, k)) if value > 0]
                           for column in (QK, OV))
     after = np.logical_or.accumulate(tokens == source, axis=1)[:, :-2]     # seen before i ≥ 1
     pairs = zip(tokens[:, 1:-1][after].tolist(), tokens[:, 2:][after].tolist())
     real = set(pairs).intersection(product(destinations, outs))
     found = []
-    for d, o in product(destinations, outs):
-        own = [pair for pair in real if pair[0] == d]
-        other = [pair for pair in real if pair[1] == o]
-        if (d, o) not in real and own and other:
-            found.append(Bug(source, (min(own), min(other)), (d, o), float(QK[d] * OV[o])))
+    for wrong in product(destinations, outs):
+        destination, out = wrong
+        own = [pair for pair in real if pair[0] == destination]
+        other = [pair for pair in real if pair[1] == out]
+        if wrong not in real and own and other:
+            strength = float(QK[destination] * OV[out])
+            found.append(Bug(source, (min(own), min(other)), wrong, strength))
     return sorted(found, key=lambda bug: -bug.strength)

@@ -31,8 +31,8 @@ def in_context_score(losses, early=10, late=100, around=0):
     """loss at position `late` − loss at `early`: a scalar, nats; negative is better.
 
     losses : of `loss_by_position`. Olsson et al. 2022 take the 500th and the 50th token. Any
-    use of context lowers it, bigger n-grams as well as induction. One position of a few
-    contexts is noisy (nats/√b): give many, or take the mean up to `around` positions away.
+    use of context lowers it, longer n-grams too. One position of few contexts is noisy: each
+    loss is a mean over the positions up to `around` away.
     """
     if not 0 <= around <= early < late < len(losses) - around:
         raise InputError(f"positions must be 0 <= early < late < {len(losses)}, the predictions "
@@ -45,15 +45,9 @@ def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int
                   rng: np.random.Generator, shuffled: bool = False) -> np.ndarray:
     """START, a block of distinct random tokens, and the block again: (b, 1 + block·repeats).
 
-    Without replacement: every token of a later block has one copy in each block before.
     shuffled=True gives the control: every later block has the same tokens in a random order of
     its own. The same `rng` state gives the same first blocks for both. Raises InputError where
     sizes are below 1 or the vocabulary is too small.
-
-    >>> tokens = random_blocks(9, block=4, repeats=2, batch=3, start=0,
-    ...                        rng=np.random.default_rng(0))
-    >>> bool((tokens[:, 1:5] == tokens[:, 5:]).all())
-    True
     """
     if min(block, repeats, batch) < 1:
         raise InputError("block, repeats and batch must be at least 1; "
@@ -73,8 +67,8 @@ def induction_scores(weights: Weights, start: int, rng: np.random.Generator,
 
     min_n of `prefix_matching_scores` on START and two blocks of n tokens. An induction head
     attends n−1 back, whatever n is; a head that looks a fixed distance back, for one n at most.
-    Uniform attention: ln 2/n of the longest. Where the head looks, not that it copies: see
-    `copying_score`. Raises InputError where two of the longest blocks do not fit a context.
+    Whether it copies what it reads there, `copying_score` says. Raises InputError where two of
+    the longest blocks do not fit a context.
     """
     check_two_blocks_fit(weights, max(blocks))
     return np.min([prefix_matching_scores(weights, random_blocks(
@@ -92,19 +86,17 @@ def ordered_versus_shuffled(weights: Weights, start: int, rng: np.random.Generat
                             batch: int = 16) -> OrderedVersusShuffled:
     """Loss on a second block of random tokens in the first one's order, and out of it.
 
-    Both have the same first blocks. The second block's first token is left out: nothing before
-    it tells what it is. At the other places the right token is one of the first block's that
-    the second has not used yet, in both cases: a head that adds alike to all tokens seen has
-    gap 0. An induction head gains in one and is misled in the other. Both are in the gap, so it
-    is evidence, not the nats that induction saves. Raises as `induction_scores`.
+    The second block's first token is left out: nothing before it tells what it is. A head that
+    adds alike to all tokens seen has gap 0. An induction head gains in one and is misled in the
+    other: the gap is evidence, not the nats that induction saves. Raises as `induction_scores`.
     """
     check_two_blocks_fit(weights, block)
-    seed = rng.integers(2 ** 63)
-    ordered, shuffled = (
-        loss_by_position(weights, random_blocks(weights.d_vocab, block, 2, batch, start,
-                                                np.random.default_rng(seed), shuffled=control)
-                         )[block + 1:].mean()        # block + 1: the second block's first token
-        for control in (False, True))
+    seed, losses = rng.integers(2 ** 63), []
+    for control in False, True:
+        tokens = random_blocks(weights.d_vocab, block, 2, batch, start,
+                               np.random.default_rng(seed), shuffled=control)
+        losses.append(loss_by_position(weights, tokens)[block + 1:].mean())
+    ordered, shuffled = losses
     return OrderedVersusShuffled(ordered, shuffled, shuffled - ordered)
 
 

@@ -2,11 +2,10 @@
 
 A kind of head is a kind of place to look: a mask (b, i, j) made from the tokens alone, True
 where such a head would look. Its score is the attention that falls on those places. For a kind
-of your own, give `attention_on` a pattern and your mask. Where a head looks is not what it does
-there.
+of your own, give `attention_on` a pattern and your mask. Where a head looks is not what it does.
 
-All scores are the same in other bases of a head, rotations of the residual stream, and one row
-added to every row of W_U. Padding d_head with zeros changes 1/√d_head, and so the patterns.
+No score changes with the basis of a head or of the residual stream, nor when one row is added
+to every row of W_U. Padding d_head with zeros changes 1/√d_head, and so the patterns.
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -21,14 +20,14 @@ from minicircuits.notation import Activations, InputError, Tokens, Weights
 
 def previous_token(tokens):
     """j = i − 1."""
-    b, n = tokens.shape
-    return np.broadcast_to(np.eye(n, k=-1, dtype=bool), (b, n, n))
+    b, T = tokens.shape
+    return np.broadcast_to(np.eye(T, k=-1, dtype=bool), (b, T, T))
 
 
 def first_token(tokens):
     """j = 0 < i. (Destination 0 has no choice.)"""
-    b, n = tokens.shape
-    return np.broadcast_to(np.tri(n, k=-1, dtype=bool) & (np.arange(n) == 0), (b, n, n))
+    b, T = tokens.shape
+    return np.broadcast_to(np.tri(T, k=-1, dtype=bool) & (np.arange(T) == 0), (b, T, T))
 
 
 def earlier_copies(tokens):
@@ -60,48 +59,44 @@ def attention_on(pattern: np.ndarray, places: np.ndarray) -> np.ndarray:
     return attention.sum((1, 3)) / destinations
 
 
-def attention_by_kind(places, weights, tokens, acts):
-    """`attention_on` one of the kinds of places above: (l, h)."""
-    tokens, acts = tokens_and_acts(weights, tokens, acts)
-    return attention_on(acts.pattern, places(tokens))
-
-
 def prefix_matching_scores(weights: Weights, tokens: Tokens,
                            acts: Activations | None = None) -> np.ndarray:
     """Attention on the tokens that followed earlier copies of the present one: (l, h).
 
     Mean over the destinations that have an earlier copy, of A_ij summed over the followers
-    of all copies (Olsson et al. 2022). Uniform attention scores copies/(i+1), averaged: about
-    ln 2/n on a second block of n tokens. One block length cannot tell an induction head from
-    a head that looks n−1 back; `in_context.induction_scores` can. Looking there is not copying
-    from there. Raises InputError where no token of a context occurs twice.
+    of all copies (Olsson et al. 2022). Uniform attention scores about ln 2/n on a second block
+    of n tokens. One block length cannot tell an induction head from a head that looks n−1 back;
+    `induction_scores` can. Raises InputError where no token of a context occurs twice.
     """
-    return attention_by_kind(after_earlier_copies, weights, tokens, acts)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    return attention_on(acts.pattern, after_earlier_copies(tokens))
 
 
 def formed(measured):
-    """Whether the best head's prefix matching has passed 0.1, so that logs call it formed.
-    Uniform attention gives 0.023 on the blocks of 29 that are measured: 0.1 is 4.3 times that."""
+    """Whether the best head's prefix matching is over 0.1: 4.3 times uniform attention's 0.023."""
     return measured["prefix_matching"] > 0.1
 
 
 def previous_token_scores(weights: Weights, tokens: Tokens,
                           acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥1} A[i, i−1]: (l, h). Raises InputError for contexts of one token."""
-    return attention_by_kind(previous_token, weights, tokens, acts)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    return attention_on(acts.pattern, previous_token(tokens))
 
 
 def duplicate_token_scores(weights: Weights, tokens: Tokens,
                            acts: Activations | None = None) -> np.ndarray:
     """Attention on earlier copies of the present token, as `prefix_matching_scores`: (l, h)."""
-    return attention_by_kind(earlier_copies, weights, tokens, acts)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    return attention_on(acts.pattern, earlier_copies(tokens))
 
 
 def first_token_scores(weights: Weights, tokens: Tokens,
                        acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥1} A[i, 0]: (l, h). Where there is nothing to do, heads attend there and move
     little. Paper: "Induction Heads". Raises as `previous_token_scores`."""
-    return attention_by_kind(first_token, weights, tokens, acts)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    return attention_on(acts.pattern, first_token(tokens))
 
 
 def value_weighted_patterns(weights: Weights, tokens: Tokens,
@@ -118,16 +113,15 @@ def value_weighted_patterns(weights: Weights, tokens: Tokens,
 
 def offset_profiles(weights: Weights, tokens: Tokens,
                     acts: Activations | None = None) -> np.ndarray:
-    """mean_{b, i≥o} A[i, i−o] for o = 0 … T−1: mean attention by distance back; (l, h, o).
+    """Mean attention by distance back, mean of A_ij over b and i − j = 0 … T−1: (l, h, i − j).
 
-    Each distance has its own destinations, so a profile does not sum to 1. o = T−1 has one
+    Each distance has its own destinations, so a profile does not sum to 1. Distance T−1 has one
     destination: a head that attends to the first token peaks there. A peak does not make a
     head positional: on repeated blocks induction heads have one. See `position_share`.
     """
-    _, acts = tokens_and_acts(weights, tokens, acts)
-    A = acts.pattern.mean(1)                                                  # (l, h, i, j)
-    n = A.shape[-1]
-    return np.stack([A.trace(-o, -2, -1) / (n - o) for o in range(n)], axis=-1)
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    A, T = acts.pattern.mean(1), tokens.shape[1]                              # (l, h, i, j)
+    return np.stack([A.trace(-back, -2, -1) / (T - back) for back in range(T)], axis=-1)
 
 
 def position_share(weights: Weights, tokens: Tokens, acts: Activations | None = None) -> np.ndarray:
@@ -138,15 +132,13 @@ def position_share(weights: Weights, tokens: Tokens, acts: Activations | None = 
     A row's mean is 1/(i+1) for every head, so deviations from that are what there is to
     explain; their mean over contexts at (i, j) is what position explains. 1: all contexts
     share one pattern, or the head is uniform up to rounding. 0 ± 1/b: patterns ignore position.
-    A token that stands at one place in all contexts (START) counts as position. b = 1 raises
-    InputError.
+    A token at one place in all contexts (START) counts as position. InputError for b = 1.
     """
-    _, acts = tokens_and_acts(weights, tokens, acts)
-    A = acts.pattern
-    b, n = A.shape[1], A.shape[-1]
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    A, (b, T) = acts.pattern, tokens.shape
     if b < 2:
         raise InputError("position_share compares contexts and needs at least 2; got b=1")
-    uniform = np.tri(n, dtype=A.dtype) / np.arange(1, n + 1, dtype=A.dtype)[:, None]
+    uniform = np.tri(T, dtype=A.dtype) / np.arange(1, T + 1, dtype=A.dtype)[:, None]
     deviation = A - uniform
     within = deviation.var(1).sum((-2, -1))          # mean_b (A − mean_b A)², over ij: (l, h)
     total = within + (deviation.mean(1) ** 2).sum((-2, -1))

@@ -1,7 +1,6 @@
 """`minicircuits train`, `heads` and `report`: a model trained, in tables, and as a page."""
 
 import time
-from functools import partial
 
 from minicircuits import files
 from minicircuits.findings.study import Study, sections
@@ -52,7 +51,7 @@ def report(options):
 def print_findings(study):
     """Every section of a `Study`, printed as soon as it is found; and all of them, in one dict."""
     found = {}
-    for name, finding in sections(study, partial(watched, name="heads")):
+    for name, finding in sections(study, lambda heads: watched(heads, "heads")):
         found |= finding
         print(*section(name, found, study.model.tokenizer.show), sep="\n")
     return found

@@ -18,16 +18,16 @@ BLOCK = 29            # tokens of a block that is repeated
 def exactness(weights, tokens, acts):
     """Relative differences between the sums over paths and the forward pass, by object."""
     paths = [path.logits for path in expand_logits(weights, tokens, acts.pattern)]
+    scale = sum(map(np.abs, paths)).max()
     errors = {"paths": len(paths), "terms": 0, "scores": 0.0,
-              "logits": relative_error(sum(paths), acts.logits,
-                                       scale=sum(map(np.abs, paths)).max())}
+              "logits": relative_error(sum(paths), acts.logits, scale)}
     for layer, head in heads_of(weights):
         total = magnitude = 0
-        for term in expand_scores(weights, tokens, acts.pattern, layer, head):
-            part = term.scores
+        terms = expand_scores(weights, tokens, acts.pattern, layer, head)
+        errors["terms"] += len(terms)
+        for part in (term.scores for term in terms):          # one at a time: they are many
             total, magnitude = total + part, magnitude + np.abs(part)
-            errors["terms"] += 1
-        error = relative_error(total, acts.scores[layer, :, head], scale=magnitude.max())
+        error = relative_error(total, acts.scores[layer, :, head], magnitude.max())
         errors["scores"] = max(errors["scores"], error)
     rebuilt = rebuild(weights, tokens)
     return errors | {"patterns": relative_error(rebuilt.pattern, acts.pattern),
@@ -38,8 +38,7 @@ def importance_table(weights, tokens, acts):
     """Term importance by order, and the virtual heads by importance."""
     found = term_importance(weights, tokens, acts)
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
-        "virtual_heads": [{"heads": label(virtual.heads), "copying": virtual.copying,
-                           "importance": virtual.importance}
+        "virtual_heads": [virtual._asdict() | {"heads": label(virtual.heads)}
                           for virtual in virtual_heads(weights, tokens, acts)]}
 
 
@@ -47,8 +46,8 @@ def induction_split(weights, tokens, acts, layer, head):
     """One head's scores on a block that is repeated, in four parts, on the stripe and off it.
 
     On the stripe: the source that followed the earlier copy, i − (BLOCK − 1). Off it: the mean
-    of all other sources the destination may see. (So a constant added to a destination's scores
-    changes no difference, as it changes no pattern.) The largest difference carries the stripe.
+    of all other sources the destination may see. A constant added to all scores of a destination
+    changes neither a difference nor a pattern. The part with the largest difference is `carrier`.
     """
     i, j = np.ogrid[BLOCK + 1:tokens.shape[1], :tokens.shape[1]]     # i: in the second block
     stripe = j == i - BLOCK + 1
@@ -81,10 +80,10 @@ def removal_losses(weights, tokens, acts, heads):
 
 
 def prediction(weights, tokens, acts, head, k=8):
-    """One confident prediction of the next token that `head` helped most, as a ledger.
+    """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
-    Among places in `tokens` (b, i) where the true next token is the model's first choice
-    with at least even odds, the one where the head added most to its logit.
+    Among places in `tokens` (b, i) where the model gives the true next token at least even
+    odds, the one where the head added most to its logit. k : how many entries to list.
     """
     following = tokens[:, 1:]
     log_p = np.take_along_axis(log_softmax(acts.logits[:, :-1], axis=-1),

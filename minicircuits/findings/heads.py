@@ -12,7 +12,7 @@ from minicircuits.circuits.copying import copying_companions, copying_score
 from minicircuits.circuits.expansion import label
 from minicircuits.circuits.heads import ov_circuit
 from minicircuits.circuits.induction import induction_eigenvalues
-from minicircuits.circuits.skip_trigrams import skip_trigrams
+from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.model.transformer import forward
 
 RANKS = (*range(1, 9), 16, 32, 64, 128)       # of the sources in a head's dump
@@ -23,14 +23,11 @@ def heads_of(weights):
     return list(np.ndindex(weights.n_layers, weights.n_heads))
 
 
-def top(values, k):
-    """The indices of the k largest, largest first; of equals the first."""
-    return np.argsort(-values, kind="stable")[:k]
-
-
 def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):
-    """For every head what it looks at on text (tokens, acts) and on repeated random tokens, and
-    copies. watch : wraps the heads, to show progress."""
+    """A row for every head: what it looks at, on text and on random blocks, and what it copies.
+
+    tokens, acts : of the text; watch : wraps the heads, to show progress
+    """
     rng = np.random.default_rng(seed)
     induction = induction_scores(weights, start, rng)
     random = random_blocks(weights.d_vocab, max(BLOCKS), 2, 16, start, rng)
@@ -40,28 +37,25 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
               "induction": induction,
               "first": first_token_scores(weights, tokens, acts),
               "by_position": position_share(weights, tokens, acts)}
-    profiles = offset_profiles(weights, tokens, acts)
+    profiles, rows = offset_profiles(weights, tokens, acts), []
     profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
-    rows = []
     for layer, head in watch(heads_of(weights)):
-        circuit = ov_circuit(weights, layer, head)
-        offset = int(profiles[layer, head].argmax())
-        strongest = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
-        rows.append({"layer": layer, "head": head, "offset": offset,
-                     "at_offset": float(profiles[layer, head, offset]),
-                     "copying": copying_score(circuit),
+        circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
+        trigrams = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
+        rows.append({"layer": layer, "head": head, "offset": int(profile.argmax()),
+                     "at_offset": float(profile.max()), "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
                      **{name: float(score[layer, head]) for name, score in scores.items()},
                      "skip_trigrams": [
                          {"source": entry.source, "destinations": entry.destinations.tolist(),
                           "outs": entry.outs.tolist(), "score": entry.score}
-                         for entry in strongest]})
+                         for entry in trigrams]})
     return rows
 
 
 def best_heads(rows):
     """The rows of the best induction head after layer 0, and of the best previous-token head
-    before it. Whether they deserve their names, their scores say."""
+    before it. Their scores say whether they deserve these names."""
     induction = max((row for row in rows if row["layer"]), key=lambda row: row["induction"])
     previous = max((row for row in rows if row["layer"] < induction["layer"]),
                    key=lambda row: row["previous"])
@@ -74,12 +68,11 @@ def head_dump(weights, token_probabilities, tokens, acts):
     rows: the sources at RANKS, each with its strongest destinations and outs, as pairs
     (token, strength).
     """
-    profiles, dump = offset_profiles(weights, tokens, acts), []
+    profiles, dump = offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2], []
     for layer, head in heads_of(weights):
         found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS))
         dump.append({
-            "layer": layer, "head": head,
-            "profile": profiles[layer, head, :tokens.shape[1] // 2].tolist(),
+            "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
             "rows": [{"rank": rank, "source": row.source, "score": row.score,
                       "destinations": list(zip(row.destinations.tolist(),
                                                row.destination_scores.tolist())),
@@ -93,7 +86,7 @@ def strongest_pairs(weights):
     found = {"baseline": composition_baseline(weights.d_model)}
     for kind in "QKV":
         scores = composition_scores(weights, kind)
-        pairs = [np.unravel_index(flat, scores.shape) for flat in top(scores.ravel(), 3)]
+        pairs = [np.unravel_index(flat, scores.shape) for flat in strongest(scores.ravel(), 3)[0]]
         found[kind] = [[label(((earlier, g), (later, h))), float(scores[later, h, earlier, g])]
                        for later, h, earlier, g in pairs]
     return found

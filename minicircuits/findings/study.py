@@ -6,41 +6,35 @@ from functools import cached_property
 import numpy as np
 from scipy.special import softmax
 
-from minicircuits.behavior.ablation import loss_of
 from minicircuits.behavior.in_context import random_blocks
 from minicircuits.circuits.heads import direct_path
+from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import (BLOCK, exactness, importance_table, induction_split,
                                            prediction, removal_gaps, removal_losses)
-from minicircuits.findings.heads import best_heads, head_table, strongest_pairs, top
+from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
+from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.notation import ACTIVATION_AXES
 from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_loss
 
 
 class Study:
-    """A model, a text and a seed. Runs happen when they are first asked for.
+    """A model, a text and a seed; and the model's runs on its texts, pairs (tokens, acts).
 
-    Weights are in float64, so that the exactness shown is that of the algebra.
+    whole : all held-out contexts; held_out : the first 16 of them, on which most is measured
+    repeated : START and a block of random tokens, twice, in eight contexts; run when asked for
+    weights : the model's in float64, so that the exactness shown is that of the algebra
     """
 
     def __init__(self, model, text, seed):
         self.model, self.text, self.seed = model, text, seed
         self.weights, self.start = model.weights.astype(np.float64), model.tokenizer.start
         self.token_probabilities = unigram(text.counts)[:, 0]                     # (v,)
-
-    @cached_property
-    def whole(self):
-        """(tokens, acts) of all held-out contexts."""
-        return self.text.validation, forward(self.weights, self.text.validation)
-
-    @cached_property
-    def held_out(self):
-        """(tokens, acts) of the first 16 of them, on which most is measured."""
-        return excerpt(*self.whole, slice(16))
+        self.whole = text.validation, forward(self.weights, text.validation)
+        self.held_out = excerpt(*self.whole, slice(16))
 
     @cached_property
     def repeated(self):
-        """(tokens, acts) of START and a block of random tokens, twice, in eight contexts."""
         tokens = random_blocks(self.weights.d_vocab, BLOCK, 2, 8, self.start,
                                np.random.default_rng(self.seed))
         return tokens, forward(self.weights, tokens)
@@ -65,7 +59,7 @@ def sections(study, watch=iter):
     weights, text, seed = study.weights, study.text, study.seed
     tokens, acts = study.whole
     yield "losses", {"losses": {**text.baselines, f"this {weights.n_layers}-layer model":
-                                float(loss_of(acts.logits, tokens))}}
+                                float(cross_entropy(acts.logits, tokens))}}
     yield "exactness", {"exactness": exactness(weights, *excerpt(tokens, acts, slice(1)))}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
@@ -92,12 +86,13 @@ def bigrams(study, k=3):
     Also its loss on the bigram counts of the training text, and the least at its d_model.
     """
     weights, counts, show = study.weights, study.text.counts, study.model.tokenizer.show
-    words = [token for token in top(counts.sum(0), len(counts)).tolist()
+    words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
              if sum(map(str.isalpha, show(token))) >= 3 and token != study.start][:8]
     shares = {"model": softmax(direct_path(weights).columns(words), axis=-1),        # (u, v)
               "text": (counts[:, words] / counts[:, words].sum(0)).T}
     return {"next_tokens": [
-        {"token": word, **{side: [[int(v), float(share[n, v])] for v in top(share[n], k)]
-                           for side, share in shares.items()}} for n, word in enumerate(words)],
+        {"token": word, **{
+            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], k))]
+            for side, by_word in shares.items()}} for n, word in enumerate(words)],
         "training_loss": float(zero_layer_loss(weights.W_U, weights.W_E, counts)[0]),
         "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}

@@ -1,10 +1,8 @@
 """Everything a page says of one model, section by section, packed from what was found.
 
-What a model does not have, or would be too much, is absent with its reason; what is cut is
-said so in a notice.
+What a model does not have, or what would be too much, is left out, and `absent` says why. What
+is cut has a `notice`.
 """
-
-from math import prod
 
 import numpy as np
 from scipy.special import logsumexp
@@ -13,9 +11,10 @@ from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.patterns import formed, value_weighted_patterns
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
+from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         heads_of, top)
+                                         heads_of)
 from minicircuits.findings.study import excerpt
 from minicircuits.report.packing import pack, pack_floats, visible
 
@@ -30,10 +29,10 @@ def page_data(study, found):
     """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
     weights, probabilities = study.weights, study.token_probabilities
     held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
-    shown, notices = shown_heads(weights)
-    if study.held_out[0].shape[1] > MAX_TOKENS:
-        notices.append(f"Contexts are cut: the first {MAX_TOKENS} of "
-                       f"{study.held_out[0].shape[1]:,} tokens are shown.")
+    heads, (_, T) = heads_of(weights), study.held_out[0].shape
+    notices = (notice("Attention is cut", MAX_HEADS, len(heads), "heads")
+               + notice("Contexts are cut", MAX_TOKENS, T, "tokens"))
+    shown = heads[:MAX_HEADS]
     opening = opening_prediction(weights, *held_out, found)
     place, row = len(opening["context"]) - 1, opening["row"]
     texts = {"held-out text": excerpt(*held_out, slice(row, row + 1)),
@@ -45,15 +44,14 @@ def page_data(study, found):
                        "parts": score_parts(weights, *text, shown)}
                       for name, text in texts.items()]}
     if weights.n_layers:
-        page["dump"] = head_dump(weights, probabilities, *held_out)
-        page["heads"] = found["heads"]
+        page |= {"dump": head_dump(weights, probabilities, *held_out), "heads": found["heads"]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
                  "eigenvalues": eigenvalue_pairs(weights),
                  "importance": found["importance"], "split": found["split"],
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"], probabilities)
-    if sum(count_paths(weights)) <= MAX_PATHS and len(heads_of(weights)) <= MAX_HEADS:
+    if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
         page["ledger"] = {
             "place": place, "target": opening["target"], "n_layers": weights.n_layers,
             "W_U": pack_floats(weights.W_U[named]),
@@ -64,11 +62,9 @@ def page_data(study, found):
     return page | {"absent": absent(page, weights.n_layers)}
 
 
-def shown_heads(weights):
-    """The heads a page has room for, and a notice if that is not all of them."""
-    every = heads_of(weights)
-    notice = f"Attention is cut: the first {MAX_HEADS} of {len(every):,} heads are shown."
-    return every[:MAX_HEADS], [notice] if len(every) > MAX_HEADS else []
+def notice(what, most, total, noun):
+    """A notice that not all is shown, in a list; an empty one if all is."""
+    return [f"{what}: the first {most} of {total:,} {noun} are shown."] if total > most else []
 
 
 def opening_prediction(weights, tokens, acts, found):
@@ -87,7 +83,7 @@ def overview(model, found):
     weights, log = model.weights, model.metadata.get("log", [])
     sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
     return {**{name: getattr(weights, name) for name in sizes},
-            "parameters": sum(prod(W.shape) for _, W in weights.items()),
+            "parameters": sum(W.size for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
             "exactness": found["exactness"], "log": log, "formation": formation(log),
             "made": {name: model.metadata[name] for name in ("minicircuits", "seed", "text_sha256")
@@ -104,7 +100,7 @@ def formation(log):
 
 def named_tokens(page, target, probabilities):
     """The ids that the page can name: all it mentions, and the most frequent; in order."""
-    named = {target, *top(probabilities, MAX_VOCAB).tolist()}
+    named = {target, *strongest(probabilities, MAX_VOCAB)[0].tolist()}
     for text in page["texts"]:
         named.update(text["tokens"], (v for row in text["next"] for v, _ in row))
     for head in page.get("dump", []):
@@ -142,7 +138,8 @@ def attention_views(weights, tokens, acts, heads):
     moved, n = value_weighted_patterns(weights, tokens, acts), tokens.shape[1]
     normalizer = logsumexp(acts.logits[0], axis=-1)
     return {"tokens": tokens[0].tolist(),
-            "next": [[[int(v), float(np.exp(row[v] - total))] for v in top(row, NEXT)]
+            "next": [[[int(v), float(np.exp(logit - total))]
+                      for v, logit in zip(*strongest(row, NEXT))]
                      for row, total in zip(acts.logits[0], normalizer)],
             "pattern": pack_floats(triangles(acts.pattern[layer, 0, head]
                                              for layer, head in heads)),

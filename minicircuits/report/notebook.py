@@ -6,10 +6,11 @@ import html
 import numpy as np
 
 from minicircuits import files
+from minicircuits.findings.heads import heads_of
 from minicircuits.findings.study import excerpt
 from minicircuits.model.transformer import forward
 from minicircuits.notation import Tokens, Weights, check_tokens
-from minicircuits.report.data import MAX_TOKENS, attention_views, shown_heads
+from minicircuits.report.data import MAX_HEADS, MAX_TOKENS, attention_views, notice
 from minicircuits.report.packing import visible
 from minicircuits.report.page import html_file
 
@@ -37,19 +38,12 @@ def attention(weights: Weights, tokens: Tokens, show: Callable[[int], str] = str
 
     show : what a token id reads as, for example `model.tokenizer.show`. At most 4 contexts of
     128 tokens and 64 heads are shown, and the page says so if there are more.
-
-    >>> import minicircuits as mc
-    >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
-    >>> shown = attention(weights, [[3, 0, 5]])
-    >>> shown._repr_html_().startswith("<iframe sandbox")
-    True
     """
     tokens, weights = check_tokens(weights, tokens), weights.astype(np.float64)
-    heads, notices = shown_heads(weights)
-    for axis, most, noun in ((0, MAX_TEXTS, "contexts"), (1, MAX_TOKENS, "tokens")):
-        if tokens.shape[axis] > most:
-            notices.append(f"Cut: the first {most} of {tokens.shape[axis]:,} {noun} are shown.")
-    tokens = tokens[:MAX_TEXTS, :MAX_TOKENS]
+    heads, (b, T) = heads_of(weights), tokens.shape
+    notices = (notice("Attention is cut", MAX_HEADS, len(heads), "heads")
+               + notice("Cut", MAX_TEXTS, b, "contexts") + notice("Cut", MAX_TOKENS, T, "tokens"))
+    heads, tokens = heads[:MAX_HEADS], tokens[:MAX_TEXTS, :MAX_TOKENS]
     acts = forward(weights, tokens)
     texts = [{"name": f"context {n}", **attention_views(
         weights, *excerpt(tokens, acts, slice(n, n + 1)), heads)} for n in range(len(tokens))]

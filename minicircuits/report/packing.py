@@ -54,6 +54,4 @@ def visible(text):
 def json_in_html(value):
     """`value` as JSON that may stand in a <script>: ASCII, without <, > and &."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})

@@ -1,8 +1,6 @@
-"""How text is laid out at 80 columns: headings, tables and curves."""
+"""How text is laid out at 80 columns: headings, tables, wrapped and cut lines."""
 
 import textwrap
-
-import numpy as np
 
 WIDTH = 80
 
@@ -36,28 +34,3 @@ def plural(number, noun):
 
 def cut(text, width):
     return text if len(text) <= width else text[:width - 1] + "…"
-
-
-def chart(title, logs, value, height=8):
-    """One measurement of several training runs over tokens seen, as curves.
-
-    logs : pairs of a mark (one character) and a run's log, whose rows have "tokens" and
-    `value`; runs of one kind share a mark, and where curves meet the last one drawn is seen.
-    Curves are straight between measurements. Both axes are linear.
-    """
-    low, high = (extreme(row[value] for _, log in logs for row in log) for extreme in (min, max))
-    end = max(log[-1]["tokens"] for _, log in logs)
-    columns = np.arange(WIDTH - 11)
-    lines = [[" "] * len(columns) for _ in range(height)]
-    for mark, log in logs:
-        tokens = [row["tokens"] for row in log]
-        reached = columns <= tokens[-1] / (end or 1) * columns[-1]
-        at = np.interp(columns[reached] / columns[-1] * end, tokens, [row[value] for row in log])
-        rows = np.rint((high - at) / ((high - low) or 1) * (height - 1)).astype(int)
-        for column, row in enumerate(rows):
-            lines[row][column] = mark
-    labels = {0: f"{high:.2f}", height - 1: f"{low:.2f}"}
-    lines = [f"{labels.get(n, ''):>8} │{''.join(line).rstrip()}" for n, line in enumerate(lines)]
-    right = f"{end / 1e6:.1f} million tokens"
-    return [f"  {title}", *lines, f"{'':>8} └{'─' * len(columns)}",
-            f"{'':>9}0{right:>{len(columns)}}"]

@@ -10,13 +10,8 @@ from minicircuits.terminal.layout import WIDTH, cut, heading, table
 def section(name, found, show):
     """The heading and lines of a section of `findings.study.sections`, from all found so far."""
     title, lines = SECTIONS[name]
-    if "induction_head" in found:
-        title = title.format(induction=head_name(*found["induction_head"]))
+    title = title.format(*found.get("induction_head", ()))
     return [heading(title), *lines(found.get(name, found), show)]
-
-
-def head_name(layer, head):
-    return f"{layer}.{head}"
 
 
 def exactness_lines(errors, show=None):
@@ -30,9 +25,9 @@ def exactness_lines(errors, show=None):
 
 
 def loss_lines(losses, show=None):
-    """Validation losses, the model's among the counts'."""
-    rows = sorted(losses.items(), key=lambda item: -item[1])
-    return [f"  {title:<44}{loss:6.3f} nats per token" for title, loss in rows]
+    """Held-out losses of the model and of counts, the largest first."""
+    return [f"  {title:<44}{loss:6.3f} nats per token"
+            for title, loss in sorted(losses.items(), key=lambda item: -item[1])]
 
 
 def bigram_lines(found, show):
@@ -51,7 +46,7 @@ def head_lines(rows, show=None):
     columns = {"previous": "prev", "duplicate": "dupl", "induction": "induct", "first": "first",
                "by_position": "by pos", "copying": "copying"}
     return table(["head", *columns.values(), "own top", "main offset"], [
-        [head_name(row["layer"], row["head"]), *(f"{row[key]:.2f}" for key in columns),
+        [f"{row['layer']}.{row['head']}", *(f"{row[key]:.2f}" for key in columns),
          f"{row['top_own']:4.0%}", f"{-row['offset']} ({row['at_offset']:.2f})"]
         for row in rows]) + [
         "  On repeated random tokens, attention: prev to the previous one, dupl to",
@@ -68,7 +63,7 @@ def skip_trigram_lines(found, show):
     lines = []
     for row in found["heads"]:
         for n, entry in enumerate(row["skip_trigrams"]):
-            head = "" if n else head_name(row["layer"], row["head"])
+            head = "" if n else f"{row['layer']}.{row['head']}"
             left = f"{cut(show(entry['source']), 14)} … {names(entry['destinations'])}"
             lines.append(cut(f"  {head:<4} {left:<39} → {names(entry['outs'])}", WIDTH))
     return lines
@@ -92,11 +87,10 @@ def importance_lines(found, show=None):
 
 def pair_lines(found, show=None):
     """The strongest pairs of heads by kind of composition."""
-    lines = [f"  random matrices of these shapes: {found['baseline']:.3f}"]
-    for kind in "KQV":
-        pairs = "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind])
-        lines.append(f"  {kind}-composition, strongest:  {pairs}")
-    return lines
+    pairs = {kind: "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind])
+             for kind in "KQV"}
+    return [f"  random matrices of these shapes: {found['baseline']:.3f}",
+            *(f"  {kind}-composition, strongest:  {listed}" for kind, listed in pairs.items())]
 
 
 def split_lines(found, show=None):
@@ -142,7 +136,7 @@ SECTIONS = {
                       skip_trigram_lines),
     "composition": ("Who reads whom: composition scores", pair_lines),
     "importance": ("How much each order of terms matters (patterns frozen)", importance_lines),
-    "split": ("Scores of head {induction} on repeated random tokens, in four parts", split_lines),
+    "split": ("Scores of head {}.{} on repeated random tokens, in four parts", split_lines),
     "removals": ("What removing heads does", removal_lines),
-    "prediction": ("One prediction that head {induction} helped, as a ledger of paths",
+    "prediction": ("One prediction that head {}.{} helped, as a ledger of paths",
                    ledger_lines)}

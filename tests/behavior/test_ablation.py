@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicircuits.behavior import ablation
-from minicircuits.behavior.ablation import (loss_of, loss_without_heads, term_importance,
-                                            without_heads)
+from minicircuits.behavior.ablation import loss_without_heads, term_importance, without_heads
 from minicircuits.circuits.hand_built import (induction_by_k_composition, induction_by_pointers,
                                               two_back)
 from minicircuits.model.transformer import forward, loss
@@ -141,15 +140,6 @@ def test_dtypes_follow_the_weights(dtype):
     found = term_importance(*random_case(1, dtype=dtype))
     assert {array.dtype for array in (found.losses, *found[3:])} == {np.dtype(dtype)}
     assert dtype == np.complex128 or found.marginal.dtype == dtype
-
-
-@settings(max_examples=20, deadline=None)
-@given(draw_case(min_tokens=2))
-def test_loss_of_is_the_cross_entropy(case):
-    logits = np.random.default_rng(0).normal(size=(*case.tokens.shape, case.weights.d_vocab))
-    expected = plain.cross_entropy(logits, case.tokens)
-    assert_close(np.asarray(loss_of(logits, case.tokens.tolist())), np.array(expected), 1e-12,
-                 scale=1)
 
 
 # Heads removed

@@ -301,8 +301,8 @@ def test_a_constant_added_to_every_row_of_W_U_keeps_examples_but_not_bugs():
 @pytest.mark.parametrize("what, mistake", [
     ("without_heads", lambda without: lambda weights, heads: weights),
     ("without_heads", lambda without: lambda weights, heads: without(weights, [(0, 0)])),
-    ("next_probabilities", lambda p: lambda weights, tokens, out: p(weights, tokens, out - 1)),
-    ("next_probabilities", lambda p: lambda weights, tokens, out: p(weights, tokens[::-1], out)),
+    ("softmax", lambda p: lambda logits, axis: np.roll(p(logits, axis), 1, axis)),
+    ("forward", lambda f: lambda weights, tokens: f(weights, tokens[::-1])),
     ("Occurrence", lambda Occurrence: lambda b, j, i, *p: Occurrence(b, 0, i, *p)),
 ])
 def test_the_check_of_occurrences_sees_a_mistake(monkeypatch, what, mistake):
