@@ -5,6 +5,7 @@ Two rivers, `model` and `circuits`, never meet before `behavior`. If they shared
 """
 
 import ast
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -44,7 +45,14 @@ MAY_IMPORT = {
 EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
 EXTRAS = {"threadpoolctl": "cores", "safetensors": "interop files",
           "hypothesis": "testing"}
+FIRST_THREE = ("notation", "files", "cores")
 IMPORTS_BY_NAME = ("__init__", "cli")      # so that NumPy is loaded when it is needed
+
+
+def allowed_in(room):
+    """The rooms that a room may import, besides itself."""
+    everywhere = set() if room in ("__init__", *FIRST_THREE) else set(FIRST_THREE)
+    return {*MAY_IMPORT[room].split(), *everywhere}
 
 
 def complaints(module, source):
@@ -52,9 +60,7 @@ def complaints(module, source):
     room, tree = module.split(".")[0], ast.parse(source)
     if room not in MAY_IMPORT:
         return [f"{room} is not drawn"]
-    allowed = {room, *MAY_IMPORT[room].split()}
-    if room not in ("__init__", "notation", "files", "cores"):
-        allowed |= {"notation", "files", "cores"}
+    allowed = {room, *allowed_in(room)}
     at_top = set(tree.body)
     in_try = {node for block in tree.body if isinstance(block, ast.Try) for node in block.body}
     found = []
@@ -120,6 +126,16 @@ def from_contents_page(name):
 @pytest.mark.parametrize("module", MODULES)
 def test_only_arrows_that_are_drawn(module):
     assert complaints(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+def test_the_readme_draws_this_house():
+    picture = (PACKAGE / "README.md").read_text(encoding="utf-8").split("```text\n")[1]
+    picture = picture.split("```")[0].replace("first three", "notation, files, cores")
+    drawn, room = {}, ""
+    for line in picture.splitlines()[1:]:
+        room = line[2:16].strip(" /").removesuffix(".py") or room      # a second line of imports
+        drawn.setdefault(room, set()).update(filter(None, re.split("[, ]+", line[59:])))
+    assert drawn == {room: allowed_in(room) for room in MAY_IMPORT if not room.startswith("__")}
 
 
 def test_rooms_are_one_folder_deep_and_none_is_called_utils():

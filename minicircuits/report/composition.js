@@ -124,7 +124,7 @@ function eigenvalues(pairs, rows) {
     readout);
 }
 
-/* The two behaviours that make induction, head by head. */
+/* The two behaviors that make induction, head by head. */
 function behaviors(rows) {
   byId("behavior-figure").append(table(["head", "previous token", "prefix matching"],
     rows.map(row => [headLink([row.layer, row.head]), ...["previous", "induction"].map(key =>

@@ -31,7 +31,7 @@ function profile(values) {
 }
 
 function skipTrigrams(rows) {
-  if (!rows.length) return el("p", {class: "notice"}, "No source is both wanted and raised.");
+  if (!rows.length) return el("p", {class: "notice"}, "No source both matches a destination and adds to an out.");
   const most = {score: rows[0].score};
   for (const side of ["destinations", "outs"]) {
     most[side] = Math.max(...rows.flatMap(row => row[side].map(([, value]) => value)));
@@ -44,12 +44,12 @@ function skipTrigrams(rows) {
       ["destinations", "outs"].map(side => el("td", {}, row[side].map(([id, value]) =>
         tinted(id, value, most[side])))))]);
   return el("div", {class: "wide"}, el("table", {class: "trigrams"},
-    el("thead", {}, el("tr", {}, ["", "source", "… destinations that want it", "→ outs it raises"]
+    el("thead", {}, el("tr", {}, ["", "source", "… destinations that match it most", "→ outs it adds to most"]
       .map(title => el("th", {scope: "col"}, title)))),
     el("tbody", {}, lines)));
 }
 
-/* A token coloured by strength. */
+/* A token colored by strength. */
 function tinted(id, value, most) {
   const code = el("code", {class: "tinted", title: `${word(id)} ${signed(value)}`}, word(id));
   onPalette(() => { code.style.backgroundColor = shadeText(0.7 * value / (most || 1)); });

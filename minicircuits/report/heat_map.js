@@ -1,7 +1,7 @@
 "use strict";
 /* A square of destinations (rows) by sources (columns), lower triangle; canvas, one pixel each. */
 
-/* Colours `values`, a packed triangle of `rows` rows; `limit` is the value of full colour. */
+/* Colors `values`, a packed triangle of `rows` rows; `limit` is the value of full color. */
 function paintTriangle(canvas, size, rows, values, limit, power) {
   canvas.width = canvas.height = size;
   const image = new ImageData(size, size), pixels = image.data, table = shades(power);

@@ -42,7 +42,7 @@ function ledger(inputs, texts, startText) {
               mono(id), el("b", {class: "number"}, fixed(chance)));
   }
 
-  /* The text coloured by what each token adds, through one path or through all. */
+  /* The text colored by what each token adds, through one path or through all. */
   function colorStrip(path) {
     const sums = texts[state.text].tokens.map((_, j) => path ? path.sources[j]
       : paths.reduce((sum, {sources}) => sum + sources[j], 0));

@@ -1,5 +1,5 @@
 "use strict";
-/* A text, token by token, each coloured by a number (never so much that it hides its words); the pointer, a click and keys choose one. */
+/* A text, token by token, each colored by a number (never so much that it hides its words); the pointer, a click and keys choose one. */
 
 /* `hover(i)` and `hover(null)` follow the pointer; `choose(i)` is a click, Enter or an arrow. */
 function tokenStrip(label, {hover = () => {}, choose, release = () => {}}) {
