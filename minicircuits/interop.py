@@ -100,8 +100,7 @@ def from_transformer_lens(state_dict: Mapping, positions: str) -> Weights:
     zero = [key for key in state_dict
             if BIAS.fullmatch(key) or (positions, key) == ("none", "pos_embed.W_pos")]
     for key in zero:
-        array = _array(key, state_dict[key])
-        if array.any():
+        if (array := _array(key, state_dict[key])).any():
             raise InputError(f"{key} must be zero, there is no place for it; got "
                              f"{np.count_nonzero(array)} other numbers of {array.size}")
     rows = [row for row in WEIGHTS if (row.ours, positions) != ("W_pos", "none")]

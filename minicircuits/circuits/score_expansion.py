@@ -66,9 +66,9 @@ def expand_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: 
     tokens, pattern = check_pattern(weights, tokens, pattern)
     sequences = head_sequences(layer, weights.n_heads)
     of_positions = {"none": [], "shortformer": [()], "standard": sequences}[weights.positions]
-    queries, keys = ([Path(source, heads, W[layer, head], weights, tokens, pattern)
-                      for source, through in (("token", sequences), ("position", of_positions))
-                      for heads in through]
+    starts = [("token", heads) for heads in sequences]
+    starts += [("position", heads) for heads in of_positions]
+    queries, keys = ([Path(*start, W[layer, head], weights, tokens, pattern) for start in starts]
                      for W in (weights.W_Q, weights.W_K))
     return [ScoreTerm(query, key, layer, head) for query in queries for key in keys]
 
