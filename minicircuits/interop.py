@@ -63,7 +63,6 @@ CIRCUITS = [
 ]
 SIZES = {"d": "d_model", "e": "d_head", "h": "n_heads", "p": "n_ctx", "u": "d_vocab",
          "v": "d_vocab", "j": "i"}                  # letters of one size
-BLOCK = re.compile(r"blocks\.(\d+)\.")
 BIAS = re.compile(r"blocks\.\d+\.attn\.b_[QKVO]|unembed\.b_U")
 BUFFER = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE)")
 DERIVED = re.compile(r"hook_(pos_)?embed|blocks\.\d+\.(hook_(attn_in|[qkv]_input|attn_out"
@@ -101,8 +100,7 @@ def from_transformer_lens(state_dict: Mapping, positions: str) -> Weights:
     zero = [key for key in state_dict
             if BIAS.fullmatch(key) or (positions, key) == ("none", "pos_embed.W_pos")]
     for key in zero:
-        array = _array(key, state_dict[key])
-        if array.any():
+        if (array := _array(key, state_dict[key])).any():
             raise InputError(f"{key} must be zero, there is no place for it; got "
                              f"{np.count_nonzero(array)} other numbers of {array.size}")
     rows = [row for row in WEIGHTS if (row.ours, positions) != ("W_pos", "none")]
@@ -120,7 +118,7 @@ def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     """
     ours = dict(weights.items())
     state_dict = {key: reordered(ours[row.ours][index], row.axes, row.their_axes)
-                  for row, index, key in _places(WEIGHTS, weights.n_layers) if row.ours in ours}
+                  for row, index, key in each_array(WEIGHTS, weights.n_layers) if row.ours in ours}
     per_head = (weights.n_heads, weights.d_head)
     for layer in range(weights.n_layers):
         for bias, shape in zip("QKVO", (per_head, per_head, per_head, weights.d_model)):
@@ -140,7 +138,7 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     cache = {"hook_embed": weights.W_E.T[tokens]}
     if weights.W_pos is not None:
         cache["hook_pos_embed"] = np.tile(weights.W_pos.T[:tokens.shape[1]], (len(tokens), 1, 1))
-    for row, index, key in _places(ACTIVATIONS, weights.n_layers):
+    for row, index, key in each_array(ACTIVATIONS, weights.n_layers):
         cache[key] = reordered(getattr(acts, row.ours)[index], row.axes, row.their_axes)
         if row.ours == "scores":
             cache[key][..., ~np.tri(tokens.shape[1], dtype=bool)] = -np.inf
@@ -174,8 +172,8 @@ def activations_from_transformer_lens(cache: Mapping) -> Activations:
     return Activations(**acts)
 
 
-def _places(rows, n_layers):
-    """For each array of theirs: its row, the index in our array, its key."""
+def each_array(rows, n_layers):
+    """Each array of theirs: its row, its index in our array, its key."""
     for row in rows:
         if "{l}" in row.theirs:
             for layer in range(n_layers):
@@ -186,23 +184,21 @@ def _places(rows, n_layers):
 
 def _gathered(theirs, dropped, rows, what):
     """{our name: our array}, copied from theirs, each of which has its place or is dropped."""
-    n_layers = len(set(BLOCK.findall(" ".join(theirs))))
+    n_layers = len(set(re.findall(r"blocks\.(\d+)\.", " ".join(theirs))))
     arrays = {key: _array(key, theirs[key]) for key in theirs if key not in dropped}
-    places = list(_places(rows, n_layers))
-    keys = [key for _, _, key in places]
-    for key in keys:
+    places = list(each_array(rows, n_layers))
+    first, sizes = places[0][2], {} if n_layers else {"n_heads": 1, "d_head": 1}
+    for row, _, key in places:
         if key not in arrays:
             raise InputError(f"{key} must be in {what} of {n_layers} layers; it is missing")
-    if unknown := arrays.keys() - set(keys):
-        raise InputError(f"{what} must hold attention, embeddings and unembedding alone; "
-                         f"got {min(unknown)}")
-    first, sizes = keys[0], {} if n_layers else {"n_heads": 1, "d_head": 1}
-    for row, _, key in places:
         check_axes(key, arrays[key], [SIZES.get(axis, axis) for axis in row.their_axes.split()],
                    sizes)
         if arrays[key].dtype != arrays[first].dtype:
             raise InputError(f"{what} must have one dtype; got {first} {arrays[first].dtype}, "
                              f"{key} {arrays[key].dtype}")
+    if unknown := arrays.keys() - {key for _, _, key in places}:
+        raise InputError(f"{what} must hold attention, embeddings and unembedding alone; "
+                         f"got {min(unknown)}")
     gathered = {}
     for row in rows:
         shape = [sizes[SIZES.get(axis, axis)] for axis in row.axes.split()]

@@ -203,14 +203,14 @@ def check_tokens(weights, tokens):
 
 
 def check_pattern(weights, tokens, pattern):
-    """`pattern` as an array (l, b, h, i, j) that goes with `tokens` (b, i), or InputError."""
-    pattern = np.asarray(pattern)
+    """`tokens` (b, i) and their `pattern` (l, b, h, i, j) as checked arrays, or InputError."""
+    tokens, pattern = check_tokens(weights, tokens), np.asarray(pattern)
     if not np.issubdtype(pattern.dtype, np.inexact):
         raise InputError(f"pattern must hold floats; got {pattern.dtype}")
     b, i = tokens.shape
     check_axes("pattern", pattern, ("n_layers", "b", "h", "i", "j"),
                {"n_layers": weights.n_layers, "b": b, "h": weights.n_heads, "i": i, "j": i})
-    return pattern
+    return tokens, pattern
 
 
 def check_head(weights, layer, head):

@@ -136,7 +136,8 @@ def test_tokens():
 def test_patterns_and_heads():
     weights, tokens = random_case(0)
     pattern = forward(weights, tokens).pattern
-    assert check_pattern(weights, tokens, pattern) is pattern
+    checked = check_pattern(weights, tokens, pattern)
+    assert checked[0] is tokens and checked[1] is pattern
     with raises(r"pattern must have axes \(n_layers, b, h, i, j\) with .*; got shape \(2, 1,.*"):
         check_pattern(weights, tokens, pattern[:, :1])
     check_head(weights, 1, 2)

@@ -11,13 +11,12 @@ Only the shapes of acts are checked. Functions that draw tokens, or pick context
 """
 
 from minicircuits.model.transformer import forward
-from minicircuits.notation import check_pattern, check_tokens
+from minicircuits.notation import check_pattern
 
 
 def tokens_and_acts(weights, tokens, acts=None):
     """tokens (b, i), checked, and the `Activations` on them: `acts`, checked, or a forward pass."""
-    tokens = check_tokens(weights, tokens)
     if acts is None:
-        return tokens, forward(weights, tokens)
-    check_pattern(weights, tokens, acts.pattern)
+        acts = forward(weights, tokens)
+    tokens, _ = check_pattern(weights, tokens, acts.pattern)
     return tokens, acts

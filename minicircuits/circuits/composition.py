@@ -49,8 +49,8 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
                    "V": (weights.W_O, weights.W_V)}[kind]
     L, H, d = weights.n_layers, weights.n_heads, weights.d_model
     # W_OV = W_O W_V = W_O Rᵀ Fᵀ, where W_Vᵀ = F R. Of each head g the thin W_O Rᵀ: (l', g, d, e)
-    writers = unit(near_one(weights.W_O) @ thin(near_one(weights.W_V.mT)).mT)
-    readers = unit(thin(near_one(left)) @ near_one(right))                      # (l, h, e, d)
+    writers = unit(near_one(weights.W_O) @ np.linalg.qr(near_one(weights.W_V.mT), "r").mT)
+    readers = unit(np.linalg.qr(near_one(left), "r") @ near_one(right))         # (l, h, e, d)
 
     def of_layer(layer):
         M = readers[layer].reshape(-1, d)                                       # (h·e, d)
@@ -62,11 +62,6 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     for layer, part in zip(later, side_by_side(of_layer, later)):       # the longest first
         scores[layer, :, :layer] = part
     return scores
-
-
-def thin(W):
-    """R of W = F R, for each head: the columns of F are orthonormal."""
-    return np.linalg.qr(W, mode="r")
 
 
 def near_one(W):

@@ -25,8 +25,7 @@ import numpy as np
 
 from minicircuits.circuits.heads import W_OV
 from minicircuits.circuits.low_rank import product
-from minicircuits.notation import (InputError, Tokens, Weights, check_axes, check_pattern,
-                                   check_tokens)
+from minicircuits.notation import InputError, Tokens, Weights, check_axes, check_pattern
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +77,22 @@ class Path:
         return self.W_from(self.weights.W_pos if self.source == "position" else self.weights.W_E)
 
     def arriving(self):
-        """A t Wᵀ, its share of what the reader gets: logits (b, i, v), or q or k (b, i, e).
-
-        From an "embedding", a second product for the positions is added.
-        """
+        """A t Wᵀ. From an "embedding", a second product for the positions is added."""
         places = np.arange(self.tokens.shape[1])
         read = self.W.columns(places if self.source == "position" else self.tokens)
         if self.source == "embedding":
             read = read + self.W_from(self.weights.W_pos).columns(places)
         return self.A @ read
 
-    logits = property(arriving)
-    q_or_k = cached_property(arriving)         # kept, since many terms of a score share it
+    @property
+    def logits(self):
+        """What arrives at W_U: its share of the logits, (b, i, v)."""
+        return self.arriving()
+
+    @cached_property
+    def q_or_k(self):
+        """What arrives at W_Q or W_K: (b, i, e). Kept, since many terms of a score share it."""
+        return self.arriving()
 
 
 def label(heads):
@@ -127,8 +130,7 @@ def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> list
     >>> print(f"{sum(path.logits for path in paths)[0, 2, 1]:.6f} = {acts.logits[0, 2, 1]:.6f}")
     -1.075470 = -1.075470
     """
-    tokens = check_tokens(weights, tokens)
-    pattern = check_pattern(weights, tokens, pattern)
+    tokens, pattern = check_pattern(weights, tokens, pattern)
     source = "embedding" if weights.positions == "standard" else "token"
     return [Path(source, heads, weights.W_U, weights, tokens, pattern)
             for heads in head_sequences(weights.n_layers, weights.n_heads)]
@@ -160,8 +162,7 @@ def propagate(weights, x, pattern):
 
 def logits_by_order(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> np.ndarray:
     """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
-    tokens = check_tokens(weights, tokens)
-    pattern = check_pattern(weights, tokens, pattern)
+    tokens, pattern = check_pattern(weights, tokens, pattern)
     return propagate(weights, residual_0(weights, tokens), pattern) @ weights.W_U.mT
 
 
@@ -192,8 +193,7 @@ def ledger(weights: Weights, tokens: Tokens, pattern: np.ndarray, destination: i
     >>> [(label(heads), j, round(share, 3)) for heads, j, share in entries.strongest(2)]
     [('direct', 2, 0.028), ('1.1', 2, -0.008)]
     """
-    tokens = check_tokens(weights, tokens)
-    pattern = check_pattern(weights, tokens, pattern)
+    tokens, pattern = check_pattern(weights, tokens, pattern)
     check_axes("tokens", tokens, ("b", "i"), {"b": 1})
     n = tokens.shape[1]
     if not (0 <= destination < n and 0 <= target < weights.d_vocab):

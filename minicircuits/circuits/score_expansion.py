@@ -14,7 +14,6 @@ import numpy as np
 from scipy.special import softmax
 
 from minicircuits.circuits.expansion import Path, head_sequences, propagate, residual_0
-from minicircuits.circuits.heads import W_QK
 from minicircuits.circuits.low_rank import power_of_two, product
 from minicircuits.notation import Tokens, Weights, check_head, check_pattern, check_tokens
 
@@ -54,31 +53,22 @@ class ScoreTerm(NamedTuple):
         return self.query.q_or_k @ self.key.q_or_k.mT / sqrt(self.query.weights.d_head)
 
 
-def paths_into(reader, layer, weights, tokens, pattern):
-    """Every `Path` into a head of `layer`, where `reader` is its W_Q or W_K.
-
-    (1 + H)^layer from tokens. Positions are read directly in "shortformer" mode, which makes
-    one more, and take the same paths in "standard" mode.
-    """
-    sequences = head_sequences(layer, weights.n_heads)
-    of_positions = {"none": [], "shortformer": [()], "standard": sequences}[weights.positions]
-    return [Path(source, heads, reader, weights, tokens, pattern)
-            for source, through in (("token", sequences), ("position", of_positions))
-            for heads in through]
-
-
 def expand_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int,
                   head: int) -> list[ScoreTerm]:
     """Every term of a head's scores, as a list of `ScoreTerm`; their scores sum to it.
 
     tokens : (b, i); pattern : (l, b, h, i, j), frozen: only layers before `layer` matter.
-    There are as many terms as paths into the head, squared. Terms compute nothing until asked;
-    `split_scores` needs no list.
+    There are as many terms as paths into the head, squared: (1 + H)^layer paths from tokens.
+    Positions are read directly in "shortformer" mode, one path more, and take the same paths in
+    "standard" mode. Terms compute nothing until asked; `split_scores` needs no list.
     """
     check_head(weights, layer, head)
-    tokens = check_tokens(weights, tokens)
-    pattern = check_pattern(weights, tokens, pattern)
-    queries, keys = (paths_into(W[layer, head], layer, weights, tokens, pattern)
+    tokens, pattern = check_pattern(weights, tokens, pattern)
+    sequences = head_sequences(layer, weights.n_heads)
+    of_positions = {"none": [], "shortformer": [()], "standard": sequences}[weights.positions]
+    starts = [("token", heads) for heads in sequences]
+    starts += [("position", heads) for heads in of_positions]
+    queries, keys = ([Path(*start, W[layer, head], weights, tokens, pattern) for start in starts]
                      for W in (weights.W_Q, weights.W_K))
     return [ScoreTerm(query, key, layer, head) for query in queries for key in keys]
 
@@ -110,7 +100,8 @@ def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
     """
     scores = np.array([term.scores for term in terms])                  # (term, b, i, j)
     scores = scores / power_of_two(scores)                              # squares stay in range
-    parts = causally_centered(scores)
+    causal = np.tri(scores.shape[-1], dtype=bool)
+    parts = np.where(causal, scores - scores.mean(-1, keepdims=True, where=causal), 0)
     total, size = parts.sum(0), np.abs(scores).sum(0)
     variance = (total * total).sum()
     rounding = 8 * size.shape[-1] * np.finfo(size.dtype).eps * size
@@ -118,13 +109,6 @@ def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
         parts, variance = 0 * parts, 1
     shares = (parts * total).sum((1, 2, 3)) / variance
     return sorted(map(TermShare, terms, shares.tolist()), key=lambda found: -found.share)
-
-
-def causally_centered(scores):
-    """scores_ij minus their mean over j ≤ i; 0 for j > i."""
-    causal = np.tri(scores.shape[-1], dtype=bool)
-    scores = np.where(causal, scores, 0)
-    return np.where(causal, scores - scores.sum(-1, keepdims=True) / causal.sum(-1)[:, None], 0)
 
 
 class Split(NamedTuple):
@@ -143,22 +127,19 @@ def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: i
     first example has the four parts of an induction head in a trained model.
     """
     check_head(weights, layer, head)
-    tokens = check_tokens(weights, tokens)
-    pattern = check_pattern(weights, tokens, pattern)
-    direct, through_heads = read_parts(weights, tokens, pattern, layer)
-    pairs = ((direct, direct), (through_heads, direct), (direct, through_heads),
-             (through_heads, through_heads))
-    QK = W_QK(weights, layer, head)
-    return Split(*(x @ QK @ y.mT / sqrt(weights.d_head) for x, y in pairs))
+    tokens, pattern = check_pattern(weights, tokens, pattern)
+    y = read_parts(weights, tokens, pattern, layer)
+    q, k = y @ weights.W_Q[layer, head].mT, y @ weights.W_K[layer, head].mT       # (part, b, i, e)
+    (neither, Q), (K, both) = q @ k.mT[:, None] / sqrt(weights.d_head)     # [part of k][part of q]
+    return Split(neither, Q, K, both)
 
 
 def read_parts(weights, tokens, pattern, layer):
-    """What W_Q and W_K of a layer read: by the direct paths, and by all others. (b, i, d)"""
+    """What W_Q and W_K of a layer read: by the direct paths, and by all others. (part, b, i, d)"""
     orders = propagate(weights, residual_0(weights, tokens), pattern[:layer])
-    direct = orders[0]
     if weights.positions == "shortformer":
-        direct = direct + weights.W_pos.mT[:tokens.shape[1]]
-    return direct, orders[1:].sum(0)
+        orders[0] += weights.W_pos.mT[:tokens.shape[1]]
+    return np.array([orders[0], orders[1:].sum(0)])
 
 
 class Rebuilt(NamedTuple):
@@ -174,13 +155,13 @@ def rebuild(weights: Weights, tokens: Tokens) -> Rebuilt:
     This is the half of the claim that frozen patterns leave out.
     """
     tokens = check_tokens(weights, tokens)
-    (b, n), H = tokens.shape, weights.n_heads
+    b, n = tokens.shape
     causal = np.tri(n, dtype=bool)
-    pattern = np.empty((weights.n_layers, b, H, n, n), weights.dtype)
+    pattern = np.empty((weights.n_layers, b, weights.n_heads, n, n), weights.dtype)
     for layer in range(weights.n_layers):
-        x = sum(read_parts(weights, tokens, pattern, layer))
-        for head in range(H):
-            scores = x @ W_QK(weights, layer, head) @ x.mT / sqrt(weights.d_head)
-            pattern[layer, :, head] = softmax(np.where(causal, scores, -np.inf), axis=-1)
+        y = read_parts(weights, tokens, pattern, layer).sum(0)[:, None]               # (b, 1, i, d)
+        q, k = y @ weights.W_Q[layer].mT, y @ weights.W_K[layer].mT                   # (b, h, i, e)
+        scores = q @ k.mT / sqrt(weights.d_head)
+        pattern[layer] = softmax(np.where(causal, scores, -np.inf), axis=-1)
     x = propagate(weights, residual_0(weights, tokens), pattern).sum(0)
     return Rebuilt(pattern, x @ weights.W_U.mT)

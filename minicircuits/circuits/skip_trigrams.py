@@ -54,7 +54,7 @@ def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: 
     factor = probabilities.astype(weights.dtype) ** 0.1
     QK, OV = qk_circuit(weights, layer, head), ov_circuit(weights, layer, head)
     table = []
-    for source in strongest_sources_pruned(QK.near_one(), OV.near_one(), factor, n_sources):
+    for source in strongest_sources(QK.near_one(), OV.near_one(), factor, n_sources):
         attended, added = QK.columns(source), OV.columns(source)
         score = float(attended.max()) * float(added.max()) * float(factor[source])
         table.append(SkipTrigrams(int(source), score, *strongest(attended, k),
@@ -65,36 +65,11 @@ def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: 
 def strongest_sources(QK, OV, factor, n):
     """The n sources u with the largest max_dest QK[dest, u] · max_out OV[out, u] · factor_u > 0.
 
-    Equal ones go by token; both maxima must be positive. This is the definition.
-    """
-    attended, added = column_maxima(QK), column_maxima(OV)
-    return positive(np.where((attended > 0) & (added > 0), attended * added * factor, 0), n)
-
-
-def column_maxima(low_rank):
-    """max_v W[v, u] for each u, a block of columns at a time."""
-    return np.concatenate([block.max(1) for _, block in low_rank.mT.blocks()])
-
-
-def positive(scores, n):
-    """Which n scores are the largest, but only those above 0; of equals the first."""
-    best, values = strongest(scores, n)
-    return best[values > 0]
-
-
-def strongest(column, k):
-    """Indices and values of the k largest entries, largest first; of equals the first."""
-    index = np.argsort(-column, kind="stable")[:k]
-    return index, column[index]
-
-
-def strongest_sources_pruned(QK, OV, factor, n):
-    """The same as `strongest_sources`, leaving out what cannot matter.
-
-    About half the time on GPT-2's shape, with 50,257 tokens; nothing is gained on 1,000. Each
-    source has a bound on its score, and sources go by falling bound, in rounds of tiles side by
-    side. `least`, the n-th best score so far, changes between rounds only, so that no answer
-    depends on which core is faster. At the first bound below it all that remain are left out.
+    Equal ones go by token; both maxima must be positive. What cannot matter is left out: about
+    half the time on GPT-2's shape, with 50,257 tokens; nothing is gained on 1,000. Each source
+    has a bound on its score, and sources go by falling bound, in rounds of tiles side by side.
+    `least`, the n-th best score so far, changes between rounds only, so that no answer depends
+    on which core is faster. At the first bound below it all that remain are left out.
     """
     QK, OV = longest_rows_first(QK), longest_rows_first(OV)
     largest_QK, largest_OV = (entry_bounds(W.A[:1], W.B)[0] for W in (QK, OV))
@@ -118,6 +93,18 @@ def strongest_sources_pruned(QK, OV, factor, n):
         if 0 < n == len(found):
             least = float(scores[found[-1]]) * (1 - 16 * np.finfo(scores.dtype).eps)    # and ties
     return found
+
+
+def positive(scores, n):
+    """Which n scores are the largest, but only those above 0; of equals the first."""
+    best, values = strongest(scores, n)
+    return best[values > 0]
+
+
+def strongest(column, k):
+    """Indices and values of the k largest entries, largest first; of equals the first."""
+    index = np.argsort(-column, kind="stable")[:k]
+    return index, column[index]
 
 
 def longest_rows_first(low_rank):

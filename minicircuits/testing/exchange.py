@@ -16,7 +16,7 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.files import FileError
-from minicircuits.interop import ACTIVATIONS, WEIGHTS, reordered
+from minicircuits.interop import ACTIVATIONS, WEIGHTS, each_array, reordered
 from minicircuits.notation import InputError
 from minicircuits.testing.steps import AXES, WEIGHT_LETTERS
 
@@ -24,7 +24,6 @@ FORMAT = "minicircuits vector 1"
 CONVENTIONS = ("paper", "transformer_lens")
 MAX_TENSOR = 2 ** 28       # bytes of one that a stranger wrote
 GIVEN_AND_EXPECTED = {**WEIGHT_LETTERS, "tokens": "b i", **AXES}       # name -> axes
-THEIRS = {row.ours: (row.theirs, row.their_axes) for row in reversed(WEIGHTS + ACTIVATIONS)}
 
 
 def places(name, n_layers, convention):
@@ -33,17 +32,12 @@ def places(name, n_layers, convention):
         raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}; got "
                          f"{convention!r}")
     axes = GIVEN_AND_EXPECTED[name]
-    base = name[1:] if name[1:] in THEIRS and name[0] == "d" else name
-    if convention == "paper" or base not in THEIRS:
+    rows = [row for row in WEIGHTS + ACTIVATIONS if name in (row.ours, f"d{row.ours}")]
+    if convention == "paper" or not rows:
         return [(name, ..., axes, axes)]
-    (key, theirs), first, *rest = THEIRS[base], *axes.split()
-    d = name.removesuffix(base)
-    if "{l}" not in key:
-        return [(d + key, ..., axes, theirs)]
-    found = [(d + key.format(l=layer), layer, " ".join(rest), theirs) for layer in range(n_layers)]
-    if first == "l+1":
-        found.append((d + "unembed.hook_in", n_layers, " ".join(rest), theirs))
-    return found
+    d = name.removesuffix(rows[0].ours)
+    return [(d + key, index, row.axes, row.their_axes)
+            for row, index, key in each_array(rows, n_layers)]
 
 
 def write_case(folder, vector, convention="paper", dtype="float64", expected=True, force=False):

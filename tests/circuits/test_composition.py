@@ -383,17 +383,18 @@ def test_weights_are_not_written_to():
 def test_the_checks_see_a_mistake(monkeypatch):
     weights = random_weights(np.random.default_rng(8), n_layers=3)
     check_scores(weights)
-    mistakes = {
-        "thin": [lambda W: W.mT @ W, lambda W: np.linalg.qr(W, mode="r").mT,
-                 lambda W: np.abs(np.linalg.qr(W, mode="r"))],
-        "unit": [lambda W: W, lambda W: W / np.sqrt((W ** 2).sum((-2, -1), keepdims=True) + 1e-9),
-                 lambda W: W / np.abs(W).max((-2, -1), keepdims=True)],
-    }
-    for name, wrongs in mistakes.items():
-        for wrong in wrongs:
-            with monkeypatch.context() as patched, pytest.raises((AssertionError, ValueError)):
-                patched.setattr(composition, name, wrong)
-                check_scores(weights)
+    qr = np.linalg.qr
+    mistakes = [
+        *((np.linalg, "qr", wrong) for wrong in (
+            lambda W, mode: W.mT @ W, lambda W, mode: qr(W, mode).mT,
+            lambda W, mode: np.abs(qr(W, mode)))),
+        *((composition, "unit", wrong) for wrong in (
+            lambda W: W, lambda W: W / np.sqrt((W ** 2).sum((-2, -1), keepdims=True) + 1e-9),
+            lambda W: W / np.abs(W).max((-2, -1), keepdims=True)))]
+    for mistake in mistakes:
+        with monkeypatch.context() as patched, pytest.raises((AssertionError, ValueError)):
+            patched.setattr(*mistake)
+            check_scores(weights)
     right = composition_scores
 
     def transposed(weights, kind):

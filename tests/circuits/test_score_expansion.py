@@ -214,7 +214,7 @@ def test_labels():
 def test_listing_terms_computes_nothing(monkeypatch):
     def never(*_):
         raise AssertionError("computed before it was asked for")
-    for name in ("product", "propagate", "W_QK"):
+    for name in ("product", "propagate"):
         monkeypatch.setattr(score_expansion, name, never)
     for name in ("product", "reduce", "W_OV"):
         monkeypatch.setattr(expansion, name, never)
@@ -406,8 +406,8 @@ def test_arguments_are_not_written_to():
 
 # The checks themselves fail on mistakes.
 
-def swapped(W_QK):
-    return lambda *head: W_QK(*head).mT
+def other_way_round(read_parts):
+    return lambda *layer: read_parts(*layer)[::-1]
 
 
 def earlier_first(product):
@@ -454,7 +454,7 @@ CHECKS = {
     "rebuild": lambda case: check_rebuild(*case[:2]),
 }
 MISTAKES = [
-    (score_expansion, "W_QK", swapped, (0, 1, 3)),
+    (score_expansion, "read_parts", other_way_round, (0,)),
     (score_expansion, "Path", another_reader, (0, 1, 2)),
     (expansion, "product", earlier_first, (0, 1, 2)),
     (expansion, "reduce", reversed_heads, (0, 1, 2)),
