@@ -1,7 +1,6 @@
 """`Weights` in a file: arrays by name in a `.safetensors`, if the path ends so, or a `.npz`.
 
-With them stands `positions`, its letters as bytes. A model file (see `training.model_file`) has
-the same members and some beside them.
+With them stands `positions`, its letters as bytes; in a model file, what `model_file` adds.
 """
 
 from os import PathLike

@@ -4,9 +4,7 @@ The file is an uncompressed `.npz` (see `files`) with the members of `files.save
 
     merges      the tokenizer's, integers (merge, 2)
     metadata    strict JSON, as bytes
-    state/…     in a checkpoint: what the trainer needs to go on
-
-So a checkpoint is a model file too: `load_model` takes it, and passes the state over.
+    state/…     in a checkpoint, which is a model file too: what the trainer needs to go on
 """
 
 import json

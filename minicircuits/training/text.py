@@ -129,7 +129,8 @@ def _texts_in(paths):
 
 def digest(texts):
     """The SHA-256 of a set of texts, as 64 hexadecimal digits. Their order does not matter."""
-    return hashlib.sha256(b"".join(sorted(map(_hash, texts)))).hexdigest()
+    hashes = sorted(hashlib.sha256(text).digest() for text in texts)
+    return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
 def split(texts):
@@ -138,13 +139,9 @@ def split(texts):
     The texts are put in the order of their hashes, so their content alone decides. The last
     5 % of the bytes are for validation. The text that the border falls in is cut there.
     """
-    stream = b"".join(sorted(texts, key=_hash))
+    stream = b"".join(sorted(texts, key=lambda text: hashlib.sha256(text).digest()))
     border = len(stream) - round(0.05 * len(stream))
     return stream[:border], stream[border:]
-
-
-def _hash(text):
-    return hashlib.sha256(text).digest()
 
 
 def batch(stream, n, n_ctx, start, seed, step):

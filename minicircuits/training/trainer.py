@@ -24,14 +24,11 @@ ADAMW = ("W_E", "W_pos", "W_U")          # the others: Muon
 
 @dataclass(frozen=True)
 class State:
-    """A run after `step` changes of its weights; `first_state` makes the first.
-
-    moments : dict, name of a weight -> tuple of arrays of its shape: what its rule remembers
-    """
+    """A run after `step` changes of its weights; `first_state` makes the first."""
 
     recipe: Recipe
     weights: Weights
-    moments: dict
+    moments: dict      # name of a weight -> tuple of arrays of its shape: what its rule remembers
     step: int
 
 
