@@ -1,6 +1,7 @@
 """The model that comes with the package is what it is said to be, on random tokens and on text."""
 
 from dataclasses import fields
+from inspect import getdoc
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_the_command_that_made_it_is_the_one_on_record(pretrained):
     recipe = Recipe(**pretrained.metadata["recipe"])
     made = (f"minicircuits train --layers {pretrained.weights.n_layers} --steps {recipe.steps} "
             f"--seed {pretrained.metadata['seed']} -o pretrained.npz")
-    assert f"\n        {made}\n" in mc.load_pretrained.__doc__
+    assert f"\n    {made}\n" in getdoc(mc.load_pretrained)
     assert recipe == Recipe(steps=recipe.steps, seed=recipe.seed), "nothing but the defaults"
 
 
