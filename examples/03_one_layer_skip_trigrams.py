@@ -16,7 +16,7 @@ import minicircuits as mc
 from minicircuits.behavior.patterns import position_share
 from minicircuits.circuits.copying import copying_companions
 from minicircuits.terminal.layout import cut
-from minicircuits.training.corpus import spread
+from minicircuits.training.text import spread
 
 chosen = options(__doc__, steps=300)
 heading("Training one layer")

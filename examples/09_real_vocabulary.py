@@ -22,7 +22,7 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.terminal.layout import cut
 from minicircuits.terminal.progress import watched
-from minicircuits.training.corpus import read_texts, standard_library
+from minicircuits.training.text import read_texts, standard_library
 
 chosen = options(__doc__, text="your own words", heads=6, tokens=50_257)
 d_vocab, d_model, d_head = chosen.tokens, 768, 64

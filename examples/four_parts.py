@@ -12,7 +12,7 @@ import numpy as np
 from minicircuits.behavior.in_context import induction_scores, random_blocks
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.model.transformer import forward
-from minicircuits.training.pretrained import load_pretrained
+from minicircuits.training.model_file import load_pretrained
 
 COLORS = ("#2166ac", "#5191c3", "#8cb8d9", "#bdd7ea", "#e1ecf4", "#f4f4f2", "#fbe6d3", "#f6c8a0",
           "#eba068", "#d3712f", "#a8420a")

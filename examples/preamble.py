@@ -18,7 +18,7 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.runs import train_in_memory
 from minicircuits.terminal import layout
-from minicircuits.training.corpus import read_texts
+from minicircuits.training.text import read_texts
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -71,7 +71,7 @@ from .behavior.examples_in_text import occurrences as occurrences
 from .behavior.examples_in_text import bugs as bugs
 from .training.model_file import save_model as save_model
 from .training.model_file import load_model as load_model
-from .training.pretrained import load_pretrained as load_pretrained
+from .training.model_file import load_pretrained as load_pretrained
 from .training.text import load_text as load_text
 from .training.recipe import Recipe as Recipe
 from .training.recipe import first_weights as first_weights

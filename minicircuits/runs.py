@@ -15,8 +15,7 @@ import scipy
 import minicircuits
 from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
                                               ordered_versus_shuffled, random_blocks)
-from minicircuits.behavior.patterns import (formed, prefix_matching_scores,
-                                            previous_token_scores)
+from minicircuits.behavior.patterns import formed, prefix_matching_scores, previous_token_scores
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from minicircuits.terminal.progress import clear_line, log_line, watched
@@ -86,12 +85,7 @@ def go_on(state, log, text, output, force, every, report):
         save_checkpoint(checkpoint, Model(state.weights, text.tokenizer, metadata), state)
 
     def note(taken, steps_per_second):
-        *_, loss = taken
-        return f"loss {loss:.3f}  {steps_per_second * tokens_per_step:,.0f} tokens/s"
-
-    def tell(line):
-        clear_line()
-        report(line)
+        return f"loss {taken[2]:.3f}  {steps_per_second * tokens_per_step:,.0f} tokens/s"
 
     try:
         with closing(train(state, text.batches(recipe), save)) as taken:
@@ -103,10 +97,12 @@ def go_on(state, log, text, output, force, every, report):
                            **measure(weights, text.validation, text.tokenizer.start, recipe.seed)}
                     newly_formed = formed(row) and not any(map(formed, log))
                     log.append(row)          # before it is shown: a display may fail
-                    tell(log_line(row, newly_formed))
+                    clear_line()
+                    report(log_line(row, newly_formed))
     except KeyboardInterrupt:
-        tell(f"  interrupted; to go on: minicircuits train -o {output} --resume "
-             "(with the same --text)")
+        clear_line()
+        report(f"  interrupted; to go on: minicircuits train -o {output} --resume "
+               "(with the same --text)")
         raise
     model = Model(weights, text.tokenizer, metadata)
     save_model(output, *model, force)

@@ -11,9 +11,8 @@ from minicircuits import runs
 from minicircuits.behavior.in_context import loss_by_position
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
 from minicircuits.files import FileError
-from minicircuits.training.corpus import batch
 from minicircuits.training.recipe import SHAPE
-from minicircuits.training.text import load_text
+from minicircuits.training.text import batch, load_text
 
 
 def silent(line):

@@ -9,8 +9,7 @@ from minicircuits.report.page import html_file
 from minicircuits.runs import resume, train_to_file
 from minicircuits.terminal.progress import LOG_HEADING, watched
 from minicircuits.terminal.sections import section
-from minicircuits.training.model_file import load_model
-from minicircuits.training.pretrained import load_pretrained
+from minicircuits.training.model_file import load_model, load_pretrained
 from minicircuits.training.recipe import SHAPE
 from minicircuits.training.text import load_sample, load_text
 

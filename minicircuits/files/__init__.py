@@ -3,14 +3,13 @@
 Files come from strangers. A reader measures before it allocates, never unpickles, and raises
 `FileError` and nothing else, on any bytes whatever. A writer is atomic: after a failure or an
 interruption the output is as it was before, and nothing else is left. Equal contents give
-equal bytes. This room does not know what a corpus or a tokenizer is.
+equal bytes. This room does not know what a text or a tokenizer is.
 """
 
-from minicircuits.files.arrays import read_arrays, write_arrays                 # noqa: F401
 from minicircuits.files.disk import (FileError, check_folder, check_output,     # noqa: F401
                                      make_folder, read_bytes, write_bytes)
 from minicircuits.files.npz import MEMBER, read_npy, write_npy                  # noqa: F401
 from minicircuits.files.strict_json import (format_json, parse_json, read_json,   # noqa: F401
                                             write_json)
-from minicircuits.files.weights import (load, save, weights_from_arrays,        # noqa: F401
-                                        weights_to_arrays)
+from minicircuits.files.weights import (load, read_arrays, save,                # noqa: F401
+                                        weights_from_arrays, weights_to_arrays, write_arrays)

@@ -118,7 +118,7 @@ def plain(path, name, array, kinds=KINDS):
 
 
 def read_npy(path, largest=disk.MAX_BYTES):
-    """The array in a `.npy` file of at most `largest` bytes; see `arrays.read_arrays`."""
+    """The array in a `.npy` file of at most `largest` bytes; see `read_arrays`."""
     return _from_npy(repr(str(path)), memoryview(disk.read_bytes(path, largest)))
 
 

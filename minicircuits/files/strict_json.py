@@ -16,8 +16,7 @@ def read_json(path):
 def parse_json(data, name):
     """The value of the JSON bytes `data`, strictly, or FileError, which calls them `name`.
 
-    Refuses repeated keys, NaN, numbers beyond float64 (1e999), what is not UTF-8, and more
-    than MAX_JSON bytes.
+    Refuses repeated keys, NaN, 1e999, what is not UTF-8, and more than MAX_JSON bytes.
     """
     try:
         if len(data) > MAX_JSON:

@@ -5,8 +5,7 @@ try:
 except ImportError:                # the extra `interop`
     safetensors = None
 
-from minicircuits.files import disk
-from minicircuits.files.npz import MAX_MEMBERS, MEMBER, array_from
+from minicircuits.files import disk, npz
 
 NAMES = {"BOOL": "|b1", "I8": "|i1", "U8": "|u1", "I16": "<i2", "U16": "<u2", "I32": "<i4",
          "U32": "<u4", "I64": "<i8", "U64": "<u8", "F32": "<f4", "F64": "<f8"}
@@ -17,9 +16,9 @@ def from_bytes(path, data):
     """The arrays in the bytes `data` by name, or FileError, which speaks of `path`."""
     expect = disk.expecting(f"{str(path)!r} must be a .safetensors of numbers")
     length = int.from_bytes(data[:8], "little")
-    expect(length <= 200 * MAX_MEMBERS, f"a header of {length} bytes")       # it is parsed whole
+    expect(length <= 200 * npz.MAX_MEMBERS, f"a header of {length} bytes")   # it is parsed whole
     count = data.count(b'"dtype"', 8, 8 + length)
-    expect(count <= MAX_MEMBERS, f"{count} tensors")
+    expect(count <= npz.MAX_MEMBERS, f"{count} tensors")
     try:
         found = safetensors.deserialize(data)
     except safetensors.SafetensorError as error:
@@ -27,10 +26,10 @@ def from_bytes(path, data):
     expect(len(found) == count, "a name twice, or more than tensors")
     arrays = {}
     for name, tensor in found:
-        expect(MEMBER.fullmatch(f"{name}.npy"), f"a tensor named {name[:40]!r}")
+        expect(npz.MEMBER.fullmatch(f"{name}.npy"), f"a tensor named {name[:40]!r}")
         expect(tensor["dtype"] in NAMES, f"{name} of {tensor['dtype']}")
-        arrays[name] = array_from(f"{name} in {str(path)!r}", NAMES[tensor["dtype"]],
-                                  tensor["shape"], tensor["data"])
+        arrays[name] = npz.array_from(f"{name} in {str(path)!r}", NAMES[tensor["dtype"]],
+                                      tensor["shape"], tensor["data"])
     return arrays
 
 

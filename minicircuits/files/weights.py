@@ -1,17 +1,14 @@
-"""`Weights` in a file: the arrays under their names, and `positions`, its letters as bytes.
+"""`Weights` in a file: arrays by name in a `.safetensors`, if the path ends so, or a `.npz`.
 
-A model file (see `training.model_file`) has the same members and some beside them. `load`
-takes the weights out of it.
+With them stands `positions`, its letters as bytes; in a model file, what `model_file` adds.
 """
 
 from os import PathLike
+
 import numpy as np
 
-from minicircuits.files.arrays import read_arrays, write_arrays
-from minicircuits.files.disk import FileError
+from minicircuits.files import disk, npz, tensors
 from minicircuits.notation import WEIGHT_AXES, InputError, Weights
-
-OF_A_MODEL = ("merges", "metadata", "state")      # what else a model file holds; state/… too
 
 
 def save(path: str | PathLike[str], weights: Weights, force: bool = False) -> None:
@@ -26,8 +23,9 @@ def load(path: str | PathLike[str]) -> Weights:
     """
     arrays = read_arrays(path)
     weights = weights_from_arrays(path, arrays)
-    if others := [name for name in arrays if name.split("/")[0] not in OF_A_MODEL]:
-        raise FileError(f"{str(path)!r} must hold weights or a model; got also {min(others)}")
+    others = [name for name in arrays if name.split("/")[0] not in ("merges", "metadata", "state")]
+    if others:
+        raise disk.FileError(f"{str(path)!r} must hold weights or a model; got also {min(others)}")
     return weights
 
 
@@ -41,9 +39,44 @@ def weights_from_arrays(path, arrays):
     positions = arrays.pop("positions", np.empty(0)).tobytes()[:20].decode("latin-1")
     for name in WEIGHT_AXES:
         if name not in arrays and (name, positions) != ("W_pos", "none"):
-            raise FileError(f"{str(path)!r} must hold weights; got no {name}")
+            raise disk.FileError(f"{str(path)!r} must hold weights; got no {name}")
     try:
         return Weights(**{name: arrays.pop(name, None) for name in WEIGHT_AXES},
                        positions=positions)
     except InputError as error:
-        raise FileError(f"{str(path)!r} must hold weights: {error}") from None
+        raise disk.FileError(f"{str(path)!r} must hold weights: {error}") from None
+
+
+def read_arrays(path):
+    """The arrays in a file as a dict, each native, in C order, writable.
+
+    Takes numbers and booleans as `write_arrays`, `np.savez` and the package safetensors write
+    them. Raises FileError on compressed, encrypted, repeated or overlapping members, on bytes
+    that belong to none, on sizes or checksums that do not agree, and on any other dtype
+    (float16 and bfloat16 too). Values are not judged: NaN comes through.
+    Memory: at most twice the file's size and 1 MiB.
+    """
+    return _format(path).from_bytes(path, disk.read_bytes(path))
+
+
+def write_arrays(path, arrays, force=False):
+    """Write a dict of name -> array, whole or not at all; see `check_output`.
+
+    Raises FileError on a name, dtype or size that `read_arrays` refuses. A `.safetensors` has
+    no complex128. Memory: twice the arrays.
+    """
+    chosen = _format(path)
+    arrays = {name: npz.plain(path, name, array, chosen.KINDS) for name, array in arrays.items()}
+    size = sum(array.nbytes + 1024 for array in arrays.values())
+    if size > disk.MAX_BYTES or len(arrays) > npz.MAX_MEMBERS:
+        raise disk.FileError(f"{str(path)!r} can hold {npz.MAX_MEMBERS} arrays and "
+                             f"{disk.MAX_BYTES} bytes; got {len(arrays)} and {size}")
+    disk.write_bytes(path, chosen.to_bytes(arrays), force)
+
+
+def _format(path):
+    if not str(path).endswith(".safetensors"):
+        return npz
+    if tensors.safetensors is None:
+        raise disk.FileError(f"{str(path)!r} needs the package safetensors, minicircuits[interop]")
+    return tensors

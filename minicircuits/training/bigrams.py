@@ -34,7 +34,7 @@ def count_bigrams(tokens, d_vocab):
 
 
 def count_in_contexts(stream, start, n_ctx, d_vocab):
-    """C (v, u) as it is on average in contexts of n_ctx tokens, drawn as `corpus.batch` does.
+    """C (v, u) as it is on average in contexts of n_ctx tokens, drawn as `text.batch` does.
 
     To each n_ctx − 2 bigrams of the stream comes one from START to whatever token it is.
     """

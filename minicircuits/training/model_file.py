@@ -4,14 +4,13 @@ The file is an uncompressed `.npz` (see `files`) with the members of `files.save
 
     merges      the tokenizer's, integers (merge, 2)
     metadata    strict JSON, as bytes
-    state/…     in a checkpoint: what the trainer needs to go on
-
-So a checkpoint is a model file too: `load_model` takes it, and passes the state over.
+    state/…     in a checkpoint, which is a model file too: what the trainer needs to go on
 """
 
 import json
 from dataclasses import asdict, replace
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,8 @@ from minicircuits.notation import InputError, Weights
 from minicircuits.training.recipe import Recipe
 from minicircuits.training.tokenizer import Tokenizer
 from minicircuits.training.trainer import first_state
+
+PRETRAINED = Path(__file__).with_name("pretrained.npz")
 
 
 class Model(NamedTuple):
@@ -46,6 +47,24 @@ def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer, met
 def load_model(path: str | PathLike) -> Model:
     """The `Model` in a model file or a checkpoint, as it was saved, or FileError."""
     return _model_and_rest(path)[0]
+
+
+def load_pretrained() -> Model:
+    """The `Model` that comes with this package, trained on the source of Python's library.
+
+    Two layers of 4 heads × 32, d_model 128, 1,024 tokens, contexts of 128, float32: 1.7 MB.
+    It knows Python, and some English from comments; no other text. Prefix matching of its
+    induction head is 0.42 to 0.46, as random blocks are drawn (`behavior.in_context`), and was
+    when it had seen half as much. The file is what this command writes, unchanged; its metadata
+    hold the seed, the recipe, the digest of the text, the versions and the log:
+
+        minicircuits train --layers 2 --steps 3000 --seed 0 -o pretrained.npz
+
+    >>> weights, tokenizer, metadata = load_pretrained()
+    >>> tokenizer.decode(tokenizer.encode("keep it in mind"))
+    b'keep it in mind'
+    """
+    return load_model(PRETRAINED)
 
 
 def _model_and_rest(path):

@@ -17,12 +17,11 @@ import numpy as np
 def adamw(W, dW, moments, step, rate, beta1, beta2, decay):
     """One step of AdamW; returns the new W and the new moments.
 
-        m ← β₁ m + (1 − β₁) dW           m̂ = m / (1 − β₁ˢ)
-        s ← β₂ s + (1 − β₂) dW²          ŝ = s / (1 − β₂ˢ)
+        m ← β₁ m + (1 − β₁) dW           m̂ = m / (1 − β₁^step)
+        s ← β₂ s + (1 − β₂) dW²          ŝ = s / (1 − β₂^step)
         W ← W − rate · (m̂ / (√ŝ + 1e-8) + decay · W)
 
     moments : (m, s), both zero before step 1, as `trainer.first_state` has them
-    step : s, counted from 1
     """
     m, s = moments
     m = beta1 * m + (1 - beta1) * dW

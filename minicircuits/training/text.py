@@ -1,5 +1,17 @@
-"""A text as training needs it: read, split, tokenized, and counted."""
+"""A text as training needs it: read, split, tokenized, counted, and cut into batches.
 
+A text is bytes. Names and places of files are forgotten as soon as they are read, so that none
+can end up in a model file; the text itself is known there by its `digest`.
+
+Every context is START and then n_ctx - 1 tokens in a row from anywhere in a stream, which is
+many texts end to end. START occurs nowhere else: it marks where a context begins, and a
+context may run from one text into the next (with the standard library, 1 in 50 does).
+"""
+
+import hashlib
+import os
+import re
+import sysconfig
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -7,13 +19,16 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits import files
-from minicircuits.training import corpus
-from minicircuits.training.bigrams import (bigram, count_bigrams, count_in_contexts, counted_loss,
-                                           unigram)
+from minicircuits.notation import InputError
+from minicircuits.training import bigrams
 from minicircuits.training.recipe import SHAPE
 from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 
 SAMPLE = Path(__file__).with_name("sample.txt")
+# What tests the library, is not the library, was made by a program, or belongs to this host.
+LEFT_OUT = re.compile(r"tests?|idle_test|(site|dist)-packages|encodings|pydoc_data|"
+                      r"(site|user)customize\.py|_sysconfigdata.*|config-.*")
+HIDDEN = re.compile(r"\..*")
 
 
 class Text(NamedTuple):
@@ -28,7 +43,7 @@ class Text(NamedTuple):
 
     def batches(self, recipe):
         """The function step -> contexts (b, i) that `train` takes."""
-        return partial(corpus.batch, self.stream, recipe.batch, recipe.n_ctx,
+        return partial(batch, self.stream, recipe.batch, recipe.n_ctx,
                        self.tokenizer.start, recipe.seed)
 
 
@@ -40,17 +55,18 @@ def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
     tokenizer : that of a trained model, or None to learn one of 1,024 tokens from the text
     n_ctx : length of the held-out contexts. Raises InputError if the text is too short for one.
     """
-    texts = corpus.read_texts(paths) if paths else corpus.standard_library()
-    training, held_out = corpus.split(texts)
+    texts = read_texts(paths) if paths else standard_library()
+    training, held_out = split(texts)
     tokenizer = tokenizer or train_tokenizer(training)
     stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
-    validation = corpus.spread(held_out, 32, n_ctx, tokenizer.start)
-    counts = count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab)
-    ahead = count_bigrams(validation, tokenizer.d_vocab)
-    return Text(tokenizer, stream, validation, counts,
-                {"unigram counts": counted_loss(unigram(counts), ahead),
-                 "bigram counts, interpolated": counted_loss(bigram(counts), ahead)},
-                corpus.digest(texts), sum(map(len, texts)))
+    validation = spread(held_out, 32, n_ctx, tokenizer.start)
+    counts = bigrams.count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab)
+    ahead = bigrams.count_bigrams(validation, tokenizer.d_vocab)
+    baselines = {
+        "unigram counts": bigrams.counted_loss(bigrams.unigram(counts), ahead),
+        "bigram counts, interpolated": bigrams.counted_loss(bigrams.bigram(counts), ahead)}
+    return Text(tokenizer, stream, validation, counts, baselines, digest(texts),
+                sum(map(len, texts)))
 
 
 def load_sample(model):
@@ -63,7 +79,97 @@ def load_sample(model):
     stream, n_ctx = tokenizer.encode(data), model.weights.n_ctx
     recorded = {**model.metadata["baselines"],
                 "this model": model.metadata["log"][-1]["validation"]}
-    return Text(tokenizer, stream, corpus.spread(stream, 16, n_ctx, tokenizer.start),
-                count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab),
+    return Text(tokenizer, stream, spread(stream, 16, n_ctx, tokenizer.start),
+                bigrams.count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab),
                 {f"{name} (training text)": loss for name, loss in recorded.items()},
-                corpus.digest([data]), len(data))
+                digest([data]), len(data))
+
+
+def standard_library():
+    """The source of this Python's standard library, a list of bytes, 10 MB, or InputError.
+
+    Without its tests, generated tables, and what names folders of this host.
+    """
+    paths = _files_below(sysconfig.get_path("stdlib"), LEFT_OUT)
+    texts = _texts_in(path for path in paths if path.endswith(".py"))
+    if not texts:
+        raise InputError("there is no source of Python's standard library on this machine: "
+                         "choose another text with --text FILE_OR_FOLDER ...")
+    return texts
+
+
+def read_texts(paths):
+    """The texts in these files and folders, a list of bytes.
+
+    Folders are read to the bottom, in the order of names. Left out are empty and binary files
+    (those with a NUL byte) and names that begin with a dot, such as `.git`. Raises InputError
+    where a path leads to no text, or a file cannot be read.
+    """
+    texts = []
+    for path in paths:
+        found = _texts_in(_files_below(path, HIDDEN) if os.path.isdir(path) else [path])
+        if not found:
+            raise InputError(f"{str(path)!r} must be text; got nothing but empty or binary files")
+        texts += found
+    return texts
+
+
+def _files_below(folder, left_out):
+    """The paths of all files below `folder`, but for names that the pattern `left_out` matches."""
+    for here, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not left_out.fullmatch(name))
+        paths = (os.path.join(here, name) for name in sorted(names) if not left_out.fullmatch(name))
+        yield from filter(os.path.isfile, paths)
+
+
+def _texts_in(paths):
+    """The contents of files, without those that are empty or binary."""
+    return [data for data in map(files.read_bytes, paths) if data and b"\0" not in data]
+
+
+def digest(texts):
+    """The SHA-256 of a set of texts, as 64 hexadecimal digits. Their order does not matter."""
+    hashes = sorted(hashlib.sha256(text).digest() for text in texts)
+    return hashlib.sha256(b"".join(hashes)).hexdigest()
+
+
+def split(texts):
+    """Texts for training and for validation, each joined end to end: a pair of bytes.
+
+    The texts are put in the order of their hashes, so their content alone decides. The last
+    5 % of the bytes are for validation. The text that the border falls in is cut there.
+    """
+    stream = b"".join(sorted(texts, key=lambda text: hashlib.sha256(text).digest()))
+    border = len(stream) - round(0.05 * len(stream))
+    return stream[:border], stream[border:]
+
+
+def batch(stream, n, n_ctx, start, seed, step):
+    """Contexts for one step of training, from random places of the stream: int32 (b, i).
+
+    They depend on the arguments alone, so that training can be resumed at any step.
+
+    stream : ids (token,), without START, at least n_ctx - 1 of them, or InputError
+    n, n_ctx : number of contexts, and their length with START, whose id is `start`
+    seed, step : integers >= 0
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(step,)))
+    places = stretches(stream, n_ctx)
+    return np.insert(places[rng.integers(len(places), size=n)], 0, start, axis=1)
+
+
+def spread(stream, n, n_ctx, start):
+    """Contexts for validation, from n places spread evenly over the stream: int32 (b, i).
+
+    Always the same ones; they overlap where the stream has no room. Otherwise as `batch`.
+    """
+    places = stretches(stream, n_ctx)
+    return np.insert(places[np.linspace(0, len(places) - 1, n).astype(int)], 0, start, axis=1)
+
+
+def stretches(stream, n_ctx):
+    """Every n_ctx - 1 tokens in a row, by the place where they begin: a view, int32 (place, i)."""
+    if len(stream) < n_ctx - 1:
+        raise InputError(f"a text for contexts of {n_ctx} must have at least {n_ctx - 1} tokens; "
+                         f"got {len(stream)}")
+    return np.lib.stride_tricks.sliding_window_view(np.asarray(stream, np.int32), n_ctx - 1)

@@ -24,14 +24,11 @@ ADAMW = ("W_E", "W_pos", "W_U")          # the others: Muon
 
 @dataclass(frozen=True)
 class State:
-    """A run after `step` changes of its weights; `first_state` makes the first.
-
-    moments : dict, name of a weight -> tuple of arrays of its shape: what its rule remembers
-    """
+    """A run after `step` changes of its weights; `first_state` makes the first."""
 
     recipe: Recipe
     weights: Weights
-    moments: dict
+    moments: dict      # name of a weight -> tuple of arrays of its shape: what its rule remembers
     step: int
 
 
@@ -55,10 +52,9 @@ def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | Non
 
     state : from `first_state`, or from a checkpoint
     batch : function, step -> tokens (b, i); for one step always the same ones
-    save : function of a state, which writes a checkpoint. It is called at every multiple of
-        `every` steps and at the last step. It is also called when the run is interrupted, by
-        Ctrl-C in here or because the generator is closed (`contextlib.closing` does so for
-        sure). The state is then the one last yielded or, if it has got so far, the next.
+    save : function of a state, which writes a checkpoint: at every multiple of `every` steps,
+        at the last step, and when the run is interrupted, by Ctrl-C in here or by closing the
+        generator (see `contextlib.closing`). The state is then the last yielded or the next.
 
     Raises InputError when numbers stop being finite, and does not call `save` then.
     """
@@ -91,11 +87,10 @@ def stops_at(step):
 
 def next_state(state, gradients):
     """The state one step later: every weight moved by its rule, side by side on the cores."""
-    names = [name for name, _ in state.weights.items()]
-    moved = dict(zip(names, side_by_side(partial(move, state, gradients), names)))
-    return replace(state, step=state.step + 1,
-                   weights=replace(state.weights, **{name: W for name, (W, _) in moved.items()}),
-                   moments={name: moments for name, (_, moments) in moved.items()})
+    names = list(state.moments)
+    weights, moments = zip(*side_by_side(partial(move, state, gradients), names))
+    return replace(state, step=state.step + 1, moments=dict(zip(names, moments)),
+                   weights=replace(state.weights, **dict(zip(names, weights))))
 
 
 def move(state, gradients, name):

@@ -10,7 +10,7 @@ from minicircuits.model.transformer import init_weights
 from minicircuits.notation import InputError, relative_error
 from minicircuits.training.bigrams import (bigram, counted_loss, count_in_contexts,
                                            fit_zero_layer, zero_layer_loss)
-from minicircuits.training.corpus import batch as corpus_batch
+from minicircuits.training.text import batch as text_batch
 from minicircuits.training.optimizers import muon
 from minicircuits.training.recipe import Recipe
 from minicircuits.training.trainer import State, first_state, next_state, train
@@ -99,7 +99,7 @@ def test_zero_layers_come_within_0_05_nats_of_the_bigrams_fitted_by_lbfgs():
     stream = np.array(stream)
     recipe = Recipe(steps=600, batch=16, n_ctx=16, adamw_rate=0.03)
     state = begun(recipe, n_layers=0, d_vocab=23)
-    *_, (_, weights, _) = train(state, lambda step: corpus_batch(
+    *_, (_, weights, _) = train(state, lambda step: text_batch(
         stream, recipe.batch, recipe.n_ctx, 22, recipe.seed, step))
     C = count_in_contexts(stream, 22, recipe.n_ctx, 23)
     best = fit_zero_layer(C, state.weights.d_model, np.random.default_rng(0))

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicircuits.notation import InputError
-from minicircuits.training.corpus import (batch, digest, read_texts, split, spread,
-                                          standard_library)
+from minicircuits.training.text import batch, digest, read_texts, split, spread, standard_library
 
 START = 999
 STREAM = np.arange(100, dtype=np.int32)     # token = place, so that contexts tell where they are
