@@ -5,7 +5,7 @@
 Random float32 weights, d_vocab 50,257, d_model 768, d_head 64, token probabilities as 1/rank.
 Per head: the 10 sources u with the largest max QK[:, u] · max OV[:, u] · p_u^0.1, and for each
 its 5 strongest destinations and outs. Both circuits have 2.5 billion entries. `in full` is the
-definition, with all entries computed in blocks of rows. So does PyTorch, in blocks
+definition, `strongest_sources`, which computes all entries in blocks. So does PyTorch, in blocks
 of whole rows or columns or in tiles that stay in cache, either at the best of several sizes,
 found before the clock starts. Each side runs in a process of its own, in turn; medians of
 rounds, the least and the largest. `floor` is the time that all the products alone would take.
@@ -52,14 +52,12 @@ def minicircuits_tables(weights, probabilities):
 def minicircuits_in_full(weights, probabilities):
     """The same with nothing left out."""
     np, mc = import_module("numpy"), import_module("minicircuits")
+    definition = import_module("minicircuits.circuits.skip_trigrams").strongest_sources
     factor = probabilities.astype(np.float32) ** 0.1
 
     def strongest_sources(head):
         circuits = mc.qk_circuit(weights, 0, head), mc.ov_circuit(weights, 0, head)
-        attended, added = (np.concatenate([block.max(1) for _, block in W.mT.blocks()])
-                           for W in circuits)
-        scores = np.where((attended > 0) & (added > 0), attended * added * factor, 0)
-        best = np.argsort(-scores, kind="stable")[:SOURCES]
+        best = definition(*circuits, factor, SOURCES)
         for W in circuits:
             np.argsort(-W.columns(best), axis=1)[:, :K]
         return best.tolist()

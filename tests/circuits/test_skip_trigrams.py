@@ -14,7 +14,8 @@ from minicircuits.circuits import skip_trigrams as module
 from minicircuits.circuits.hand_built import skip_trigram_machine
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.circuits.skip_trigrams import (entry_bounds, longest_rows_first, maxima_from,
-                                                 skip_trigrams, strongest_sources)
+                                                 skip_trigrams, strongest_sources,
+                                                 strongest_sources_pruned)
 from minicircuits.cores import side_by_side
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError, Weights
@@ -96,11 +97,9 @@ def looped_sources(QK, OV, factor, n):
 
 
 def check_pruning(QK, OV, factor, n):
-    """Against all entries, in the same dtype."""
-    attended, added = QK.AB.max(0), OV.AB.max(0)
-    scores = np.where((attended > 0) & (added > 0), attended * added * factor, 0)
-    found = strongest_sources(QK, OV, factor, n)
-    assert found.tolist() == [u for u in falling(scores, n) if scores[u] > 0]
+    """Against the definition, in the same dtype."""
+    found = strongest_sources_pruned(QK, OV, factor, n)
+    assert found.tolist() == strongest_sources(QK, OV, factor, n).tolist()
     return found
 
 
@@ -164,7 +163,7 @@ def test_memory_is_a_few_tiles_beside_the_factors():
     with tiles_of(256):
         tracemalloc.start()
         try:
-            strongest_sources(QK, OV, np.ones(4999), 10)
+            strongest_sources_pruned(QK, OV, np.ones(4999), 10)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -354,7 +353,7 @@ MISTAKES = {
     "QK transposed": ("qk_circuit", lambda circuit: lambda *head: circuit(*head).mT),
     "OV transposed": ("ov_circuit", lambda circuit: lambda *head: circuit(*head).mT),
     "maxima by row": ("longest_rows_first", lambda order: lambda circuit: order(circuit.mT)),
-    "circuits swapped": ("strongest_sources", lambda best: lambda QK, OV, factor, n: best(
+    "circuits swapped": ("strongest_sources_pruned", lambda best: lambda QK, OV, factor, n: best(
         QK, QK, factor, n)),
     "another head": ("ov_circuit", lambda circuit: lambda weights, layer, head: circuit(
         weights, layer, (head + 1) % weights.n_heads)),
