@@ -13,12 +13,10 @@ from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import prediction
-from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         heads_of)
+from minicircuits.findings.heads import composition_matrices, eigenvalue_pairs, head_dump, heads_of
 from minicircuits.findings.study import excerpt
 from minicircuits.report.packing import pack, pack_floats, visible
 
-NEXT = 8                  # next tokens listed at a place
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_PATHS = 1000          # of a ledger
@@ -92,10 +90,8 @@ def overview(model, found):
 
 def formation(log):
     """The first measurement of a run with an induction head, and the one before; or None."""
-    for before, row in zip([None, *log], log):
-        if formed(row):
-            return {"step": row["step"], "before": before and before["step"]}
-    return None
+    return next(({"step": row["step"], "before": before and before["step"]}
+                 for before, row in zip([None, *log], log) if formed(row)), None)
 
 
 def named_tokens(page, target, probabilities):
@@ -130,7 +126,7 @@ def absent(page, n_layers):
 # One context: tokens (1, i), and the activations on them.
 
 def attention_views(weights, tokens, acts, heads):
-    """The heads (layer, head) on one context in three views, and what comes next.
+    """The heads (layer, head) on one context in three views, and the 8 likeliest next tokens.
 
     Each view packs the lower triangle of (head, i, j), row by row: `pattern`, `moved`
     (value-weighted) and `effects` on the true next token's logit, which has a row less.
@@ -139,7 +135,7 @@ def attention_views(weights, tokens, acts, heads):
     normalizer = logsumexp(acts.logits[0], axis=-1)
     return {"tokens": tokens[0].tolist(),
             "next": [[[int(v), float(np.exp(logit - total))]
-                      for v, logit in zip(*strongest(row, NEXT))]
+                      for v, logit in zip(*strongest(row, 8))]
                      for row, total in zip(acts.logits[0], normalizer)],
             "pattern": pack_floats(triangles(acts.pattern[layer, 0, head]
                                              for layer, head in heads)),
