@@ -78,8 +78,8 @@ def sections(study, watch=iter):
     yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
 
 
-def bigrams(study, k=3):
-    """The k likeliest next tokens of frequent words by a model without layers, and by count.
+def bigrams(study):
+    """The three likeliest next tokens of frequent words by a model without layers, and by count.
 
     Also its loss on the bigram counts of the training text, and the least at its d_model.
     """
@@ -90,7 +90,7 @@ def bigrams(study, k=3):
               "text": (counts[:, words] / counts[:, words].sum(0)).T}
     return {"next_tokens": [
         {"token": word, **{
-            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], k))]
+            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], 3))]
             for side, by_word in shares.items()}} for n, word in enumerate(words)],
         "training_loss": float(zero_layer_loss(weights.W_U, weights.W_E, counts)[0]),
         "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}
