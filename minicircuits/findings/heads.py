@@ -13,8 +13,6 @@ from minicircuits.circuits.induction import induction_eigenvalues
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.model.transformer import forward
 
-RANKS = (*range(1, 9), 16, 32, 64, 128)       # of the sources in a head's dump
-
 
 def heads_of(weights):
     """(layer, head) of every head, in order."""
@@ -63,20 +61,21 @@ def best_heads(rows):
 def head_dump(weights, token_probabilities, tokens, acts):
     """For every head its mean attention by distance, and its ranked skip-trigram table.
 
-    rows: the sources at RANKS, each with its strongest destinations and outs, as pairs
+    rows: the sources of some ranks, each with its strongest destinations and outs, as pairs
     (token, strength).
     """
+    ranks = (*range(1, 9), 16, 32, 64, 128)
     profiles = patterns.offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2]
     dump = []
     for layer, head in heads_of(weights):
-        found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS))
+        found = skip_trigrams(weights, layer, head, token_probabilities, max(ranks))
         dump.append({
             "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
             "rows": [{"rank": rank, "source": row.source, "score": row.score,
                       "destinations": list(zip(row.destinations.tolist(),
                                                row.destination_scores.tolist())),
                       "outs": list(zip(row.outs.tolist(), row.out_logits.tolist()))}
-                     for rank, row in enumerate(found, 1) if rank in RANKS]})
+                     for rank, row in enumerate(found, 1) if rank in ranks]})
     return dump
 
 
