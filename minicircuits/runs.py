@@ -15,8 +15,7 @@ import scipy
 import minicircuits
 from minicircuits.behavior.in_context import (in_context_score, loss_by_position,
                                               ordered_versus_shuffled, random_blocks)
-from minicircuits.behavior.patterns import (formed, prefix_matching_scores,
-                                            previous_token_scores)
+from minicircuits.behavior.patterns import formed, prefix_matching_scores, previous_token_scores
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from minicircuits.terminal.progress import clear_line, log_line, watched
