@@ -26,16 +26,15 @@ def parser():
         "as NumPy:\ntrain small attention-only transformers and take them apart exactly.",
         epilog="example:\n  minicircuits tour", formatter_class=argparse.RawTextHelpFormatter)
     top.add_argument("--version", action="version", version=f"minicircuits {mc.__version__}")
-    top.set_defaults(command=None)
-    commands = top.add_subparsers(metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(name, help, example, module, epilog=""):
         """A command whose work is the function `name` of `minicircuits.module`."""
         ends = "" if help.endswith("?") else "."
         sub = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ends,
-                                  epilog=f"example:\n  {example}{epilog}",
+                                  epilog=f"example:\n  minicircuits {example}{epilog}",
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.set_defaults(module=module, command=name)
+        sub.set_defaults(module=module)
         return sub
 
     main_job(command)
@@ -46,14 +45,13 @@ def parser():
 def main_job(command):
     """The commands that read a text."""
     tour = command("tour", "train zero, one and two layers on text, and take each apart",
-                   "minicircuits tour --text my_book.txt", "commands.tour", WITHOUT_TEXT)
+                   "tour --text my_book.txt", "commands.tour", WITHOUT_TEXT)
     train = command("train", "train one model on text",
-                    "minicircuits train --layers 2 -o model.npz", "commands.model", WITHOUT_TEXT)
+                    "train --layers 2 -o model.npz", "commands.model", WITHOUT_TEXT)
     heads = command("heads", "what the heads of a trained model do, in tables",
-                    "minicircuits heads tour-1/two_layers.npz", "commands.model", WITHOUT_MODEL)
+                    "heads tour-1/two_layers.npz", "commands.model", WITHOUT_MODEL)
     report = command("report", "the same as one HTML page, to click through offline",
-                     "minicircuits report tour-1/two_layers.npz -o report.html",
-                     "commands.model", WITHOUT_MODEL)
+                     "report tour-1/two_layers.npz -o report.html", "commands.model", WITHOUT_MODEL)
     for sub in tour, train, heads, report:
         sub.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
         sub.add_argument("--seed", type=whole, default=0, metavar="N",
@@ -79,7 +77,7 @@ def main_job(command):
 def oracle(command):
     """The commands that test an implementation."""
     vectors = command("vectors", "golden vectors to test an implementation against",
-                      "minicircuits vectors export cases", "testing.commands")
+                      "vectors export cases", "testing.commands")
     actions = vectors.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="each vector and the bugs it hunts")
     show = actions.add_parser("show", help="a vector's tensors, or the numbers of one")
@@ -92,7 +90,7 @@ def oracle(command):
     verify = actions.add_parser("verify", help="compare checksums and recompute the core set")
     verify.add_argument("folder", metavar="FOLDER", nargs="*", help="exported cases instead")
     check = command("check", "is an implementation right, and if not, which step is wrong?",
-                    "minicircuits check --program './mine {case} {out}'", "testing.commands",
+                    "check --program './mine {case} {out}'", "testing.commands",
                     "\n\nAnswers are .npy files named as the expected tensors are, any of them.")
     check.add_argument("folder", metavar="FOLDER", nargs="?",
                        help="of answers: FOLDER/ID/logits.npy and so on")
@@ -103,7 +101,7 @@ def oracle(command):
     check.add_argument("--case", nargs="+", action="extend", metavar="ID",
                        help="only these vectors")
     mutants = command("mutants", "known bugs, and the vectors that catch each",
-                      "minicircuits mutants", "testing.commands")
+                      "mutants", "testing.commands")
     for sub, drawn in (export, "and the first"), (check, "also the first"):
         sub.add_argument("--drawn", type=whole, default=0, metavar="N",
                          help=f"{drawn} N cases of the larger set")

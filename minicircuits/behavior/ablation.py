@@ -57,10 +57,7 @@ class VirtualHead(NamedTuple):
 
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
-    """Every virtual head, the most important first; patterns are frozen.
-
-    One cross-entropy a path: from three layers on there are many.
-    """
+    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     loss = cross_entropy(acts.logits, tokens)
     found = [VirtualHead(path.heads, copying_score(path.W),

@@ -63,10 +63,9 @@ def prefix_matching_scores(weights: Weights, tokens: Tokens,
                            acts: Activations | None = None) -> np.ndarray:
     """Attention on the tokens that followed earlier copies of the present one: (l, h).
 
-    Mean over the destinations that have an earlier copy, of A_ij summed over the followers
-    of all copies (Olsson et al. 2022). Uniform attention scores about ln 2/n on a second block
-    of n tokens. One block length cannot tell an induction head from a head that looks n−1 back;
-    `induction_scores` can. Raises InputError where no token of a context occurs twice.
+    `attention_on` the followers of all copies. Uniform attention scores about ln 2/n on a second
+    block of n tokens. One block length cannot tell an induction head from a head that looks n−1
+    back; `induction_scores` can. Raises InputError where no token of a context occurs twice.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     return attention_on(acts.pattern, after_earlier_copies(tokens))

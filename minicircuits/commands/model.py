@@ -30,21 +30,19 @@ def train(options):
     write_json(options, model.metadata)
 
 
-def heads(options):
-    check_outputs(options)
-    found = print_findings(Study(*model_and_text(options), options.seed))
+def heads(options, *pages):
+    check_outputs(options, *pages)
+    study = Study(*model_and_text(options), options.seed)
+    found = print_findings(study)
     write_json(options, found)
+    for page in pages:
+        write_page(options, page, study, found)
+        print(f"\n  written: {page}")
     return exact_status(found["exactness"])
 
 
 def report(options):
-    check_outputs(options, options.output)
-    study = Study(*model_and_text(options), options.seed)
-    found = print_findings(study)
-    write_json(options, found)
-    write_page(options, options.output, study, found)
-    print(f"\n  written: {options.output}")
-    return exact_status(found["exactness"])
+    return heads(options, options.output)
 
 
 def print_findings(study):

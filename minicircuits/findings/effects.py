@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.special import log_softmax
 
-from minicircuits.behavior.ablation import (loss_without_heads, term_importance, virtual_heads,
-                                            without_heads)
+from minicircuits.behavior import ablation
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import ordered_versus_shuffled
 from minicircuits.circuits.expansion import expand_logits, label, ledger
@@ -36,10 +35,10 @@ def exactness(weights, tokens, acts):
 
 def importance_table(weights, tokens, acts):
     """Term importance by order, and the virtual heads by importance."""
-    found = term_importance(weights, tokens, acts)
+    found = ablation.term_importance(weights, tokens, acts)
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
         "virtual_heads": [virtual._asdict() | {"heads": label(virtual.heads)}
-                          for virtual in virtual_heads(weights, tokens, acts)]}
+                          for virtual in ablation.virtual_heads(weights, tokens, acts)]}
 
 
 def induction_split(weights, tokens, acts, layer, head):
@@ -65,25 +64,24 @@ def induction_split(weights, tokens, acts, layer, head):
             "attention": mean_over(stripe, acts.pattern[layer, :, head])}
 
 
-def removal_gaps(weights, start, induction, previous, seed):
-    """How much cheaper an ordered second block is than a shuffled one, with heads removed."""
-    removed = {"whole": [], "without_induction": [induction], "without_previous": [previous]}
-    return {name: float(ordered_versus_shuffled(
-        without_heads(weights, heads), start, np.random.default_rng(seed)).gap)
-        for name, heads in removed.items()}                       # on the same blocks each time
+def removals(weights, tokens, acts, induction, previous, start, seed):
+    """What removing the induction head or the previous-token head does, in nats per token.
+
+    gaps: of `ordered_versus_shuffled`, on the same blocks each time; removed: losses on the text.
+    """
+    without = {"whole": [], "without_induction": [induction], "without_previous": [previous]}
+    return {"gaps": {name: float(ordered_versus_shuffled(
+                ablation.without_heads(weights, heads), start, np.random.default_rng(seed)).gap)
+                     for name, heads in without.items()},
+            "removed": {label((head,)): ablation.loss_without_heads(
+                weights, tokens, [head], acts)._asdict() for head in (induction, previous)}}
 
 
-def removal_losses(weights, tokens, acts, heads):
-    """Loss on text without some heads, patterns frozen and recomputed (nats per token)."""
-    return {label((head,)): loss_without_heads(weights, tokens, [head], acts)._asdict()
-            for head in heads}
-
-
-def prediction(weights, tokens, acts, head, k=8):
+def prediction(weights, tokens, acts, head):
     """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
     Among places in `tokens` (b, i) where the model gives the true next token at least even
-    odds, the one where the head added most to its logit. k : how many entries to list.
+    odds, the one where the head added most to its logit. The 8 strongest entries are listed.
     """
     following = tokens[:, 1:]
     log_p = np.take_along_axis(log_softmax(acts.logits[:, :-1], axis=-1),
@@ -94,8 +92,7 @@ def prediction(weights, tokens, acts, head, k=8):
     context, place = np.unravel_index(best, effect.shape)
     target, one = int(following[context, place]), slice(context, context + 1)
     entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
-    strongest = entries.strongest(k)
-    total = float(entries.contributions.sum())
+    strongest, total = entries.strongest(8), float(entries.contributions.sum())
     return {"row": int(context), "context": tokens[context, :place + 1].tolist(),
             "target": target, "probability": float(np.exp(log_p[context, place])),
             "logit": float(acts.logits[context, place, target]), "sum": total,

@@ -2,10 +2,8 @@
 
 import numpy as np
 
+from minicircuits.behavior import patterns
 from minicircuits.behavior.in_context import BLOCKS, induction_scores, random_blocks
-from minicircuits.behavior.patterns import (duplicate_token_scores, first_token_scores,
-                                            offset_profiles, position_share,
-                                            previous_token_scores)
 from minicircuits.circuits.composition import (composition_baseline, composition_excess,
                                                composition_scores, random_composition_scores)
 from minicircuits.circuits.copying import copying_companions, copying_score
@@ -14,8 +12,6 @@ from minicircuits.circuits.heads import ov_circuit
 from minicircuits.circuits.induction import induction_eigenvalues
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.model.transformer import forward
-
-RANKS = (*range(1, 9), 16, 32, 64, 128)       # of the sources in a head's dump
 
 
 def heads_of(weights):
@@ -32,12 +28,12 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
     induction = induction_scores(weights, start, rng)
     random = random_blocks(weights.d_vocab, max(BLOCKS), 2, 16, start, rng)
     random_acts = forward(weights, random)
-    scores = {"previous": previous_token_scores(weights, random, random_acts),
-              "duplicate": duplicate_token_scores(weights, random, random_acts),
+    scores = {"previous": patterns.previous_token_scores(weights, random, random_acts),
+              "duplicate": patterns.duplicate_token_scores(weights, random, random_acts),
               "induction": induction,
-              "first": first_token_scores(weights, tokens, acts),
-              "by_position": position_share(weights, tokens, acts)}
-    profiles, rows = offset_profiles(weights, tokens, acts), []
+              "first": patterns.first_token_scores(weights, tokens, acts),
+              "by_position": patterns.position_share(weights, tokens, acts)}
+    profiles, rows = patterns.offset_profiles(weights, tokens, acts), []
     profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
     for layer, head in watch(heads_of(weights)):
         circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
@@ -65,19 +61,21 @@ def best_heads(rows):
 def head_dump(weights, token_probabilities, tokens, acts):
     """For every head its mean attention by distance, and its ranked skip-trigram table.
 
-    rows: the sources at RANKS, each with its strongest destinations and outs, as pairs
+    rows: the sources of some ranks, each with its strongest destinations and outs, as pairs
     (token, strength).
     """
-    profiles, dump = offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2], []
+    ranks = (*range(1, 9), 16, 32, 64, 128)
+    profiles = patterns.offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2]
+    dump = []
     for layer, head in heads_of(weights):
-        found = skip_trigrams(weights, layer, head, token_probabilities, max(RANKS))
+        found = skip_trigrams(weights, layer, head, token_probabilities, max(ranks))
         dump.append({
             "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
             "rows": [{"rank": rank, "source": row.source, "score": row.score,
                       "destinations": list(zip(row.destinations.tolist(),
                                                row.destination_scores.tolist())),
                       "outs": list(zip(row.outs.tolist(), row.out_logits.tolist()))}
-                     for rank, row in enumerate(found, 1) if rank in RANKS]})
+                     for rank, row in enumerate(found, 1) if rank in ranks]})
     return dump
 
 

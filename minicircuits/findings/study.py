@@ -9,8 +9,7 @@ from scipy.special import softmax
 from minicircuits.behavior.in_context import random_blocks
 from minicircuits.circuits.heads import direct_path
 from minicircuits.circuits.skip_trigrams import strongest
-from minicircuits.findings.effects import (BLOCK, exactness, importance_table, induction_split,
-                                           prediction, removal_gaps, removal_losses)
+from minicircuits.findings import effects
 from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
@@ -35,7 +34,7 @@ class Study:
 
     @cached_property
     def repeated(self):
-        tokens = random_blocks(self.weights.d_vocab, BLOCK, 2, 8, self.start,
+        tokens = random_blocks(self.weights.d_vocab, effects.BLOCK, 2, 8, self.start,
                                np.random.default_rng(self.seed))
         return tokens, forward(self.weights, tokens)
 
@@ -60,7 +59,7 @@ def sections(study, watch=iter):
     tokens, acts = study.whole
     yield "losses", {"losses": {**text.baselines, f"this {weights.n_layers}-layer model":
                                 float(cross_entropy(acts.logits, tokens))}}
-    yield "exactness", {"exactness": exactness(weights, *excerpt(tokens, acts, slice(1)))}
+    yield "exactness", {"exactness": effects.exactness(weights, *excerpt(tokens, acts, slice(1)))}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
         return
@@ -72,16 +71,15 @@ def sections(study, watch=iter):
     induction, previous = ((row["layer"], row["head"]) for row in best_heads(rows))
     yield "composition", {"induction_head": induction, "previous_token_head": previous,
                           "composition": strongest_pairs(weights)}
-    yield "importance", {"importance": importance_table(weights, *study.held_out)}
-    yield "split", {"split": induction_split(weights, *study.repeated, *induction)}
-    yield "removals", {
-        "gaps": removal_gaps(weights, study.start, induction, previous, seed),
-        "removed": removal_losses(weights, *study.held_out, [induction, previous])}
-    yield "prediction", {"prediction": prediction(weights, *study.held_out, induction)}
+    yield "importance", {"importance": effects.importance_table(weights, *study.held_out)}
+    yield "split", {"split": effects.induction_split(weights, *study.repeated, *induction)}
+    yield "removals", effects.removals(weights, *study.held_out, induction, previous, study.start,
+                                       seed)
+    yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
 
 
-def bigrams(study, k=3):
-    """The k likeliest next tokens of frequent words by a model without layers, and by count.
+def bigrams(study):
+    """The three likeliest next tokens of frequent words by a model without layers, and by count.
 
     Also its loss on the bigram counts of the training text, and the least at its d_model.
     """
@@ -92,7 +90,7 @@ def bigrams(study, k=3):
               "text": (counts[:, words] / counts[:, words].sum(0)).T}
     return {"next_tokens": [
         {"token": word, **{
-            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], k))]
+            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], 3))]
             for side, by_word in shares.items()}} for n, word in enumerate(words)],
         "training_loss": float(zero_layer_loss(weights.W_U, weights.W_E, counts)[0]),
         "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}

@@ -13,12 +13,10 @@ from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import prediction
-from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         heads_of)
+from minicircuits.findings.heads import composition_matrices, eigenvalue_pairs, head_dump, heads_of
 from minicircuits.findings.study import excerpt
 from minicircuits.report.packing import pack, pack_floats, visible
 
-NEXT = 8                  # next tokens listed at a place
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_PATHS = 1000          # of a ledger
@@ -57,7 +55,10 @@ def page_data(study, found):
             "W_U": pack_floats(weights.W_U[named]),
             "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
             "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
-            "texts": [ledger_inputs(acts) for _, acts in texts.values()]}
+            "texts": [{"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
+                       "residual": pack_floats(acts.residual[-1][0]),     # (i, d) is unembedded
+                       "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}
+                      for _, acts in texts.values()]}
     page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in named]
     return page | {"absent": absent(page, weights.n_layers)}
 
@@ -92,10 +93,8 @@ def overview(model, found):
 
 def formation(log):
     """The first measurement of a run with an induction head, and the one before; or None."""
-    for before, row in zip([None, *log], log):
-        if formed(row):
-            return {"step": row["step"], "before": before and before["step"]}
-    return None
+    return next(({"step": row["step"], "before": before and before["step"]}
+                 for before, row in zip([None, *log], log) if formed(row)), None)
 
 
 def named_tokens(page, target, probabilities):
@@ -127,24 +126,22 @@ def absent(page, n_layers):
     return reasons
 
 
-# One context: tokens (1, i), and the activations on them.
-
 def attention_views(weights, tokens, acts, heads):
-    """The heads (layer, head) on one context in three views, and what comes next.
+    """The heads (layer, head) on one context (1, i) in three views; the 8 likeliest next tokens.
 
     Each view packs the lower triangle of (head, i, j), row by row: `pattern`, `moved`
     (value-weighted) and `effects` on the true next token's logit, which has a row less.
     """
-    moved, n = value_weighted_patterns(weights, tokens, acts), tokens.shape[1]
+    moved = value_weighted_patterns(weights, tokens, acts)
     normalizer = logsumexp(acts.logits[0], axis=-1)
     return {"tokens": tokens[0].tolist(),
             "next": [[[int(v), float(np.exp(logit - total))]
-                      for v, logit in zip(*strongest(row, NEXT))]
+                      for v, logit in zip(*strongest(row, 8))]
                      for row, total in zip(acts.logits[0], normalizer)],
             "pattern": pack_floats(triangles(acts.pattern[layer, 0, head]
                                              for layer, head in heads)),
             "moved": pack(triangles(moved[layer, 0, head] for layer, head in heads)),
-            "effects": pack(triangles(source_effects(weights, tokens, *head, acts)[0, :, :n - 1]
+            "effects": pack(triangles(source_effects(weights, tokens, *head, acts)[0, :, :-1]
                                       for head in heads))}
 
 
@@ -154,13 +151,6 @@ def triangles(squares):
 
 
 def score_parts(weights, tokens, acts, heads):
-    """neither, Q, K and both, of every head after layer 0: their triangles, packed."""
+    """neither, Q, K and both, of every head after layer 0 on one context: packed triangles."""
     return {f"{layer}.{head}": pack(triangles(part[0] for part in split_scores(
         weights, tokens, acts.pattern, layer, head))) for layer, head in heads if layer}
-
-
-def ledger_inputs(acts):
-    """What enters layer 0 and what is unembedded, (i, d); and ln Σ exp of the logits, (i,)."""
-    return {"embedded": pack_floats(acts.residual[0][0]),
-            "residual": pack_floats(acts.residual[-1][0]),
-            "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}

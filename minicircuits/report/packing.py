@@ -10,7 +10,6 @@ from math import prod
 import numpy as np
 
 LONGEST = 48                     # characters of a token that are shown
-STEPS = 32767                    # of a 16-bit integer on either side of 0
 BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
 
 
@@ -28,7 +27,7 @@ def pack(array):
     """
     array = np.asarray(array, np.float64)
     rows = array.reshape(len(array), prod(array.shape[1:]))
-    scale = np.abs(rows).max(1, initial=0) / STEPS
+    scale = np.abs(rows).max(1, initial=0) / 32767          # the largest of 16 bits
     integers = np.rint(rows / np.where(scale == 0, 1, scale)[:, None]).astype("<i2")
     return {"shape": list(array.shape), "scale": scale.tolist(),
             "data": base64.b64encode(integers.tobytes()).decode()}

@@ -87,10 +87,9 @@ def importance_lines(found, show=None):
 
 def pair_lines(found, show=None):
     """The strongest pairs of heads by kind of composition."""
-    pairs = {kind: "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind])
-             for kind in "KQV"}
-    return [f"  random matrices of these shapes: {found['baseline']:.3f}",
-            *(f"  {kind}-composition, strongest:  {listed}" for kind, listed in pairs.items())]
+    return [f"  random matrices of these shapes: {found['baseline']:.3f}"] + [
+        f"  {kind}-composition, strongest:  "
+        + "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind]) for kind in "KQV"]
 
 
 def split_lines(found, show=None):

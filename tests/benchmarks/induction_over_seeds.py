@@ -31,11 +31,12 @@ def two_layers(text, seed, folder):
     model = train_to_file(2, text, seed, os.path.join(folder, f"two-{seed}.npz"), report=log)
     weights, start = model.weights.astype(np.float64), model.tokenizer.start
     tokens = text.validation[:16]
-    rows = heads.head_table(weights, text.counts.sum(1) / text.counts.sum(), tokens,
-                            mc.forward(weights, tokens), start, seed)
+    acts = mc.forward(weights, tokens)
+    rows = heads.head_table(weights, text.counts.sum(1) / text.counts.sum(), tokens, acts, start,
+                            seed)
     row, earlier = heads.best_heads(rows)
-    gaps = effects.removal_gaps(weights, start, *((found["layer"], found["head"])
-                                                  for found in (row, earlier)), seed)
+    pair = ((found["layer"], found["head"]) for found in (row, earlier))
+    gaps = effects.removals(weights, tokens, acts, *pair, start, seed)["gaps"]
     formed = [entry for entry in model.metadata["log"] if entry["prefix_matching"] > 0.1]
     first = (f"{formed[0]['seconds']:5.0f} s at {formed[0]['step']:4d}" if formed
              else "never".rjust(15))
