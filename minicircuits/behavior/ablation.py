@@ -82,7 +82,7 @@ class WithoutHeads(NamedTuple):
 
 def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, int]],
                        acts: Activations | None = None) -> WithoutHeads:
-    """The loss without some heads, nats per token, later patterns frozen and recomputed.
+    """The loss without some heads, nats per token: later patterns once frozen, once recomputed.
 
     recomputed − frozen is what they do through later heads' attention. acts : the whole model's.
     """

@@ -4,8 +4,8 @@ A kind of head is a kind of place to look: a mask (b, i, j) made from the tokens
 where such a head would look. Its score is the attention that falls on those places. For a kind
 of your own, give `attention_on` a pattern and your mask. Where a head looks is not what it does.
 
-No score changes with the basis of a head or of the residual stream, nor when one row is added
-to every row of W_U. Padding d_head with zeros changes 1/√d_head, and so the patterns.
+No score of attention changes with the basis of a head or of the residual stream, nor when one
+row is added to every row of W_U. Padding d_head with zeros changes 1/√d_head, and so the patterns.
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -36,7 +36,7 @@ def earlier_copies(tokens):
 
 
 def after_earlier_copies(tokens):
-    """j such that j − 1 is an earlier copy of i; j = i counts, where the token follows itself.
+    """j such that j − 1 is an earlier copy of i; j = i counts if token i − 1 is the same.
 
     On a block of n distinct tokens, repeated, that is n−1 back, not n:
     >>> i, j = np.nonzero(after_earlier_copies(np.array([[0, 5, 6, 7, 5, 6, 7]]))[0])
@@ -102,8 +102,8 @@ def value_weighted_patterns(weights: Weights, tokens: Tokens,
                             acts: Activations | None = None) -> np.ndarray:
     """A_ij ‖W_O v_j‖: how much each source moves into each destination; (l, b, h, i, j).
 
-    Paper: "Induction Heads" weights by ‖v_j‖ instead, which depends on the basis of the head.
-    How much is moved, not whether anything reads it.
+    The paper, "Induction Heads", weights by ‖v_j‖ instead, which depends on the basis of the
+    head. This is how much is moved, not whether anything reads it.
     """
     _, acts = tokens_and_acts(weights, tokens, acts)
     moved = acts.v @ weights.W_O.mT[:, None]                                  # (l, b, h, j, d)

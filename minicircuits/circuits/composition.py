@@ -48,7 +48,7 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
                    "V": (weights.W_O, weights.W_V)}[kind]
     L, H, d = weights.n_layers, weights.n_heads, weights.d_model
-    # W_OV = W_O W_V = W_O Rᵀ Fᵀ, where W_Vᵀ = F R. Of each head g the thin W_O Rᵀ: (l', g, d, e)
+    # With W_Vᵀ = F R too, W_OV = W_O Rᵀ Fᵀ: of each head g the thin W_O Rᵀ is enough. (l', g, d, e)
     writers = unit(near_one(weights.W_O) @ np.linalg.qr(near_one(weights.W_V.mT), "r").mT)
     readers = unit(np.linalg.qr(near_one(left), "r") @ near_one(right))         # (l, h, e, d)
 

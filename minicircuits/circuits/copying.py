@@ -1,8 +1,7 @@
 """Does a circuit add to the logit of the token it reads? Eigenvalues, and what they leave open.
 
-Copying heads are not there to keep the present token, which the direct path does: they
-say again a token from elsewhere. Paper: "Copying / primitive in-context learning", "Detecting
-Copying Behavior".
+The direct path keeps the present token; copying heads repeat one from elsewhere.
+Paper: "Copying / primitive in-context learning", "Detecting Copying Behavior".
 """
 
 from typing import NamedTuple

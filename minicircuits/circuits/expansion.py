@@ -183,8 +183,8 @@ def ledger(weights: Weights, tokens: Tokens, pattern: np.ndarray, destination: i
     """The logit of token `target` at position `destination` of one context, path by path.
 
     tokens : (1, i); pattern : (l, 1, h, i, j). The direct path has a row a = one-hot(destination)
-    and a row r = W_U[target]. One head more at the beginning of a path makes a A of a, and r W_OV
-    of r. From position j a path adds a_j (r · x_j) to the logit; x_j is what enters layer 0 there.
+    and a row r = W_U[target]. One head more at the beginning of a path turns a into a A, and r into
+    r W_OV. From position j a path adds a_j (r · x_j) to the logit; x_j is what enters layer 0.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))

@@ -14,7 +14,7 @@ from minicircuits.notation import InputError, Weights, check_head
 def W_QK(weights: Weights, layer: int, head: int) -> LowRank:
     """W_Qᵀ W_K, a bilinear form [destination, source] on the residual stream: (d, d).
 
-    scores_ij = x_iᵀ W_QK x_j / √d_head: the scale is the score's, not the matrix's.
+    scores_ij = y_iᵀ W_QK y_j / √d_head: the scale is the score's, not the matrix's.
     """
     check_head(weights, layer, head)
     return LowRank(weights.W_Q[layer, head].mT, weights.W_K[layer, head])

@@ -1,6 +1,6 @@
 """Attention scores as exact sums over pairs of paths, and the model rebuilt from them.
 
-A score is bilinear in what its two sides read, x_iᵀ W_QK x_j / √d_head, and each side is
+A score is bilinear in what its two sides read, y_iᵀ W_QK y_j / √d_head, and each side is
 itself a sum over the paths of the layers before. One path on the query side and one on the
 key side make a term: with heads on neither side, Q-composition, K-composition, or both.
 
@@ -83,8 +83,8 @@ def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
 
         share = Σ_{b,i} Σ_{j≤i} term_ij score_ij / Σ_{b,i} Σ_{j≤i} score_ij²
 
-    The score is the sum of the terms. Both are taken less their mean over a destination's
-    sources, since what is the same for all sources changes no pattern. A negative share works
+    The score is the sum of the terms. From both, the mean over a destination's sources is
+    subtracted: what is the same for all sources changes no pattern. A negative share works
     against the other terms. Destinations with more sources count for more. Where the scores
     do not vary at all, every share is 0.
 

@@ -35,7 +35,7 @@ def read_bytes(path, largest=MAX_BYTES):
 
 
 def check_output(path, force=False):
-    """Raises FileError unless `path` can be written: ask before the work starts.
+    """Raises FileError unless `path` can be written: call it before the work starts.
 
     A file that exists is refused, unless `force`. A folder, a pipe or a device is refused in
     any case. Every writer asks again when it writes. Without `force` it never overwrites a

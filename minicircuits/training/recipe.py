@@ -15,9 +15,10 @@ SHAPE = {"n_heads": 4, "d_model": 128, "d_head": 32, "n_ctx": 128, "positions": 
 class Recipe:
     """The numbers that a run depends on, besides its first weights and its text.
 
-    steps, warm_up : changes of the weights; over how many of them the rates rise
-    batch, n_ctx, seed : contexts a step, tokens in each, and what they are drawn with (for
-        whoever makes the batches; `train` does not look)
+    steps : changes of the weights
+    warm_up : over how many of them the rates rise
+    batch, n_ctx : contexts a step, and tokens in each; `Text.batches` reads them, not `train`
+    seed : what the contexts are drawn with
     adamw_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
     muon_rate, momentum : of Muon, for W_Q, W_K, W_V, W_O
     decay : of both
@@ -47,7 +48,7 @@ class Recipe:
     def rate(self, step):
         """The share of the rates at which weights change from `step` to `step` + 1.
 
-        It rises from 0 over the warm-up, and falls linearly to 0 at the last step.
+        min(1, (step + 1) / (warm_up + 1)) · (1 − step / steps): up, then down to 0 at the last.
         """
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
 
