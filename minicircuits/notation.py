@@ -228,8 +228,7 @@ def relative_error(actual: "ArrayLike", desired: "ArrayLike", scale: float | Non
     """
     actual, desired = np.asarray(actual), np.asarray(desired)
     if actual.shape != desired.shape:
-        raise InputError(f"arrays of one shape are compared; got {actual.shape} and "
-                         f"{desired.shape}")
+        raise InputError(f"arrays must have one shape; got {actual.shape} and {desired.shape}")
     error = np.abs(actual - desired).max(initial=0)
     scale = np.abs(desired).max(initial=0) if scale is None else scale
     return float(error / scale) if scale else float(np.inf if error > 0 else error)

@@ -127,17 +127,14 @@ def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, bands, z):
 
 
 def into_heads(x, W):
-    """W x of m matrices and all heads as one product: (b, i, d), (m, h, e, d) -> (m, b, h, i, e).
-
-    In memory (b, i, m, h, e), as that product leaves it.
-    """
+    """W x of m stacks of heads as one product: (b, i, d), (m, h, e, d) -> (m, b, h, i, e)."""
     (b, i, d), (m, h, e, _) = x.shape, W.shape
     z = x.reshape(b * i, d) @ W.reshape(m * h * e, d).T
     return z.reshape(b, i, m, h, e).transpose(2, 0, 3, 1, 4)
 
 
 def flat(z):
-    """(m, b, h, i, e), as `into_heads` gives it, as the matrix that it is in memory."""
+    """(m, b, h, i, e), as `into_heads` gives it, as the matrix (b·i, m·h·e) it is in memory."""
     m, b, h, i, e = z.shape
     return z.transpose(1, 3, 0, 2, 4).reshape(b * i, m * h * e)
 
