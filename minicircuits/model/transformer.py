@@ -23,11 +23,12 @@ from minicircuits.notation import (ACTIVATION_AXES, Activations, InputError, Tok
 def loss_and_gradients(weights, tokens):
     """The loss (scalar, nats per predicted token) and its gradients, a `Weights`.
 
-    Learning in three lines. `fast.loss_and_gradients` gives the same numbers sooner.
+    Learning in four lines. `fast.loss_and_gradients` gives the same numbers sooner.
     """
-    acts, tokens = forward(weights, tokens), np.asarray(tokens)
-    dlogits = cross_entropy_backward(acts.logits, tokens)
-    return cross_entropy(acts.logits, tokens), backward(weights, tokens, acts, dlogits)[0]
+    acts = forward(weights, tokens)
+    nats = cross_entropy(acts.logits, np.asarray(tokens))
+    dlogits = cross_entropy_backward(acts.logits, np.asarray(tokens))
+    return nats, backward(weights, tokens, acts, dlogits)[0]
 
 
 def loss(weights: Weights, tokens: Tokens) -> float:
