@@ -18,6 +18,7 @@ import numpy as np
 from scipy.sparse import csc_array
 
 from minicircuits.cores import side_by_side
+from minicircuits.model.embedding import add_positions, add_positions_backward, embed
 from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
@@ -68,13 +69,10 @@ def joined(weights):
 def part_of_loss(weights, layers, count, tokens):
     """What some contexts add to a loss over `count` predictions, and to a dict of gradients."""
     dW = {name: np.zeros_like(W) for name, W in weights.items()}
-    n, positions = tokens.shape[1], weights.positions
-    p = 0 if positions == "none" else weights.W_pos.T[:n]
-    x, kept = weights.W_E.T[tokens], []
-    if positions == "standard":
-        x += p
+    W_pos, positions, kept = weights.W_pos, weights.positions, []
+    x = embed(weights.W_E, W_pos, tokens, positions)
     for W in layers:
-        y = x + p if positions == "shortformer" else x
+        y = add_positions(x, W_pos, positions)
         steps, out = attention(x, y, *W)
         kept.append((x, y, *steps))
         x = np.add(x, out, out=out)
@@ -84,10 +82,9 @@ def part_of_loss(weights, layers, count, tokens):
          dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept[layer])
         dx += dx_v
         dx += dy
-        if positions == "shortformer":
-            dW["W_pos"].T[:n] += dy.sum(0)
+        add_positions_backward(dy, positions, dW.get("W_pos"))
     if positions == "standard":
-        dW["W_pos"].T[:n] = dx.sum(0)
+        dW["W_pos"][:, :dx.shape[1]] = dx.sum(0).T
     dW["W_E"] = embed_backward(dx, tokens, weights.d_vocab)
     return loss, dW
 
