@@ -37,17 +37,13 @@ def W_OV(W, layer, head):
     return times(W["W_O"][layer, head], W["W_V"][layer, head])
 
 
-# W_Eᵀ W_QK W_E [destination, source] and W_U W_OV W_E [out, source]; W_U W_E without heads.
+# W_Eᵀ W_QK W_E [destination, source] and W_U W_OV W_E [out, source].
 def qk_circuit(W, layer, head):
     return times(W["W_E"].T, times(W_QK(W, layer, head), W["W_E"]))
 
 
 def ov_circuit(W, layer, head):
     return times(W["W_U"], times(W_OV(W, layer, head), W["W_E"]))
-
-
-def direct_path(W):
-    return times(W["W_U"], W["W_E"])
 
 
 # Σλ / Σ|λ| over the eigenvalues of W_U W_OV W_E.
@@ -85,9 +81,9 @@ def tensors(weights, tokens, pattern):
     """{name: array} of all the above for the oracle, stacked by (layer, head), in float64."""
     W = {name: array.astype(object) for name, array in weights.items()}
     (L, H, _, D), V = W["W_Q"].shape, len(W["W_U"])
-    heads = [*loops(L, H)]
-    found = {"direct_path": direct_path(W), "logits_by_order": logits_by_order(
-        W, pattern.astype(object), np.asarray(tokens), weights.positions)}
+    pattern, tokens, heads = pattern.astype(object), np.asarray(tokens), [*loops(L, H)]
+    found = {"direct_path": times(W["W_U"], W["W_E"]),
+             "logits_by_order": logits_by_order(W, pattern, tokens, weights.positions)}
     for function, shape in ((W_QK, (D, D)), (W_OV, (D, D)), (qk_circuit, (V, V)),
                             (ov_circuit, (V, V)), (copying_score, ())):
         of_heads = [function(W, *head) for head in heads]
