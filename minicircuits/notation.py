@@ -173,13 +173,12 @@ def check_axes(name, array, axes, sizes):
 
     Every size is at least 1, but n_layers, which may be 0. Raises InputError.
     """
-    known = [f"{axis}={sizes[axis]}" for axis in axes if axis in sizes]
+    known = ", ".join(f"{axis}={sizes[axis]}" for axis in dict.fromkeys(axes) if axis in sizes)
     agree = array.ndim == len(axes) and all(
         size == sizes.get(axis, size if axis == "n_layers" else max(size, 1))
         for axis, size in zip(axes, array.shape))
     if not agree:
-        raise InputError(f"{name} must have axes ({', '.join(axes)})"
-                         f"{' with ' if known else ''}{', '.join(dict.fromkeys(known))}; "
+        raise InputError(f"{name} must have axes ({', '.join(axes)}){known and ' with ' + known}; "
                          f"got shape {array.shape}")
     sizes.update(zip(axes, array.shape))
 
@@ -228,8 +227,7 @@ def relative_error(actual: "ArrayLike", desired: "ArrayLike", scale: float | Non
     """
     actual, desired = np.asarray(actual), np.asarray(desired)
     if actual.shape != desired.shape:
-        raise InputError(f"arrays of one shape are compared; got {actual.shape} and "
-                         f"{desired.shape}")
+        raise InputError(f"arrays must have one shape; got {actual.shape} and {desired.shape}")
     error = np.abs(actual - desired).max(initial=0)
     scale = np.abs(desired).max(initial=0) if scale is None else scale
     return float(error / scale) if scale else float(np.inf if error > 0 else error)

@@ -155,7 +155,7 @@ def test_relative_error():
     assert relative_error([1e-300], [0.0]) == np.inf             # exact zeros: exactly
     assert relative_error([0.0], [0.0]) == 0 == relative_error([], [])
     assert relative_error([0.0], [0.0], scale=0.0) == 0
-    with raises(r"arrays of one shape are compared; got \(1, 2\) and \(2,\)"):
+    with raises(r"arrays must have one shape; got \(1, 2\) and \(2,\)"):
         relative_error([[1.0, 2.0]], [1.0, 2.0])
 
 

@@ -54,7 +54,7 @@ def causal_softmax(scores):
 def causal_softmax_backward(A, dA):
     """5. A = softmax*(scores): dscores_ij = A_ij (dA_ij − Σ_j' A_ij' dA_ij'), 0 for j > i.
 
-    A score raises its own share, and lowers all shares of its row.
+    A score adds to its own share, and takes from all shares of its row.
     """
     return A * (dA - (A * dA).sum(-1, keepdims=True))
 

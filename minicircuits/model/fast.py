@@ -18,6 +18,7 @@ import numpy as np
 from scipy.sparse import csc_array
 
 from minicircuits.cores import side_by_side
+from minicircuits.model.embedding import add_positions, add_positions_backward, embed
 from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
@@ -68,13 +69,10 @@ def joined(weights):
 def part_of_loss(weights, layers, count, tokens):
     """What some contexts add to a loss over `count` predictions, and to a dict of gradients."""
     dW = {name: np.zeros_like(W) for name, W in weights.items()}
-    n, positions = tokens.shape[1], weights.positions
-    p = 0 if positions == "none" else weights.W_pos.T[:n]
-    x, kept = weights.W_E.T[tokens], []
-    if positions == "standard":
-        x += p
+    W_pos, positions, kept = weights.W_pos, weights.positions, []
+    x = embed(weights.W_E, W_pos, tokens, positions)
     for W in layers:
-        y = x + p if positions == "shortformer" else x
+        y = add_positions(x, W_pos, positions)
         steps, out = attention(x, y, *W)
         kept.append((x, y, *steps))
         x = np.add(x, out, out=out)
@@ -84,10 +82,9 @@ def part_of_loss(weights, layers, count, tokens):
          dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept[layer])
         dx += dx_v
         dx += dy
-        if positions == "shortformer":
-            dW["W_pos"].T[:n] += dy.sum(0)
+        add_positions_backward(dy, positions, dW.get("W_pos"))
     if positions == "standard":
-        dW["W_pos"].T[:n] = dx.sum(0)
+        dW["W_pos"][:, :dx.shape[1]] = dx.sum(0).T
     dW["W_E"] = embed_backward(dx, tokens, weights.d_vocab)
     return loss, dW
 
@@ -127,17 +124,14 @@ def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, bands, z):
 
 
 def into_heads(x, W):
-    """W x of m matrices and all heads as one product: (b, i, d), (m, h, e, d) -> (m, b, h, i, e).
-
-    In memory (b, i, m, h, e), as that product leaves it.
-    """
+    """W x of m stacks of heads as one product: (b, i, d), (m, h, e, d) -> (m, b, h, i, e)."""
     (b, i, d), (m, h, e, _) = x.shape, W.shape
     z = x.reshape(b * i, d) @ W.reshape(m * h * e, d).T
     return z.reshape(b, i, m, h, e).transpose(2, 0, 3, 1, 4)
 
 
 def flat(z):
-    """(m, b, h, i, e), as `into_heads` gives it, as the matrix that it is in memory."""
+    """(m, b, h, i, e), as `into_heads` gives it, as the matrix (b·i, m·h·e) it is in memory."""
     m, b, h, i, e = z.shape
     return z.transpose(1, 3, 0, 2, 4).reshape(b * i, m * h * e)
 

@@ -125,8 +125,7 @@ def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab
     weights in every dtype, up to rounding. Raises InputError for sizes below 1 (n_layers: 0),
     and for modes that are not in `POSITIONS`.
     """
-    check_sizes(n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head,
-                d_vocab=d_vocab)
+    check_sizes(n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head, d_vocab=d_vocab)
 
     def normal(*shape, std):
         return (std * rng.standard_normal(shape)).astype(dtype)

@@ -1,4 +1,1 @@
-"""The whole model and its circuits in plain loops over numbers: read this room first.
-
-`model` has the nine steps, each with its backward; `circuits` what the paper finds in the weights.
-"""
+"""In plain loops over numbers: the nine steps, each with its backward, and the circuits."""

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from minicircuits.plain.model import embed, loops, total, zeros
+from minicircuits.plain.model import embed, loops, total, unembed, zeros
 
 
 def times(M, N):
@@ -37,17 +37,13 @@ def W_OV(W, layer, head):
     return times(W["W_O"][layer, head], W["W_V"][layer, head])
 
 
-# W_Eᵀ W_QK W_E [destination, source] and W_U W_OV W_E [out, source]; W_U W_E without heads.
+# W_Eᵀ W_QK W_E [destination, source] and W_U W_OV W_E [out, source].
 def qk_circuit(W, layer, head):
     return times(W["W_E"].T, times(W_QK(W, layer, head), W["W_E"]))
 
 
 def ov_circuit(W, layer, head):
     return times(W["W_U"], times(W_OV(W, layer, head), W["W_E"]))
-
-
-def direct_path(W):
-    return times(W["W_U"], W["W_E"])
 
 
 # Σλ / Σ|λ| over the eigenvalues of W_U W_OV W_E.
@@ -68,8 +64,8 @@ def composition(W, kind, later, earlier):
 
 # The logits of all paths through n heads, summed, for each order n. Patterns are taken as given.
 def logits_by_order(W, pattern, tokens, positions):
-    (L, B, H, T, T), (V, D) = pattern.shape, W["W_U"].shape
-    orders = zeros(L + 1, B, T, D)
+    L, B, H, T, T = pattern.shape
+    orders = zeros(L + 1, B, T, len(W["W_E"]))
     orders[0] = embed(W["W_E"], W.get("W_pos"), tokens, positions)
     for layer in range(L):
         before = orders.copy()
@@ -77,9 +73,7 @@ def logits_by_order(W, pattern, tokens, positions):
             A, OV = pattern[layer, :, head], W_OV(W, layer, head)
             for order, b in loops(L, B):
                 orders[order + 1, b] += times(times(A[b], before[order, b]), OV.T)
-    logits = zeros(L + 1, B, T, V)
-    for order, b in loops(L + 1, B):
-        logits[order, b] = times(orders[order, b], W["W_U"].T)
+    logits = np.stack([unembed(W["W_U"], x) for x in orders])
     return logits
 
 
@@ -87,17 +81,15 @@ def tensors(weights, tokens, pattern):
     """{name: array} of all the above for the oracle, stacked by (layer, head), in float64."""
     W = {name: array.astype(object) for name, array in weights.items()}
     (L, H, _, D), V = W["W_Q"].shape, len(W["W_U"])
-    found = {"direct_path": direct_path(W)}
+    pattern, tokens, heads = pattern.astype(object), np.asarray(tokens), [*loops(L, H)]
+    found = {"direct_path": times(W["W_U"], W["W_E"]),
+             "logits_by_order": logits_by_order(W, pattern, tokens, weights.positions)}
     for function, shape in ((W_QK, (D, D)), (W_OV, (D, D)), (qk_circuit, (V, V)),
                             (ov_circuit, (V, V)), (copying_score, ())):
-        found[function.__name__] = stack = zeros(L, H, *shape)
-        for layer, head in loops(L, H):
-            stack[layer, head] = function(W, layer, head)
+        of_heads = [function(W, *head) for head in heads]
+        found[function.__name__] = np.reshape(of_heads, (L, H, *shape))
     for kind in "QKV":
-        found[f"composition_{kind}"] = stack = zeros(L, H, L, H)
-        for layer, h, earlier, g in loops(L, H, L, H):
-            if earlier < layer:
-                stack[layer, h, earlier, g] = composition(W, kind, (layer, h), (earlier, g))
-    found["logits_by_order"] = logits_by_order(W, pattern.astype(object), np.asarray(tokens),
-                                               weights.positions)
+        scores = [composition(W, kind, later, earlier) if earlier[0] < later[0] else 0.0
+                  for later in heads for earlier in heads]
+        found[f"composition_{kind}"] = np.reshape(scores, (L, H, L, H))
     return {name: array.astype(float) for name, array in found.items()}

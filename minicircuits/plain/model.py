@@ -10,11 +10,8 @@ below each its backward. `forward` and `backward` then take them in order and in
 
 Each line is an equation for one number: hold your own code against it. Nothing is shared with
 `model`. Sums go through `math.fsum`, which rounds once. Weights may be complex. No step takes a
-conjugate or an absolute value, so f(x + 1e-100j).imag / 1e-100 is the derivative of f.
-
-The known bugs of the oracle (`testing/known_bugs.txt`) are edits of the text of this file. Spaces,
-line breaks and quotes are free. Where another change breaks an edit, `minicircuits mutants` says
-which one.
+conjugate or an absolute value, so f(x + 1e-100j).imag / 1e-100 is the derivative of f. The known
+bugs of the oracle are edits of this text (`testing/known_bugs.txt`).
 
 Paper: "Transformer Overview", "Attention Heads are Independent and Additive".
 """
@@ -76,9 +73,8 @@ def embed_backward(dx, tokens, positions, dW_E, dW_pos):
 
 # 2. Add positions: W_Q and W_K read y = x, or x + W_pos if "shortformer".
 def add_positions(x, W_pos, positions):
-    B, T, D = x.shape
-    y = zeros(B, T, D)
-    for b, i, d in loops(B, T, D):
+    y = zeros(*x.shape)
+    for b, i, d in loops(*x.shape):
         y[b, i, d] = x[b, i, d] + W_pos[d, i] if positions == "shortformer" else x[b, i, d]
     return y
 
@@ -236,8 +232,6 @@ def cross_entropy_backward(logits, tokens):
             dlogits[b, i, v] = (shares[v] / sum_exp - target) / (B * (T - 1))
     return dlogits
 
-
-# The steps in order, and in reverse.
 
 def forward(weights, tokens, nudges=None):
     """Every intermediate, in float64 or complex128.
