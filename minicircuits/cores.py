@@ -44,10 +44,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def side_by_side(function, items):
-    """Yields function(item) for each item, in order, whatever the cores.
+    """Yields function(item) for each item, in order, however many cores there are.
 
-    Once the caller asks for no more (an error, Ctrl-C), pieces that have not begun never will.
-    A piece must not call this.
+    Where BLAS cannot be held to one thread, one item is done after the other. Once the caller asks
+    for no more (an error, Ctrl-C), pieces that have not begun never will. A piece must not call
+    this.
     """
     with one_blas_thread() as held:
         yield from (shared.pool.map if held else map)(function, items)

@@ -59,8 +59,8 @@ ACTIVATION_AXES = {              # in the order in which the model computes them
 POSITIONS = ("shortformer", "standard", "none")
 Tokens = np.ndarray | Sequence[Sequence[int]]          # (b, i), see `check_tokens`
 DTYPES = ("float32", "float64", "complex128")
-# complex128 is for derivatives by complex step, f(W + 1e-100j).imag / 1e-100: hence maxima of
-# .real, and no abs, in `model`.
+# complex128 is for derivatives by complex step, f(W + 1e-100j).imag / 1e-100. So `model` takes
+# maxima of .real, and no abs.
 
 
 class InputError(ValueError):
@@ -146,9 +146,9 @@ class Weights:
 class Activations:
     """Every intermediate of a forward pass, or (as `dacts`) the gradient of each.
 
-    Arrays with the axes of `ACTIVATION_AXES`. residual[-1] is unembedded.
+    Arrays with the axes of `ACTIVATION_AXES`. W_U reads residual[-1].
 
-    As gradients: `residual[l]` sums everything that x reaches; `pattern` is the gradient
+    As gradients: `residual[l]` counts every later use of x; `pattern` is the gradient
     with respect to each entry, also those the mask sets to 0; that of `scores` is 0 there.
     """
 
@@ -171,7 +171,7 @@ class Activations:
 def check_axes(name, array, axes, sizes):
     """Hold `array` to named axes; learn sizes not yet in `sizes`, compare the others.
 
-    Every size is at least 1, but n_layers, which may be 0. Raises InputError.
+    Every size is at least 1, except n_layers, which may be 0. Raises InputError.
     """
     known = ", ".join(f"{axis}={sizes[axis]}" for axis in dict.fromkeys(axes) if axis in sizes)
     agree = array.ndim == len(axes) and all(

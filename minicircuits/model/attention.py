@@ -54,7 +54,7 @@ def causal_softmax(scores):
 def causal_softmax_backward(A, dA):
     """5. A = softmax*(scores): dscores_ij = A_ij (dA_ij − Σ_j' A_ij' dA_ij'), 0 for j > i.
 
-    A score adds to its own share, and takes from all shares of its row.
+    A larger score gets a larger share, and leaves less for the others of its row.
     """
     return A * (dA - (A * dA).sum(-1, keepdims=True))
 
@@ -75,5 +75,5 @@ def write(W_O, x, z):
 
 
 def write_backward(W_O, z, dout):
-    """7. out = x + Σ_h W_O z: dW_O and dz. dx is dout itself, and more by what reads x."""
+    """7. out = x + Σ_h W_O z: dW_O and dz. dx is dout, and more by what `read` sends back."""
     return einsum("bid,bhie->hde", dout, z), einsum("bid,hde->bhie", dout, W_O)

@@ -4,7 +4,7 @@ Here is what each trick saves of a step, at the three sizes of `tests/benchmarks
 (processor time, on one machine):
 
 1. A batch is cut into slices, which are done side by side: on two cores nearly half of the wait.
-2. Destinations are done in bands of 64, with the sources that they see alone: 2, 5 and 20 %.
+2. Destinations are done in bands of 64, with only the sources that they see: 2, 5 and 20 %.
 3. Scores turn into patterns, and dpattern into dscores, in place, 14, 7 and 2 %; freed memory is
    kept for the next arrays (by `cores`), 26, 0 and 10 %.
 4. Rows of scores are shifted by their largest only where one is beyond ±60: 25, 2 and 5 %.
@@ -54,7 +54,7 @@ def loss_and_gradients(weights: Weights, tokens: Tokens,
 
 
 def count_slices(weights, b, i):
-    """So many that the largest array of one has at most `SLICE_BYTES`; 2ⁿ suit any cores."""
+    """So many that the largest array of one has at most `SLICE_BYTES`: a power of two."""
     largest = b * i * max(weights.n_heads * i, weights.d_vocab) * weights.dtype.itemsize
     return 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))
 
@@ -89,9 +89,9 @@ def part_of_loss(weights, layers, count, tokens):
     return loss, dW
 
 
-def attention(x, y, W_QK, W_V, W_O):
+def attention(x, y, W_reads, W_V, W_O):
     """What a layer adds to x, and (q and k, v, bands with their patterns, z) for the way back."""
-    qk, (v,), bands = into_heads(y, W_QK), into_heads(x, W_V), []
+    qk, (v,), bands = into_heads(y, W_reads), into_heads(x, W_V), []
     (q, k), z = qk, np.empty_like(v)
     for start in range(0, z.shape[-2], BAND):
         rows, seen = slice(start, start + BAND), slice(start + BAND)
@@ -102,7 +102,7 @@ def attention(x, y, W_QK, W_V, W_O):
     return (qk, v, bands, z), (flat(z[None]) @ W_O.reshape(-1, W_O.shape[-1])).reshape(x.shape)
 
 
-def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, bands, z):
+def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z):
     """From dout: dx by way of v alone, dy, and the gradients of W_Q, W_K, W_V and W_O."""
     dz, (q, k) = into_heads(dout, W_O)[0], qk
     dqk, dv = np.empty_like(qk), np.empty_like(v)
@@ -117,9 +117,9 @@ def attention_backward(dout, W_QK, W_V, W_O, x, y, qk, v, bands, z):
     d = x.shape[-1]
     dW_O = (flat(z[None]).T @ dout.reshape(-1, d)).reshape(W_O.shape)[0].mT
     dW_V = (flat(dv[None]).T @ x.reshape(-1, d)).reshape(W_V.shape)[0]
-    dW_Q, dW_K = (flat(dqk).T @ y.reshape(-1, d)).reshape(W_QK.shape)
+    dW_Q, dW_K = (flat(dqk).T @ y.reshape(-1, d)).reshape(W_reads.shape)
     dx = (flat(dv[None]) @ W_V.reshape(-1, d)).reshape(x.shape)
-    dy = (flat(dqk) @ W_QK.reshape(-1, d)).reshape(x.shape)
+    dy = (flat(dqk) @ W_reads.reshape(-1, d)).reshape(x.shape)
     return dx, dy, dW_Q / sqrt(qk.shape[-1]), dW_K, dW_V, dW_O
 
 

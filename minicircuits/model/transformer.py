@@ -3,8 +3,9 @@
     x_0 = W_E t            x_{l+1} = x_l + Σ_h (A^{l,h} ⊗ W_OV^{l,h}) x_l
     logits = W_U x_L       A^{l,h}_ij = softmax*_j (y_iᵀ W_QK^{l,h} y_j / √d_head)
 
-Positions p = W_pos are added in "standard" mode to x_0, and y = x; in "shortformer" mode only
-to what W_Q and W_K read, y = x + p, in every layer. Paper: "Transformer Overview".
+Positions are columns p of W_pos. In "standard" mode they are added once, to x_0, and y = x. In
+"shortformer" mode only W_Q and W_K read them, y = x + p, in every layer.
+Paper: "Transformer Overview".
 """
 
 import numpy as np

@@ -1,12 +1,12 @@
 """The whole model in plain loops: from tokens to logits, loss and every gradient.
 
-Read it from top to bottom. The nine steps come first, numbered as in `minicircuits.model`, and
-below each its backward. `forward` and `backward` then take them in order and in reverse.
+Read it from top to bottom. The nine steps come first, numbered as in `minicircuits.model`. Each has
+its backward below it. `forward` and `backward` then take them in order and in reverse.
 
     x[b, i, d]     one Python number. Letters are those of `notation`: b batch, i destination,
                    j source, l layer, h head, e head dimension, d residual dimension, v out token
     B, T, L, H, E, D, V    how many there are of each; T of both i and j
-    dx             the gradient of one scalar, the loss say, by x: an array of the shape of x
+    dx             the gradient of one scalar, such as the loss, with respect to x; it has x's shape
 
 Each line is an equation for one number: hold your own code against it. Nothing is shared with
 `model`. Sums go through `math.fsum`, which rounds once. Weights may be complex. No step takes a
