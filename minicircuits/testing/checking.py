@@ -280,9 +280,3 @@ def known_bugs(report):
 
     return tuple(islice((name for name, mutant in mutants.MUTANTS.items()
                          if mutant.step in suspects and explains(name)), 3))
-
-
-def kills(vector, name):
-    """Whether a vector catches a mutant: those of circuits are asked of some vectors alone."""
-    asked = vector.with_circuits or mutants.MUTANTS[name].step not in CIRCUITS
-    return asked and not check(vector, mutants.candidate(name))

@@ -33,17 +33,14 @@ def places(name, n_layers, convention):
         raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}; got "
                          f"{convention!r}")
     axes = GIVEN_AND_EXPECTED[name]
-    base = name[1:] if name[1:] in THEIRS and name[0] == "d" else name
-    if convention == "paper" or base not in THEIRS:
-        return [(name, ..., axes, axes)]
-    (key, theirs), first, *rest = THEIRS[base], *axes.split()
-    d = name.removesuffix(base)
+    d, base = ("d", name[1:]) if name[1:] in THEIRS else ("", name)
+    key, theirs = (base, axes) if convention == "paper" else THEIRS.get(base, (base, axes))
     if "{l}" not in key:
         return [(d + key, ..., axes, theirs)]
-    found = [(d + key.format(l=layer), layer, " ".join(rest), theirs) for layer in range(n_layers)]
-    if first == "l+1":
-        found.append((d + "unembed.hook_in", n_layers, " ".join(rest), theirs))
-    return found
+    first, *rest = axes.split()
+    keys = [key.format(l=layer) for layer in range(n_layers)]
+    keys += ["unembed.hook_in"] if first == "l+1" else []
+    return [(d + key, layer, " ".join(rest), theirs) for layer, key in enumerate(keys)]
 
 
 def write_case(folder, vector, convention="paper", dtype="float64", expected=True, force=False):
@@ -91,11 +88,10 @@ def read_answer(folder, vector, convention="paper"):
     ours = {name: places(name, vector.weights.n_layers, convention) for name in GIVEN_AND_EXPECTED}
     names = {place[0]: name for name in ours for place in ours[name]}
     stems = [name[:-4] for name in names_in(folder) if name.endswith(".npy")]
-    for stem in stems:
-        if stem not in names:
-            raise FileError(f"{str(folder)!r} must hold tensors named "
-                            f"{', '.join(place for place in names if names[place] in AXES)}; got "
-                            f"{stem[:80]!r}")
+    if unknown := [stem for stem in stems if stem not in names]:
+        raise FileError(f"{str(folder)!r} must hold tensors named "
+                        f"{', '.join(place for place in names if names[place] in AXES)}; got "
+                        f"{unknown[0][:80]!r}")
     found = {}
     for name in dict.fromkeys(names[stem] for stem in stems if names[stem] in AXES):
         parts = []

@@ -16,8 +16,6 @@ from minicircuits import files
 from minicircuits.plain import circuits, model
 from minicircuits.testing.steps import CIRCUITS
 
-KNOWN_BUGS = Path(__file__).with_name("known_bugs.txt")
-
 
 class Mutant(NamedTuple):
     step: str            # the first tensor that it gets wrong; "call": none, but how it behaves
@@ -33,7 +31,8 @@ class Mutant(NamedTuple):
 
 def read_mutants():
     """{name: Mutant} of `known_bugs.txt`, whose head says what stands in it."""
-    found, text = {}, files.read_bytes(KNOWN_BUGS).decode().replace("\r\n", "\n")
+    path, found = Path(__file__).with_name("known_bugs.txt"), {}
+    text = files.read_bytes(path).decode().replace("\r\n", "\n")
     for block in text.split("\n\n"):
         if not block.startswith("#"):
             head, says, *lines = block.splitlines()
@@ -74,13 +73,9 @@ def candidate(name):
         return lambda weights, tokens: module["tensors"](
             weights, tokens, model.forward(weights, tokens).pattern)
     module |= {"exp": lambda x: np.exp(np.float64(x)), "log": lambda x: np.log(np.float64(x)),
-               "total": _total, "Weights": _gradients}
+               "total": _total, "Weights": lambda positions, **arrays: {     # need not be finite
+                   name: array for name, array in arrays.items() if array is not None}}
     return np.errstate(all="ignore")(module["tensors"])
-
-
-def _gradients(positions, **arrays):
-    """`Weights` that need not be finite."""
-    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _total(terms):

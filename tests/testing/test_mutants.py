@@ -7,7 +7,7 @@ import pytest
 
 from minicircuits.cli import main
 from minicircuits.plain import model as plain
-from minicircuits.testing import mutants, vectors
+from minicircuits.testing import commands, mutants, vectors
 from minicircuits.testing.checking import check
 from minicircuits.testing.mutants import MUTANTS, candidate
 from minicircuits.testing.steps import CIRCUITS
@@ -37,7 +37,8 @@ def remembered(name):
 def loops_run_once():
     """Many tests ask for the same answers of the same loops."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mutants, "candidate", remembered)
+        for module in mutants, commands:
+            patch.setattr(module, "candidate", remembered)
         yield
 
 
