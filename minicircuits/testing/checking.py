@@ -173,8 +173,7 @@ def assert_matches(function, precision="float64", cases=None, drawn=10):
 def as_array(name, value):
     """A framework's array as float64, or InputError."""
     try:
-        value = value.detach().cpu() if hasattr(value, "detach") else value
-        array = np.asarray(value)
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{array.dtype}")
         return array.astype(np.float64)

@@ -75,8 +75,8 @@ def verify(options):
         for case in [folder] if here else subfolders(folder):
             wrong[case] = ", ".join(exchange.verify_case(case))
     for vector in core().values() if not options.folder else ():
-        wrong[vector.id] = ("" if recorded(vector) else "not the numbers on record")
-        wrong[vector.id] += checking.check(vector, by_loops(vector)).problem
+        problem = checking.check(vector, by_loops(vector)).problem
+        wrong[vector.id] = problem if recorded(vector) else "not the numbers on record"
     for name, what in wrong.items():
         print(f"WRONG {name}: {what}" if what else f"ok    {name}")
     return int(any(wrong.values()))
@@ -192,8 +192,7 @@ def print_gaps(reports):
     """What no case, and what not every case had checked."""
     supplied = {label.partition("[")[0] for report in reports for label in report.checked}
     gaps = {name: sum(name in report.not_supplied for report in reports) for name in AXES}
-    never = [name for name in AXES if gaps[name] and name not in supplied]
-    if never:
+    if never := [name for name in AXES if gaps[name] and name not in supplied]:
         print(wrapped(f"not supplied, so not checked: {', '.join(checking.short(never))}"))
     if not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
         print("no gradient was checked")
@@ -204,18 +203,18 @@ def print_gaps(reports):
 
 def mutants(options):
     """`minicircuits mutants`: which vectors catch which known bug."""
-    quiet, matrix = bool(options.json), {}
-    for n, id in enumerate(() if quiet else core()):
+    matrix = {}
+    for n, id in enumerate(() if options.json else core()):
         print(f"  {'|' * n}+ {id}")
     for name in MUTANTS:
         asked = [vector for vector in core().values()
                  if vector.with_circuits or MUTANTS[name].step not in CIRCUITS]
         matrix[name] = [v.id for v in asked if not checking.check(v, candidate(name))]
-        if not quiet:
+        if not options.json:
             marks = "".join("x" if id in matrix[name] else "." for id in core())
             print(f"  {marks}  {name}", flush=True)
     missed = [name for name in matrix if not matrix[name]]
-    if quiet:
+    if options.json:
         write_json(options.json, matrix)
     else:
         print(f"{len(matrix)} known bugs, {len(missed)} not caught"
