@@ -173,8 +173,7 @@ def assert_matches(function, precision="float64", cases=None, drawn=10):
 def as_array(name, value):
     """A framework's array as float64, or InputError."""
     try:
-        value = value.detach().cpu() if hasattr(value, "detach") else value
-        array = np.asarray(value)
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{array.dtype}")
         return array.astype(np.float64)
@@ -280,9 +279,3 @@ def known_bugs(report):
 
     return tuple(islice((name for name, mutant in mutants.MUTANTS.items()
                          if mutant.step in suspects and explains(name)), 3))
-
-
-def kills(vector, name):
-    """Whether a vector catches a mutant: those of circuits are asked of some vectors alone."""
-    asked = vector.with_circuits or mutants.MUTANTS[name].step not in CIRCUITS
-    return asked and not check(vector, mutants.candidate(name))

@@ -11,13 +11,11 @@ from contextlib import suppress
 import numpy as np
 
 from minicircuits import files
-from minicircuits.files import FileError
 from minicircuits.notation import InputError
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import checking, exchange
-from minicircuits.testing.checking import Report, kills
-from minicircuits.testing.mutants import MUTANTS
-from minicircuits.testing.steps import AXES, DTYPE, FORWARD, WEIGHT_LETTERS
+from minicircuits.testing.mutants import MUTANTS, candidate
+from minicircuits.testing.steps import AXES, CIRCUITS, DTYPE, FORWARD, WEIGHT_LETTERS
 from minicircuits.testing.vectors import by_loops, core, drawn, find, recorded
 
 
@@ -62,7 +60,7 @@ def export(options):
     paths = [os.path.join(options.folder, vector.id) for vector in chosen]
     for path in paths:                       # ask before the first is written
         if not options.force and os.path.exists(path):
-            raise FileError(f"cannot write {path!r}: it exists already")
+            raise files.FileError(f"cannot write {path!r}: it exists already")
     files.make_folder(options.folder)
     for vector, path in zip(chosen, paths):
         exchange.write_case(path, vector, options.convention, DTYPE[options.precision],
@@ -77,8 +75,8 @@ def verify(options):
         for case in [folder] if here else subfolders(folder):
             wrong[case] = ", ".join(exchange.verify_case(case))
     for vector in core().values() if not options.folder else ():
-        wrong[vector.id] = ("" if recorded(vector) else "not the numbers on record")
-        wrong[vector.id] += checking.check(vector, by_loops(vector)).problem
+        problem = checking.check(vector, by_loops(vector)).problem
+        wrong[vector.id] = problem if recorded(vector) else "not the numbers on record"
     for name, what in wrong.items():
         print(f"WRONG {name}: {what}" if what else f"ok    {name}")
     return int(any(wrong.values()))
@@ -155,19 +153,20 @@ def run(words, vector, options):
                             expected=False)
         os.mkdir(out)
         words = [word.replace("{case}", case).replace("{out}", out) for word in words]
-        note = ended(words, os.path.join(work, "log"), options.timeout)
+        note = ended(words, options.timeout)
         try:
             answer = {} if note else exchange.read_answer(out, vector, options.convention)
             if answer:
                 return checking.check(vector, answer, options.precision)
+            note = note or "the program wrote no .npy file"
         except InputError as error:              # the other cases are still to be run
             note = str(error).replace(out, "{out}")
-        return Report(vector, options.precision, note=note or "the program wrote no .npy file")
+        return checking.Report(vector, options.precision, note=note)
 
 
-def ended(words, log, timeout):
+def ended(words, timeout):
     """Run a program: how it failed, with the last line it wrote to standard error, or ""."""
-    with open(log, "wb") as errors:
+    with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True,
                                        stdout=subprocess.DEVNULL, stderr=errors)
@@ -181,9 +180,9 @@ def ended(words, log, timeout):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)       # with all that it started
             process.wait()
-    if not status:
-        return ""
-    with open(log, "rb") as errors:
+        if not status:
+            return ""
+        errors.seek(0)
         lines = errors.read(10 ** 6).decode("utf-8", "replace").strip().splitlines() or [""]
     said = "".join(c if c.isprintable() else "?" for c in lines[-1][:200])
     return f"the program ended with status {status}{said and ': '}{said}"
@@ -193,8 +192,7 @@ def print_gaps(reports):
     """What no case, and what not every case had checked."""
     supplied = {label.partition("[")[0] for report in reports for label in report.checked}
     gaps = {name: sum(name in report.not_supplied for report in reports) for name in AXES}
-    never = [name for name in AXES if gaps[name] and name not in supplied]
-    if never:
+    if never := [name for name in AXES if gaps[name] and name not in supplied]:
         print(wrapped(f"not supplied, so not checked: {', '.join(checking.short(never))}"))
     if not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
         print("no gradient was checked")
@@ -205,16 +203,18 @@ def print_gaps(reports):
 
 def mutants(options):
     """`minicircuits mutants`: which vectors catch which known bug."""
-    quiet, matrix = bool(options.json), {}
-    for n, id in enumerate(() if quiet else core()):
+    matrix = {}
+    for n, id in enumerate(() if options.json else core()):
         print(f"  {'|' * n}+ {id}")
     for name in MUTANTS:
-        matrix[name] = [id for id, vector in core().items() if kills(vector, name)]
-        if not quiet:
+        asked = [vector for vector in core().values()
+                 if vector.with_circuits or MUTANTS[name].step not in CIRCUITS]
+        matrix[name] = [v.id for v in asked if not checking.check(v, candidate(name))]
+        if not options.json:
             marks = "".join("x" if id in matrix[name] else "." for id in core())
             print(f"  {marks}  {name}", flush=True)
     missed = [name for name in matrix if not matrix[name]]
-    if quiet:
+    if options.json:
         write_json(options.json, matrix)
     else:
         print(f"{len(matrix)} known bugs, {len(missed)} not caught"

@@ -15,7 +15,6 @@ import os
 import numpy as np
 
 from minicircuits import files
-from minicircuits.files import FileError
 from minicircuits.interop import ACTIVATIONS, WEIGHTS, each_array, reordered
 from minicircuits.notation import InputError
 from minicircuits.testing.steps import AXES, WEIGHT_LETTERS
@@ -29,8 +28,7 @@ GIVEN_AND_EXPECTED = {**WEIGHT_LETTERS, "tokens": "b i", **AXES}       # name ->
 def places(name, n_layers, convention):
     """Where a tensor's numbers are: a list of (file, index into ours, our axes, their axes)."""
     if convention not in CONVENTIONS:
-        raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}; got "
-                         f"{convention!r}")
+        raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}; got {convention!r}")
     axes = GIVEN_AND_EXPECTED[name]
     rows = [row for row in WEIGHTS + ACTIVATIONS if name in (row.ours, f"d{row.ours}")]
     if convention == "paper" or not rows:
@@ -74,8 +72,8 @@ def verify_case(folder):
             if not files.MEMBER.fullmatch(name) or "/" in name:
                 raise ValueError(f"a file named {name[:40]!r}")
     except (KeyError, TypeError, ValueError) as error:
-        raise FileError(f"{str(folder)!r} must hold the manifest of a case ({FORMAT}); got "
-                        f"{str(error)[:80]}") from None
+        raise files.FileError(f"{str(folder)!r} must hold the manifest of a case ({FORMAT}); got "
+                              f"{str(error)[:80]}") from None
     return [name for name, sha256 in wanted.items() if sha256 != hashlib.sha256(
         files.read_bytes(os.path.join(folder, name), MAX_TENSOR)).hexdigest()]
 
@@ -85,22 +83,21 @@ def read_answer(folder, vector, convention="paper"):
     ours = {name: places(name, vector.weights.n_layers, convention) for name in GIVEN_AND_EXPECTED}
     names = {place[0]: name for name in ours for place in ours[name]}
     stems = [name[:-4] for name in names_in(folder) if name.endswith(".npy")]
-    for stem in stems:
-        if stem not in names:
-            raise FileError(f"{str(folder)!r} must hold tensors named "
-                            f"{', '.join(place for place in names if names[place] in AXES)}; got "
-                            f"{stem[:80]!r}")
+    if unknown := [stem for stem in stems if stem not in names]:
+        raise files.FileError(f"{str(folder)!r} must hold tensors named "
+                              f"{', '.join(place for place in names if names[place] in AXES)}; got "
+                              f"{unknown[0][:80]!r}")
     found = {}
     for name in dict.fromkeys(names[stem] for stem in stems if names[stem] in AXES):
         parts = []
         for stem, _, axes, theirs in ours[name]:
             array = files.read_npy(os.path.join(folder, f"{stem}.npy"), MAX_TENSOR)
             if array.ndim != len(theirs.split()):
-                raise FileError(f"{stem} must have axes ({theirs}); got shape {array.shape}")
+                raise files.FileError(f"{stem} must have axes ({theirs}); got shape {array.shape}")
             parts.append(reordered(array, theirs, axes))
         if len({part.shape for part in parts}) > 1:
-            raise FileError(f"{name} must have one shape in all layers; got "
-                            f"{', '.join(sorted({str(part.shape) for part in parts}))}")
+            raise files.FileError(f"{name} must have one shape in all layers; got "
+                                  f"{', '.join(sorted({str(part.shape) for part in parts}))}")
         found[name] = parts[0] if ours[name][0][1] is ... else np.stack(parts)
     return found
 
@@ -110,5 +107,5 @@ def names_in(folder):
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
-        raise FileError(f"cannot read the folder {str(folder)!r}: {error.strerror.lower()}"
-                        ) from None
+        raise files.FileError(f"cannot read the folder {str(folder)!r}: "
+                              f"{error.strerror.lower()}") from None

@@ -16,8 +16,6 @@ from minicircuits import files
 from minicircuits.plain import circuits, model
 from minicircuits.testing.steps import CIRCUITS
 
-KNOWN_BUGS = Path(__file__).with_name("known_bugs.txt")
-
 
 class Mutant(NamedTuple):
     step: str            # the first tensor that it gets wrong; "call": none, but how it behaves
@@ -26,14 +24,11 @@ class Mutant(NamedTuple):
     new: str
     says: str
 
-    @property
-    def module(self):
-        return circuits if self.step in CIRCUITS else model
-
 
 def read_mutants():
     """{name: Mutant} of `known_bugs.txt`, whose head says what stands in it."""
-    found, text = {}, files.read_bytes(KNOWN_BUGS).decode().replace("\r\n", "\n")
+    path, found = Path(__file__).with_name("known_bugs.txt"), {}
+    text = files.read_bytes(path).decode().replace("\r\n", "\n")
     for block in text.split("\n\n"):
         if not block.startswith("#"):
             head, says, *lines = block.splitlines()
@@ -50,14 +45,14 @@ MUTANTS = read_mutants()
 def _code(name):
     """The mutant's module, compiled."""
     mutant = MUTANTS[name]
-    source = inspect.getsource(mutant.module)
-    before = inspect.getsource(getattr(mutant.module, mutant.function))
+    loops = circuits if mutant.step in CIRCUITS else model
+    source, before = inspect.getsource(loops), inspect.getsource(getattr(loops, mutant.function))
     words = [re.escape(word) for word in re.findall(r"\w+|[^\w\s]", mutant.old)]
     pattern = r"\s*".join(words).replace('"', "[\"']")
     after, found = re.subn(pattern, lambda match: mutant.new, before)
     if found != 1:
         raise AssertionError(
-            f"the known bug {name!r} is an edit of {mutant.module.__name__}.{mutant.function}, "
+            f"the known bug {name!r} is an edit of {loops.__name__}.{mutant.function}, "
             f"where {mutant.old!r} must stand once; it stands there {found} times. After a change "
             "of the plain loops, change the edit in testing/known_bugs.txt with it")
     return compile(source.replace(before, after), name, "exec")
@@ -68,19 +63,16 @@ def candidate(name):
 
     Where Python's floats stop (exp(1000), 0/0) it goes on with Inf and NaN, as arrays do.
     """
-    mutant, module = MUTANTS[name], {"__name__": name}
+    module = {"__name__": name}
     exec(_code(name), module)
-    if mutant.module is circuits:
+    if MUTANTS[name].step in CIRCUITS:
         return lambda weights, tokens: module["tensors"](
             weights, tokens, model.forward(weights, tokens).pattern)
     module |= {"exp": lambda x: np.exp(np.float64(x)), "log": lambda x: np.log(np.float64(x)),
-               "total": _total, "Weights": _gradients}
+               "total": _total,
+               "Weights": lambda positions, **arrays: {            # which need not be finite
+                   name: array for name, array in arrays.items() if array is not None}}
     return np.errstate(all="ignore")(module["tensors"])
-
-
-def _gradients(positions, **arrays):
-    """`Weights` that need not be finite."""
-    return {name: array for name, array in arrays.items() if array is not None}
 
 
 def _total(terms):

@@ -11,7 +11,6 @@ too. Written in `einsum`, sharing nothing with `model`, `circuits` or `plain`.
 """
 
 from functools import reduce
-from math import sqrt
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -97,7 +96,7 @@ def constants(weights, tokens):
     """What the equations read: the weights, p (i, d) or 0 that W_Q and W_K add, and the scale."""
     W = {name: np.asarray(array, np.float64) for name, array in weights.items()}
     p = W["W_pos"].T[:tokens.shape[1]] if weights.positions == "shortformer" else np.zeros(())
-    return {**W, "p": p, "scale": np.array(1 / sqrt(weights.d_head))}
+    return {**W, "p": p, "scale": 1 / np.sqrt(weights.d_head)}
 
 
 def embedded(W, weights, tokens):
@@ -273,8 +272,7 @@ def composition(W, kind):
         return [np.sqrt((X ** 2).sum((-2, -1))) for X in (pairs, M, OV)]
 
     (pairs, M, OV), (sizes, _, _) = norms(W), norms({name: abs(X) for name, X in W.items()})
-    layers = np.arange(len(M))
-    later = (layers[:, None] > layers)[:, None, :, None]
+    later = np.tri(len(M), k=-1, dtype=bool)[:, None, :, None]
     both = M[:, :, None, None] * OV
     below = np.where(both == 0, 1, both)
     return np.where(later, pairs / below, 0), np.where(later & (both > 0), sizes / below, 0)

@@ -19,7 +19,6 @@ except ImportError:
     raise InputError("minicircuits.testing.strategies needs hypothesis; it is not "
                      "installed") from None
 
-
 SEEDS = st.integers(0, 2 ** 32 - 1)
 
 

@@ -20,14 +20,11 @@ from minicircuits.plain import circuits, model
 from minicircuits.testing.steps import CIRCUITS, WEIGHT_LETTERS, Reference
 
 STORE, CHECKSUMS = (Path(__file__).with_name(name) for name in ("core.npz", "core.json"))
-LONGEST_STORED = 16      # tokens: patterns of longer contexts would be most of the file
-DRAWN = re.compile(r"drawn-(\d{1,9})")
 
 
 @dataclass(frozen=True, eq=False)
 class Vector:
     """A case: its inputs, what it is for, and (once asked) its `Reference`."""
-
     id: str
     weights: Weights = field(repr=False)
     tokens: np.ndarray = field(repr=False)       # (b, i)
@@ -85,55 +82,47 @@ def drawn(number):
 
 def recipes():
     """The core set, the known-good one first."""
-    def vector(id, comment, hunts, recipe, exact=False, with_circuits=False):
-        weights, tokens = recipe
-        return Vector(id, weights, np.array(tokens), comment, tuple(hunts.split()), exact,
-                      with_circuits)
-
-    yield vector("exact", "whole numbers and patterns of 0, 1/2 and 1: if this fails, suspect "
-                 "how the weights are read", "", exact_case(), exact=True)
-    yield vector("no-layers", "W_U W_E alone", "", dyadic(1, L=0))
-    yield vector("one-token", "a context of one: forward only", "", dyadic(2, i=1))
-    yield vector("ordinary-shortformer", "two layers, every size different, no token twice",
-                 "positions_in_layer_0_only", dyadic(3, L=2))
-    yield vector("ordinary-standard", "positions in the residual stream",
-                 "path_positions_dropped standard_positions_missing",
-                 dyadic(4, positions="standard"), with_circuits=True)
-    yield vector("square-heads", "d_head = d_model: a transposed matrix fits",
-                 "W_O_transposed", dyadic(5, b=1, e=4, v=6, i=4, positions="none"))
-    yield vector("repeated-tokens", "the same token in many places", "scatter_overwritten",
-                 (dyadic(6, i=4, v=5)[0], [[2, 2, 3, 2], [3, 2, 2, 3]]))
-    yield vector("first-and-last-token", "token ids 0 and d_vocab − 1",
-                 "token_0_is_padding token_0_never_predicted",
-                 (dyadic(7, v=6)[0], [[3, 0, 5], [1, 2, 4]]))
-    yield vector("masked-scores-far-above",
-                 "what the mask hides is 1e4 and 3e5 above what it leaves", "mask_minus_1e4",
-                 with_two_dimensions(11, [[1, 1, 1, 0], [0, 0, 0, 139]], [128, 144], [32, 1],
-                                     i=4, p=4))    # j = 3: 2.8e5 above in head 0, 10008 in 1
-    yield vector("rows-far-apart", "largest scores of rows 1000 and more apart",
-                 "softmax_without_shift softmax_one_shift",
-                 with_two_dimensions(12, [[-2, -1, 1, 2], [1, 1, 1, 1]], 2048, 1, h=1, i=4, p=4))
-    yield vector("huge-logits", "targets whose probability underflows",
-                 "loss_without_shift loss_of_probability",
-                 dyadic(8, positions="none", scale={"W_U": 2.0 ** 12}))
-    yield vector("long-context", "67 tokens: more than a tile of 64, and no multiple of any; "
-                 "larger scores in later tiles",
-                 "softmax_of_one_tile softmax_tiles_not_rescaled softmax_sum_not_rescaled "
-                 "softmax_shift_of_first_tile", long_context())
+    yield Vector("exact", *exact_case(), "whole numbers and patterns of 0, 1/2 and 1: if this "
+                 "fails, suspect how the weights are read", exact=True)
+    yield Vector("no-layers", *dyadic(1, L=0), "W_U W_E alone")
+    yield Vector("one-token", *dyadic(2, i=1), "a context of one: forward only")
+    yield Vector("ordinary-shortformer", *dyadic(3, L=2), "two layers, every size different, no "
+                 "token twice", ("positions_in_layer_0_only",))
+    yield Vector("ordinary-standard", *dyadic(4, positions="standard"),
+                 "positions in the residual stream",
+                 ("path_positions_dropped", "standard_positions_missing"), with_circuits=True)
+    yield Vector("square-heads", *dyadic(5, b=1, e=4, v=6, i=4, positions="none"),
+                 "d_head = d_model: a transposed matrix fits", ("W_O_transposed",))
+    yield Vector("repeated-tokens", dyadic(6, i=4, v=5)[0], np.array([[2, 2, 3, 2], [3, 2, 2, 3]]),
+                 "the same token in many places", ("scatter_overwritten",))
+    yield Vector("first-and-last-token", dyadic(7, v=6)[0], np.array([[3, 0, 5], [1, 2, 4]]),
+                 "token ids 0 and d_vocab − 1", ("token_0_is_padding", "token_0_never_predicted"))
+    far = with_two_dimensions(11, [[1, 1, 1, 0], [0, 0, 0, 139]], [128, 144], [32, 1], i=4, p=4)
+    yield Vector("masked-scores-far-above", *far,      # j = 3: 2.8e5 above in head 0, 10008 in 1
+                 "what the mask hides is 1e4 and 3e5 above what it leaves", ("mask_minus_1e4",))
+    apart = with_two_dimensions(12, [[-2, -1, 1, 2], [1, 1, 1, 1]], 2048, 1, h=1, i=4, p=4)
+    yield Vector("rows-far-apart", *apart, "largest scores of rows 1000 and more apart",
+                 ("softmax_without_shift", "softmax_one_shift"))
+    yield Vector("huge-logits", *dyadic(8, positions="none", scale={"W_U": 2.0 ** 12}),
+                 "targets whose probability underflows",
+                 ("loss_without_shift", "loss_of_probability"))
+    yield Vector("long-context", *long_context(), "67 tokens: more than a tile of 64, and no "
+                 "multiple of any; larger scores in later tiles",
+                 ("softmax_of_one_tile", "softmax_tiles_not_rescaled", "softmax_sum_not_rescaled",
+                  "softmax_shift_of_first_tile"))
     weights, tokens = dyadic(9, L=2, b=1, v=5, positions="none")
     weights.W_O[0, 0] = 0
-    yield vector("circuits", "composition, complex eigenvalues, and a head that writes nothing",
-                 "virtual_heads_reversed q_and_k_composition_swapped spectral_norm "
-                 "factors_permuted zero_norm_divides", (weights, tokens), with_circuits=True)
+    yield Vector("circuits", weights, tokens,
+                 "composition, complex eigenvalues, and a head that writes nothing",
+                 ("virtual_heads_reversed", "q_and_k_composition_swapped", "spectral_norm",
+                  "factors_permuted", "zero_norm_divides"), with_circuits=True)
 
 
 def exact_case():
     """Layer 0 reads the token before (others score 1024 less), layer 1 positions 0 and 1 alike."""
-    D, V = 8, 4
-    W_E, W_pos = np.zeros((D, V)), np.zeros((D, 4))
-    W_E[:4], W_pos[4:] = np.eye(4), np.eye(4)
-    W_Q, W_K, W_V = (np.zeros((2, 1, 4, D)) for _ in range(3))
-    W_O = np.zeros((2, 1, D, 4))
+    W_E, W_pos = np.eye(8, 4), np.eye(8, 4, k=-4)
+    W_Q, W_K, W_V = (np.zeros((2, 1, 4, 8)) for _ in range(3))
+    W_O = np.zeros((2, 1, 8, 4))
     before = np.eye(4, k=1)
     before[0, 0] = 1                                     # the first has only itself
     W_Q[0, 0, :, 4:] = 2048 * (before - 1)               # position i wants none but …
@@ -141,10 +130,9 @@ def exact_case():
     W_V[:, 0, :, :4] = [[1, 2, 0, 0], [0, 1, 0, 3], [0, 0, 1, 0], [1, 0, 0, 1]]
     W_O[:, 0, :4] = np.diag([1, 2, 3, 4])
     W_Q[1, 0, 0, :4], W_K[1, 0, 0, 6:] = -2048, 1        # all want positions 2 and 3 less
-    W_U = np.arange(-16, 16).reshape(V, D) / 8
-    weights = Weights(W_E=W_E, W_pos=W_pos, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, W_U=W_U,
-                      positions="shortformer")
-    return weights, np.array([[0, 3, 1, 2], [2, 2, 0, 3]])
+    W_U = np.arange(-16, 16).reshape(4, 8) / 8
+    return (Weights(W_E=W_E, W_pos=W_pos, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, W_U=W_U,
+                    positions="shortformer"), np.array([[0, 3, 1, 2], [2, 2, 0, 3]]))
 
 
 def long_context():
@@ -201,7 +189,7 @@ def by_loops(vector):
 def write_core(store=STORE, checksums=CHECKSUMS):
     """Compute the core set and write it, with its checksums."""
     flat = {vector.id: np.concatenate([array.ravel() for array in by_loops(vector).values()])
-            for vector in recipes() if vector.tokens.shape[1] <= LONGEST_STORED}
+            for vector in recipes() if vector.tokens.shape[1] <= 16}      # or they fill the file
     files.write_arrays(store, flat, force=True)
     files.write_json(checksums, {vector.id: sums(vector, flat) for vector in recipes()},
                      force=True)
@@ -223,7 +211,7 @@ def sums(vector, flat):
 
 def find(id):
     """A vector of the core set, or of the larger one ("drawn-17"), or InputError."""
-    if match := DRAWN.fullmatch(id):
+    if match := re.fullmatch(r"drawn-(\d{1,9})", id):
         return drawn(int(match[1]))
     if id not in core():
         raise InputError(f"a vector must be one of {', '.join(core())}, or drawn-1, drawn-2, …; "

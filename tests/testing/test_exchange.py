@@ -13,13 +13,12 @@ from minicircuits.files import FileError
 from minicircuits.interop import from_transformer_lens
 from minicircuits.notation import InputError
 from minicircuits.testing import check, vectors
-from minicircuits.testing.exchange import read_answer, verify_case, write_case
+from minicircuits.testing.exchange import CONVENTIONS, read_answer, verify_case, write_case
 from minicircuits.testing.vectors import core, drawn, find
 from tests.test_files import mutated
 from tests.testing.candidates import model
 
 CONTROL = core()["exact"]
-CONVENTIONS = ("paper", "transformer_lens")
 
 
 # The core set.

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import minicircuits
-
 from minicircuits.notation import POSITIONS
 from minicircuits.testing import assert_matches, broken_invariants, check
 from minicircuits.testing.steps import AXES, CIRCUITS, FORWARD
