@@ -86,7 +86,8 @@ def test_the_first_of_several_holds_blas_and_the_last_lets_it_go(blas):
     assert blas.history == [1, 8] and cores.shared.holders == 0
 
 
-@pytest.mark.parametrize("with_threadpoolctl", [False, True])
+@pytest.mark.parametrize("with_threadpoolctl", [
+    False, pytest.param(True, marks=pytest.mark.extra)])
 def test_a_real_blas_is_found_and_held(monkeypatch, with_threadpoolctl):
     """In a process of its own, where it has more threads than one."""
     program = """if True:
@@ -97,8 +98,7 @@ def test_a_real_blas_is_found_and_held(monkeypatch, with_threadpoolctl):
         (get, put), *_ = cores.loaded_blas()
         put(2)
         print(get(), *cores.side_by_side(lambda n: get(), range(2)), get())"""
-    if with_threadpoolctl and cores.ThreadpoolController is None:
-        pytest.skip("threadpoolctl is not installed")
+    assert cores.ThreadpoolController is not None or not with_threadpoolctl, "the extra `fast`"
     if not with_threadpoolctl:
         monkeypatch.setattr(cores, "ThreadpoolController", None)
         if not cores.loaded_blas.__wrapped__():
