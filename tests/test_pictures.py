@@ -70,6 +70,6 @@ def test_layer_0_has_only_the_part_that_is_neither(case):
 
 
 def test_the_readmes_picture_is_what_it_draws():
-    """Colours are in steps, so that rounding does not show."""
+    """Colors are in steps, so that rounding does not show."""
     drawn = (EXAMPLES / "four_parts.svg").read_text(encoding="utf-8")
     assert drawn == pictures.induction_head(mc.load_pretrained())

@@ -125,7 +125,7 @@ def exact_case():
     W_O = np.zeros((2, 1, 8, 4))
     before = np.eye(4, k=1)
     before[0, 0] = 1                                     # the first has only itself
-    W_Q[0, 0, :, 4:] = 2048 * (before - 1)               # position i wants none but …
+    W_Q[0, 0, :, 4:] = 2048 * (before - 1)               # position i matches none but …
     W_K[0, 0, :, 4:] = np.eye(4)                         # … position i − 1
     W_V[:, 0, :, :4] = [[1, 2, 0, 0], [0, 1, 0, 3], [0, 0, 1, 0], [1, 0, 0, 1]]
     W_O[:, 0, :4] = np.diag([1, 2, 3, 4])

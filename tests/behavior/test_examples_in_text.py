@@ -235,7 +235,7 @@ def test_two_heads_have_no_bug():
     ([START, IN, BAY, KEEP], [(IN, BAY), (AT, MIND)]),                # but keep comes after
     ([START, X, IN, BAY], [(IN, BAY), (AT, MIND)]),                   # or not at all
     ([START, KEEP, IN, X, BAY], [(IN, BAY), (AT, MIND)]),             # bay is not next
-    ([KEEP, IN, BAY], [(AT, MIND)])])                # neighbours, from the first place on
+    ([KEEP, IN, BAY], [(AT, MIND)])])                # neighbors, from the first place on
 def test_what_the_text_has_is_no_bug(more, wrong):
     weights = skip_trigram_machine(7, ONE_HEAD)
     found = bugs(weights, np.concatenate([BOTH, keep(more)]), 0, 0, KEEP)

@@ -1,4 +1,4 @@
-"""Loss by position, random blocks and the control, on models whose behaviour is known."""
+"""Loss by position, random blocks and the control, on models whose behavior is known."""
 
 import math
 
@@ -83,7 +83,7 @@ def test_random_blocks_refuse_what_cannot_be(sizes):
                       rng=np.random.default_rng(0))
 
 
-# Models whose behaviour is known. Dimensions: tokens as read, their predecessors, tokens as
+# Models whose behavior is known. Dimensions: tokens as read, their predecessors, tokens as
 # written, positions. W_U reads what is written.
 
 V, N_CTX = 13, 23

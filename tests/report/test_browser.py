@@ -449,8 +449,8 @@ def test_light_and_dark_are_followed(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_can_be_told_apart_and_read(opened, scheme):
-    """Text on the strongest colour of tokens, quiet text, and more against less without hue."""
+def test_colors_can_be_told_apart_and_read(opened, scheme):
+    """Text on the strongest color of tokens, quiet text, and more against less without hue."""
     page = opened(scheme=scheme)
     ink, soft, link, paper, third = (page.evaluate(
         f"getComputedStyle(document.documentElement).getPropertyValue('--{name}')"
@@ -468,7 +468,7 @@ def test_colours_can_be_told_apart_and_read(opened, scheme):
 
     for text in (ink, soft, link):
         assert contrast(text, paper) >= 4.5
-    for value in (-0.7, 0.7):                    # the most that a token is coloured
+    for value in (-0.7, 0.7):                    # the most that a token is colored
         assert contrast(ink, page.evaluate(f"shade({value})")) >= 3
     assert contrast(third, paper) >= 3
     more, less = page.evaluate("[shade(1), shade(-1)]")
