@@ -24,7 +24,7 @@ tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default
 
 # %% The heads
 heading("The heads")
-say("""On random tokens that come twice, only who looks up the first time can tell the next token.
+say("""On random tokens that come twice, only a look at the first time tells the next token.
     `one back` is a head's attention on the token before. `prefix matching` is its attention on what
     followed the earlier copy of the present token: an induction head looks there. It should also
     copy (example 03).""")
