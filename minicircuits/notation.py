@@ -32,7 +32,7 @@ Paper: "Notation" and "Transformer Overview". No formula of the model is here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -97,13 +97,6 @@ class Weights:
     W_O: np.ndarray
     W_U: np.ndarray
     positions: str
-    n_layers: int = field(init=False)           # from here on: what the arrays tell
-    n_heads: int = field(init=False)
-    d_model: int = field(init=False)
-    d_head: int = field(init=False)
-    d_vocab: int = field(init=False)
-    n_ctx: int | None = field(init=False)       # the longest context; None if positions are "none"
-    dtype: np.dtype = field(init=False)
 
     def __post_init__(self):
         if self.positions not in POSITIONS:
@@ -113,11 +106,11 @@ class Weights:
             given = "None" if self.W_pos is None else "given"
             raise InputError('W_pos must be None exactly when positions is "none"; got '
                              f"positions={self.positions!r}, W_pos {given}")
-        sizes, attributes = {}, vars(self)          # what is frozen can be set there
+        sizes, arrays = {}, vars(self)              # what is frozen can be set there
         for name, axes in WEIGHT_AXES.items():
             if name == "W_pos" and self.W_pos is None:
                 continue
-            attributes[name] = W = np.asarray(attributes[name])
+            arrays[name] = W = np.asarray(arrays[name])
             check_axes(name, W, axes, sizes)
             if W.dtype.name not in DTYPES or W.dtype.name != self.W_E.dtype.name:
                 raise InputError(f"weights must share one dtype of {', '.join(DTYPES)}; "
@@ -125,7 +118,35 @@ class Weights:
             if not np.isfinite(W).all():
                 raise InputError(f"{name} must be finite; got "
                                  f"{np.count_nonzero(~np.isfinite(W))} NaN or Inf of {W.size}")
-        attributes |= {"n_ctx": None, "dtype": self.W_E.dtype} | sizes
+
+    @property
+    def n_layers(self) -> int:
+        return self.W_Q.shape[0]
+
+    @property
+    def n_heads(self) -> int:
+        return self.W_Q.shape[1]
+
+    @property
+    def d_head(self) -> int:
+        return self.W_Q.shape[2]
+
+    @property
+    def d_model(self) -> int:
+        return self.W_E.shape[0]
+
+    @property
+    def d_vocab(self) -> int:
+        return self.W_E.shape[1]
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The longest context, in tokens; None where there are no positions to run out of."""
+        return None if self.W_pos is None else self.W_pos.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.W_E.dtype
 
     def __repr__(self):
         sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")

@@ -130,6 +130,13 @@ def test_model_files_say_nothing_of_this_machine(toured):
         assert len(secret) < 5 or secret.encode() not in data
 
 
+@pytest.mark.parametrize("command", [["train"], ["report"]])
+def test_an_output_without_a_name_is_refused_before_any_work(command, capsys):
+    assert main([*command, "-o", ""]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("minicircuits: cannot write ''")
+
+
 def test_where_output_has_no_code_for_a_character_it_is_a_question_mark(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     with pytest.raises(SystemExit) as ended:

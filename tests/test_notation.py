@@ -58,6 +58,11 @@ def test_weights_are_frozen_and_not_copied():
     assert replace(WEIGHTS) != WEIGHTS == WEIGHTS                # the same object, or not equal
 
 
+def test_their_fields_make_them_again():
+    again = Weights(*(getattr(WEIGHTS, field.name) for field in fields(Weights)))
+    assert all(W is getattr(WEIGHTS, name) for name, W in again.items())
+
+
 def test_a_line_says_what_they_are():
     assert repr(WEIGHTS) == ("Weights(n_layers=2, n_heads=3, d_model=5, d_head=4, d_vocab=7, "
                              "n_ctx=6, positions='shortformer', dtype=float64)")

@@ -72,16 +72,20 @@ class Path:
         """W_U W_OV^{h_n} … W_OV^{h_1} W_E (v, u): what it does with a token.
 
         Another reader stands in the place of W_U, and W_pos in that of W_E for a "position".
-        From an "embedding", `W_from(weights.W_pos)` is what it does with a position.
         """
         return self.W_from(self.weights.W_pos if self.source == "position" else self.weights.W_E)
+
+    @property
+    def W_of_positions(self):
+        """From an "embedding", what it does with a position (v, p); else None."""
+        return self.W_from(self.weights.W_pos) if self.source == "embedding" else None
 
     def arriving(self):
         """A t Wᵀ. From an "embedding", a second product for the positions is added."""
         places = np.arange(self.tokens.shape[1])
         read = self.W.columns(places if self.source == "position" else self.tokens)
         if self.source == "embedding":
-            read = read + self.W_from(self.weights.W_pos).columns(places)
+            read = read + self.W_of_positions.columns(places)
         return self.A @ read
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import softmax
 
 from minicircuits.circuits.expansion import Path, head_sequences, propagate, residual_0
+from minicircuits.circuits.heads import W_QK
 from minicircuits.circuits.low_rank import power_of_two, product
 from minicircuits.notation import Tokens, Weights, check_head, check_pattern, check_tokens
 
@@ -159,9 +160,9 @@ def rebuild(weights: Weights, tokens: Tokens) -> Rebuilt:
     causal = np.tri(n, dtype=bool)
     pattern = np.empty((weights.n_layers, b, weights.n_heads, n, n), weights.dtype)
     for layer in range(weights.n_layers):
-        y = read_parts(weights, tokens, pattern, layer).sum(0)[:, None]               # (b, 1, i, d)
-        q, k = y @ weights.W_Q[layer].mT, y @ weights.W_K[layer].mT                   # (b, h, i, e)
-        scores = q @ k.mT / sqrt(weights.d_head)
-        pattern[layer] = softmax(np.where(causal, scores, -np.inf), axis=-1)
+        y = read_parts(weights, tokens, pattern, layer).sum(0)                        # (b, i, d)
+        for head in range(weights.n_heads):
+            scores = y @ W_QK(weights, layer, head) @ y.mT / sqrt(weights.d_head)
+            pattern[layer, :, head] = softmax(np.where(causal, scores, -np.inf), axis=-1)
     x = propagate(weights, residual_0(weights, tokens), pattern).sum(0)
     return Rebuilt(pattern, x @ weights.W_U.mT)

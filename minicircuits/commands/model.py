@@ -77,8 +77,9 @@ def read_text(options, *tokenizer_and_n_ctx):
 
 def check_outputs(options, *paths):
     """Refuses what cannot be written, or exists and is not forced, before any work is done."""
-    for path in filter(None, [*paths, options.json]):
-        files.check_output(path, options.force)
+    for path in [*paths, options.json]:
+        if path is not None:
+            files.check_output(path, options.force)
 
 
 def write_json(options, results):

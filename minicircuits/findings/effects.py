@@ -92,7 +92,8 @@ def prediction(weights, tokens, acts, head):
     context, place = np.unravel_index(best, effect.shape)
     target, one = int(following[context, place]), slice(context, context + 1)
     entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
-    strongest, total = entries.strongest(8), float(entries.contributions.sum())
+    strongest = [entry for entry in entries.strongest(8) if entry[1] <= place]
+    total = float(entries.contributions.sum())
     return {"row": int(context), "context": tokens[context, :place + 1].tolist(),
             "target": target, "probability": float(np.exp(log_p[context, place])),
             "logit": float(acts.logits[context, place, target]), "sum": total,

@@ -52,6 +52,10 @@ class Report:
     def __bool__(self):
         return self.difference is None and not self.note
 
+    @property
+    def id(self):
+        return self.case.id
+
     @cached_property
     def looks_like(self):
         """Names of at most three mutants that get the tensor wrong in the same way."""

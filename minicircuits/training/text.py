@@ -53,8 +53,11 @@ def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
 
     paths : a list of files and folders, or None for the source of Python's standard library
     tokenizer : that of a trained model, or None to learn one of 1,024 tokens from the text
-    n_ctx : length of the held-out contexts. Raises InputError if the text is too short for one.
+    n_ctx : length of the held-out contexts, at least 3. Raises InputError if the text is too
+        short for one.
     """
+    if n_ctx < 3:
+        raise InputError(f"n_ctx must be at least 3; got {n_ctx}")
     texts = read_texts(paths) if paths else standard_library()
     training, held_out = split(texts)
     tokenizer = tokenizer or train_tokenizer(training)
@@ -105,6 +108,8 @@ def read_texts(paths):
     (those with a NUL byte) and names that begin with a dot, such as `.git`. Raises InputError
     where a path leads to no text, or a file cannot be read.
     """
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        raise InputError(f"paths must be a list of files and folders; got {str(paths)!r} alone")
     texts = []
     for path in paths:
         found = _texts_in(_files_below(path, HIDDEN) if os.path.isdir(path) else [path])

@@ -6,6 +6,7 @@ import pytest
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
+from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.findings.study import excerpt
 from minicircuits.report import data
@@ -187,3 +188,12 @@ def test_a_context_of_one_token():
     tokens = np.array([[3]])
     found = attention_views(weights, tokens, mc.forward(weights, tokens), heads_of(weights))
     assert found["effects"]["shape"] == [6, 0] and found["pattern"]["shape"] == [6, 1]
+
+
+def test_a_prediction_lists_no_source_after_its_place():
+    """One head a layer and two tokens: there are fewer entries than are listed."""
+    weights = mc.init_weights(2, 1, 6, 3, 5, 4, "none", np.random.default_rng(0))
+    tokens = np.array([[0, 1]])
+    found = prediction(weights, tokens, mc.forward(weights, tokens), (1, 0))
+    assert [source for _, source, _ in found["entries"]] == [0] * 4
+    assert found["count"] == 0 and found["sum"] == pytest.approx(found["logit"])

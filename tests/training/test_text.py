@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicircuits.notation import InputError
-from minicircuits.training.text import batch, digest, read_texts, split, spread, standard_library
+from minicircuits.training.text import (batch, digest, load_text, read_texts, split, spread,
+                                        standard_library)
 
 START = 999
 STREAM = np.arange(100, dtype=np.int32)     # token = place, so that contexts tell where they are
@@ -164,3 +165,10 @@ def test_a_text_shorter_than_the_context():
     for call in (lambda: batch(STREAM[:19], 3, 21, START, 0, 0),
                  lambda: spread(STREAM[:19], 3, 21, START)):
         assert refused(call) == "a text for contexts of 21 must have at least 20 tokens; got 19"
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (("/",), "must be a list"), ((None, None, 2), "n_ctx must be at least 3")])
+def test_what_is_no_list_of_texts_or_no_context_is_refused_at_once(arguments, says):
+    with pytest.raises(InputError, match=says):
+        load_text(*arguments)
