@@ -76,7 +76,7 @@ def strongest_sources(QK, OV, factor, n):
 def strongest_sources_pruned(QK, OV, factor, n):
     """The same as `strongest_sources`, leaving out what cannot matter.
 
-    On GPT-2's shape, with 50,257 tokens, it takes about half the time; on 1,000 it gains nothing.
+    With 50,257 tokens, as in GPT-2, it takes 0.3 to 0.6 of the time; with 1,000 it gains nothing.
     Each source has a bound on its score. Sources go by falling bound, in rounds of tiles side by
     side. `least`, just below the n-th best score so far, changes between rounds only, so that no
     answer depends on which core is faster. At the first bound below it all that remain are left
