@@ -42,6 +42,7 @@ PIECE = re.compile(rb"""
 LONGEST = 133         # a space, __, 32 characters of four bytes, __
 MAX_VOCAB = 2**16
 ALONE = 2**16         # symbols from here on are no ids, and no merge reads them
+AT_ONCE = 4096        # pieces: they stay in the fast memory of a core while merges are made
 FIRST, LAST = chr(ALONE), "\U0010ffff"
 
 
@@ -100,16 +101,22 @@ class Tokenizer:
         string, and a merge is `str.replace`. A merge makes possible only merges that come
         after it, so each of them has to be made once only, in order.
         """
-        pieces = _pieces(text)
+        pieces, ids = _pieces(text), {}
+        different = list(dict.fromkeys(pieces))
+        for n in range(0, len(different), AT_ONCE):
+            some = different[n:n + AT_ONCE]
+            ids |= zip(some, self._encoded(some))
+        characters = "".join(map(ids.__getitem__, pieces)).encode("utf-32-le", "surrogatepass")
+        return (np.frombuffer(characters, "<u4") % ALONE).astype(np.int32)
+
+    def _encoded(self, pieces):
+        """The ids of each piece, as a string."""
         between = chr(self.start)
-        different = dict.fromkeys(pieces)
-        encoded = between.join(piece.decode("latin-1") for piece in different)
+        encoded = between.join(piece.decode("latin-1") for piece in pieces)
         encoded = CHARACTER.sub(self._whole_or_alone, encoded)
         for new, (left, right) in enumerate(self.merges, 256):
             encoded = encoded.replace(chr(left) + chr(right), chr(new))
-        ids = dict(zip(different, encoded.split(between)))
-        characters = "".join(map(ids.__getitem__, pieces)).encode("utf-32-le", "surrogatepass")
-        return (np.frombuffer(characters, "<u4") % ALONE).astype(np.int32)
+        return encoded.split(between)
 
     def _whole_or_alone(self, found):
         return self._characters.get(found[0]) or "".join(
