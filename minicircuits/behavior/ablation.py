@@ -44,8 +44,8 @@ def term_importance(weights: Weights, tokens: Tokens,
     all_singles = sum(singles, x)
 
     def loss(x):
-        """Of a sum of paths as it arrives at W_U: the logits of one at a time are in memory."""
-        return cross_entropy(x @ weights.W_U.mT, tokens)
+        """Of a sum of paths as it arrives at W_U."""
+        return mean_loss((context @ weights.W_U.mT for context in x), tokens)
 
     losses = np.array([loss(x) for x in propagate(weights, x, acts.pattern).cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
@@ -55,28 +55,35 @@ def term_importance(weights: Weights, tokens: Tokens,
         np.array([loss(all_singles - single) - losses[1] for single in singles]))
 
 
+def mean_loss(logits, tokens):
+    """The cross-entropy of contexts whose logits (i, v) come one after the other."""
+    return np.mean([cross_entropy(one[None], context[None])
+                    for one, context in zip(logits, tokens)])
+
+
 class VirtualHead(NamedTuple):
     heads: tuple          # ((layer, head), …), first to last
     copying: float        # copying score of W_U W_OV … W_OV W_E
     importance: float     # nats per token: loss without this one path, minus the loss
 
 
-def virtual_heads(weights: Weights, tokens: Tokens, acts: Activations | None = None,
-                  longest: int | None = None) -> list[VirtualHead]:
-    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path.
+def virtual_heads(weights: Weights, tokens: Tokens,
+                  acts: Activations | None = None) -> list[VirtualHead]:
+    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
+    return sorted(each_virtual_head(weights, *tokens_and_acts(weights, tokens, acts)),
+                  key=lambda virtual: -virtual.importance)
 
-    longest : of how many heads at most; None is n_layers. There are (1 + n_heads)^n_layers.
-    """
-    tokens, acts = tokens_and_acts(weights, tokens, acts)
-    loss = cross_entropy(acts.logits, tokens)
+
+def each_virtual_head(weights, tokens, acts, longest=None):
+    """Yields the virtual heads by order, those of at most `longest` heads, or all."""
+    loss = mean_loss(acts.logits, tokens)
 
     def measured(path):
-        importance = cross_entropy(acts.logits - path.logits, tokens) - loss
+        importance = mean_loss(map(np.subtract, acts.logits, path.logits), tokens) - loss
         return VirtualHead(path.heads, copying_score(path.W), float(importance))
 
     paths = expand_logits(weights, tokens, acts.pattern, longest)
-    found = side_by_side(measured, [path for path in paths if path.order >= 2])
-    return sorted(found, key=lambda virtual: -virtual.importance)
+    yield from side_by_side(measured, [path for path in paths if path.order >= 2])
 
 
 def without_heads(weights: Weights, heads: list[tuple[int, int]]) -> Weights:
@@ -103,5 +110,5 @@ def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, 
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     frozen = propagate(ablated, residual_0(ablated, tokens), acts.pattern).sum(0)      # (b, i, d)
     return WithoutHeads(
-        float(cross_entropy(frozen @ weights.W_U.mT, tokens)),
+        float(mean_loss((context @ weights.W_U.mT for context in frozen), tokens)),
         float(cross_entropy(forward(ablated, tokens).logits, tokens)))

@@ -27,6 +27,12 @@ def one_by_one(weights):
             and sum(count_terms(weights)) <= MAX_TERMS)
 
 
+def few_tokens(weights):
+    """How many tokens of a context MAX_LOGITS allows for, path by path; 2 at least."""
+    paths = sum(count_paths(weights)) if one_by_one(weights) else weights.n_layers + 1
+    return max(2, MAX_LOGITS // (4 * paths * weights.d_vocab))
+
+
 def exactness(weights, tokens, acts, watch=unwatched):
     """Relative differences between the sums over paths and the forward pass, by object.
 
@@ -58,7 +64,7 @@ def error_of_sum(shares, whole):
     return relative_error(total, whole, magnitude.max())
 
 
-def importance_table(weights, tokens, acts):
+def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
     longest : how many heads the listed virtual heads have at most. `limit` says why some are
@@ -69,9 +75,11 @@ def importance_table(weights, tokens, acts):
     most = min(MAX_PATHS, MAX_LOGITS // acts.logits.size)
     longest = max(order for order, paths in enumerate(virtual) if paths <= most)
     left_out = virtual[-1] - virtual[longest]
+    heads = watch(ablation.each_virtual_head(weights, tokens, acts, longest), "virtual heads",
+                  total=virtual[longest])
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
-        "virtual_heads": [virtual._asdict() | {"heads": label(virtual.heads)}
-                          for virtual in ablation.virtual_heads(weights, tokens, acts, longest)],
+        "virtual_heads": [head._asdict() | {"heads": label(head.heads)}
+                          for head in sorted(heads, key=lambda head: -head.importance)],
         "limit": f"Virtual heads of {longest + 1} heads and more are left out: {left_out:,}, and "
                  f"{most:,} can be tried." if left_out else None}
 

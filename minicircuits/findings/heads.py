@@ -22,8 +22,9 @@ def heads_of(weights):
     return list(np.ndindex(weights.n_layers, weights.n_heads))
 
 
-def unwatched(items, name):
-    """What `watch` is where nobody waits: it wraps `items`, which are `name`, to show progress."""
+def unwatched(items, name, total=None):
+    """What `watch` is where nobody waits: it wraps `items`, a `total` of `name`, to show progress.
+    """
     return items
 
 
