@@ -29,7 +29,7 @@ PIECE = re.compile(rb"""
   | [^\S\n]{1,32}(?=\ \S) | [^\S\n]{1,32}      # other space, less the one that a word takes
 """, re.VERBOSE)
 LONGEST = 64
-MAX_VOCAB = 2**16
+D_VOCAB, MAX_VOCAB = 1024, 2**16          # tokens to learn, by default and at most
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Tokenizer:
                        else character.encode("unicode_escape").decode() for character in text)
 
 
-def train_tokenizer(text, d_vocab=1024):
+def train_tokenizer(text, d_vocab=D_VOCAB):
     """The `Tokenizer` of `d_vocab` tokens (bytes and START included) that BPE learns from `text`.
 
     Among pairs that occur equally often, the one with the smaller ids is joined first. Where
