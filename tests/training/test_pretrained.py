@@ -31,7 +31,7 @@ def study(pretrained):
 @pytest.fixture(scope="module")
 def heads(study):
     """Its induction head and its previous-token head, as head_table rows."""
-    rows = head_table(study.weights, study.token_probabilities, *study.held_out, study.start,
+    rows = head_table(study.weights, study.sources, *study.held_out, study.start,
                       seed=0)
     named = named_heads(rows, BLOCKS)
     return [next(row for row in rows if (row["layer"], row["head"]) == named[name])
