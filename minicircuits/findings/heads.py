@@ -16,12 +16,20 @@ from minicircuits.circuits.heads import ov_circuit
 from minicircuits.circuits.induction import induction_eigenvalues
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.model.transformer import forward
+from minicircuits.notation import NormalizedWeights
 
 
 def heads_of(weights):
     """(layer, head) of every head, in order; but not of those that rest, and only say a bias."""
     resting = resting_heads(weights)
     return [head for head in np.ndindex(weights.n_layers, weights.n_heads) if head not in resting]
+
+
+def folded(weights):
+    """What the biases and norms of a model became, in a dict; empty where there were none."""
+    resting = [label((head,)) for head in resting_heads(weights)]
+    normalized = isinstance(weights, NormalizedWeights)
+    return ({"resting": resting} if resting else {}) | ({"eps": weights.eps} if normalized else {})
 
 
 def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):

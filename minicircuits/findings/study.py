@@ -10,7 +10,7 @@ from minicircuits.behavior.in_context import random_blocks
 from minicircuits.circuits.normalization import as_read, norm_of
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
+from minicircuits.findings.heads import best_heads, folded, head_table, strongest_pairs
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_loss
@@ -59,6 +59,8 @@ def sections(study, watch=iter):
     yield "losses", {"losses": {**text.baselines, f"this {weights.n_layers}-layer model":
                                 float(cross_entropy(acts.logits, tokens))}}
     yield "exactness", {"exactness": effects.exactness(weights, *excerpt(tokens, acts, slice(1)))}
+    if found := folded(weights):
+        yield "folded", {"folded": found}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
         return
