@@ -72,28 +72,39 @@ def embedded(model, tokens):
     return (x, at) if W.positions == "shortformer" else (x + at, 0)
 
 
-def head(model, layer, h, y, y_qk):
+def head(model, layer, h, y, y_q, y_k):
     """scores, pattern, and what the head writes, without b_O."""
     W, b = model.weights, model.biases
     q, k, v = (read @ getattr(W, f"W_{name}")[layer, h].T + part(b, f"b_{name}", (layer, h))
-               for name, read in (("Q", y_qk), ("K", y_qk), ("V", y)))
+               for name, read in (("Q", y_q), ("K", y_k), ("V", y)))
     scores = q @ k.mT / np.sqrt(W.d_head)
     shares = np.where(np.tri(scores.shape[-1]), np.exp(scores - scores.max(-1, keepdims=True)), 0)
     pattern = shares / shares.sum(-1, keepdims=True)
     return scores, pattern, pattern @ v @ W.W_O[layer, h].T
 
 
+def constant(model, layer, h):
+    """What a head writes wherever it looks, since rows of a pattern sum to 1: its b_V, (d,)."""
+    W = model.weights
+    b_V = W.W_V[layer, h] @ (np.zeros(W.d_model) + part(model.norms, "ln1_b", layer))
+    return W.W_O[layer, h] @ (b_V + part(model.biases, "b_V", (layer, h)))
+
+
 def run(model, tokens, without=()):
-    """residual, scores, pattern, norms and logits by name; written: (layer, head) -> (b, i, d)."""
+    """residual, scores, pattern, norms and logits by name; written: (layer, head) -> (b, i, d).
+
+    without : heads (layer, head) that write their `constant` alone.
+    """
     W = model.weights
     x, at = embedded(model, tokens)
     found = {"residual": [x], "scores": [], "pattern": [], "norms": [sigma(model, x)]}
     written = {}
     for layer in range(W.n_layers):
         y = normed(model, x, "ln1", layer)
-        heads = [head(model, layer, h, y, y + at) for h in range(W.n_heads)]
+        heads = [head(model, layer, h, y, y + at, y + at) for h in range(W.n_heads)]
         for h, (_, _, out) in enumerate(heads):
-            written[layer, h] = 0 * out if (layer, h) in without else out
+            removed = 0 * out + constant(model, layer, h)
+            written[layer, h] = removed if (layer, h) in without else out
             x = x + written[layer, h]
         x = x + part(model.biases, "b_O", layer)
         for name, value in (("residual", x), ("norms", sigma(model, x)),
@@ -111,8 +122,7 @@ def unembedded(model, x):
 def through(model, tokens, found, heads):
     """logits of a path through `heads`, its patterns and norms as `found`: no bias is in it.
 
-    A head H of a layer with H heads is its b_O, to which the heads' b_V come by W_O; nothing
-    comes to it from before.
+    A head H of a layer with H heads is its b_O with the heads' constants; it reads none.
     """
     W, b, H = model.weights, model.biases, model.weights.n_heads
     x = embedded(model, tokens)[0]
@@ -121,9 +131,7 @@ def through(model, tokens, found, heads):
             y = normed(model, x, "ln1", layer, found["norms"][layer])
             x = found["pattern"][layer][:, h] @ y @ W.W_V[layer, h].T @ W.W_O[layer, h].T
         else:
-            b_V = [W.W_V[layer, g] @ (np.zeros(W.d_model) + part(model.norms, "ln1_b", layer))
-                   + part(b, "b_V", (layer, g)) for g in range(H)]
-            b_O = part(b, "b_O", layer) + sum(W.W_O[layer, g] @ b_V[g] for g in range(H))
+            b_O = part(b, "b_O", layer) + sum(constant(model, layer, g) for g in range(H))
             x = 0 * x + (0 if n else b_O)
     logits = normed(model, x, "ln_final", given=found["norms"][-1]) @ W.W_U.T
     if heads:

@@ -35,7 +35,8 @@ def fold_normalization(weights: Weights, kind: str, eps: float, biases: dict[str
     biases : b_Q, b_K, b_V (l, h, e), b_O (l, d), b_U (v,); what is absent is zero
     norms : the gains ln1_w (l, d) and ln_final_w (d,), and the biases ln1_b and ln_final_b
 
-    b_V goes into b_O, since rows of a pattern sum to 1. Positions in "shortformer" mode get d
+    b_V goes into b_O, since rows of a pattern sum to 1; so a head that is removed leaves its b_V
+    behind. Positions in "shortformer" mode get d
     dimensions of their own, which only W_Q and W_K read. Then biases are folded as
     `fold_biases` does. Raises InputError for another kind, name, shape or dtype.
     """
