@@ -41,7 +41,7 @@ def words(chosen, default):
 
 def train(n_layers, text, steps):
     """A model of `n_layers` after `steps` of training on a prepared text, in float64."""
-    weights = train_in_memory(n_layers, text, steps=steps).astype(float)
+    weights = train_in_memory(n_layers, text, mc.Recipe(steps)).astype(float)
     print()
     return weights
 

@@ -117,11 +117,12 @@ def test_findings_take_it_and_leave_heads_that_rest_out(kind):
     effects.importance_table(weights, tokens, acts)
     one = effects.prediction(weights, tokens, acts, (1, 0))
     close(one["sum"], one["logit"])
-    blocks = mc.random_blocks(60, effects.BLOCK, 2, 2, 0, np.random.default_rng(0))
-    parts = effects.induction_split(weights, blocks, mc.forward(weights, blocks), 1, 0)["parts"]
+    blocks = mc.random_blocks(60, 29, 2, 2, 0, np.random.default_rng(0))
+    parts = effects.induction_split(weights, blocks, mc.forward(weights, blocks), 29, 1, 0)["parts"]
     close(sum(parts[name]["stripe"] for name in ("neither", "Q", "K", "both")),
           parts["total"]["stripe"])
     effects.removals(weights, tokens, acts, (1, 0), (0, 1), 0, 0)
+
     def ranked(head):
         return ranked_sources(mc.without_biases(weights), np.full(60, 1 / 60), head)
 
