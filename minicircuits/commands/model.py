@@ -19,7 +19,7 @@ from minicircuits.training.recipe import SHAPE, Recipe
 from minicircuits.training.text import contexts_for, load_text, read_named, sample
 from minicircuits.training.tokenizer import D_VOCAB
 
-EXACT = {"float64": 1e-12, "float32": 1e-4}       # relative
+EXACT = {"float64": 1e-12, "float32": 1e-3}         # relative: some thousand roundings
 SIZES = ("layers", "n_heads", "d_model", "d_head", "d_vocab", "positions")
 MODELS = (".npz", ".safetensors")
 
@@ -171,8 +171,10 @@ def write_page(options, path, study, found):
 def exact_status(*exactness):
     """The exit status: 1 if some sum over paths was not what the forward pass gave."""
     for errors in exactness:
-        largest = max(errors[name] for name in ("logits", "scores", "patterns", "rebuilt_logits"))
-        if not largest <= (most := EXACT[errors["precision"]]):
-            print(f"  NOT EXACT: a relative difference of {largest:.1e} is more than {most}")
+        largest = max(map(errors.get, ("logits", "scores", "patterns", "rebuilt_logits")))
+        most = EXACT[errors["precision"]]
+        if not largest <= most:
+            print(f"  NOT EXACT: a relative difference of {largest:.1e} is more than {most} in "
+                  f"{errors['precision']}")
             return 1
     return 0

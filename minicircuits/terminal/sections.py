@@ -22,7 +22,9 @@ def exactness_lines(errors, show=None):
         rows += [(f"all terms ({count(errors['terms'])}) sum to the scores", errors["scores"]),
                  ("patterns rebuilt from weights and tokens alone", errors["patterns"]),
                  ("logits through the rebuilt patterns", errors["rebuilt_logits"])]
-    return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows] + limit_lines(errors)
+    large = ["  A model this large stays in float32, where one rounding is 6e-08."]
+    return ([f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows]
+            + large * (errors["precision"] == "float32") + limit_lines(errors))
 
 
 def count(number):
