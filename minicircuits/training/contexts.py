@@ -15,6 +15,7 @@ from minicircuits.training.bigrams import unigram
 LONGEST = 128         # tokens of a context: patterns (i, j) of more are too fine for a screen
 LOGITS = 2 ** 26      # that a measurement takes, in some seconds: 512 contexts of 1,024 tokens
 FEWEST = 16           # contexts that are kept however large the vocabulary is
+READ = 20_000_000     # bytes of text that are cut into tokens, in some seconds
 COUNTED = 4096        # tokens of a vocabulary whose bigrams are counted, in 8 d_vocab² bytes
 
 
@@ -32,8 +33,9 @@ class Contexts(NamedTuple):
 def contexts_of(texts, tokenizer, n_ctx):
     """The `Contexts` of texts, pairs (name, bytes), for a model of n_ctx tokens (or None).
 
-    Where there are very many contexts, the first are kept; probabilities and counts are those
-    of all. Raises InputError where the texts have no token, or a context no room for one.
+    Of a long text the first READ bytes are read, and of very many contexts the first are kept;
+    probabilities and counts are those of all that is read. Raises InputError where the texts have
+    no token, or a context no room for one.
     """
     start, d_vocab = tokenizer.start, tokenizer.d_vocab
     length = min(n_ctx or LONGEST, LONGEST)
@@ -41,7 +43,7 @@ def contexts_of(texts, tokenizer, n_ctx):
     if step < 1:
         raise InputError(f"a context must have room for a token beside the start token; got "
                          f"n_ctx={n_ctx}")
-    tokens, names = [], []
+    tokens, names, (texts, notes) = [], [], first_bytes(texts)
     for name, data in texts:
         ids = tokenizer.encode(data)
         for place in range(0, len(ids), step):
@@ -53,14 +55,29 @@ def contexts_of(texts, tokenizer, n_ctx):
     stream = np.concatenate(tokens)
     shares = unigram(np.bincount(stream[stream != start], minlength=d_vocab)[:, None])[:, 0]
     kept = max(FEWEST, LOGITS // (length * d_vocab))
-    notes = [f"{name} is not valid UTF-8: bytes that make no character are shown as \\xe9."
-             for name, data in texts if not is_utf8(data)]
     if length != n_ctx:
         notes.append(f"A context is {length} tokens here; this model can take "
                      f"{'any number' if n_ctx is None else f'{n_ctx:,}'}.")
     if len(tokens) > kept:
         notes.append(f"The first {kept} of {len(tokens):,} contexts are kept and measured.")
     return Contexts(tokens[:kept], names[:kept], shares, count_within(tokens, d_vocab), {}, notes)
+
+
+def first_bytes(texts):
+    """Texts as far as they are read, READ bytes in all; and notes on that, and on their bytes."""
+    read, room = [], READ
+    for name, data in texts:
+        if room > 0:
+            read.append((name, data[:room]))
+        room -= len(data)
+    strange = [name for name, data in texts[:len(read)] if not is_utf8(data)]
+    notes = []
+    if strange:
+        others = f" and of {len(strange) - 1:,} more" if len(strange) > 1 else ""
+        notes.append(f"Bytes of {strange[0]}{others} make no UTF-8: they are shown as \\xe9.")
+    if room < 0:
+        notes.append(f"The first {READ / 1e6:.0f} of {(READ - room) / 1e6:.0f} MB are read.")
+    return read, notes
 
 
 def count_within(contexts, d_vocab):
