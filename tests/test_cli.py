@@ -308,7 +308,7 @@ def test_a_model_of_ones_own_sizes_goes_on_and_is_looked_at(tmp_path, monkeypatc
     assert model.metadata["from"] == before.metadata
     assert main(["report", "further.npz", "--text", str(text)]) == 0
     shown = capsys.readouterr().out
-    assert "Contexts are too short for random tokens that are repeated." in shown
+    assert "Contexts are too short for random tokens that come twice." in shown
     assert "induct " not in shown and "is an induction head" not in shown
 
 

@@ -57,25 +57,32 @@ def head_table(weights, ranked, tokens, acts, start, seed, watch=unwatched):
     """A row for every head: what it looks at, on text and on random blocks, and what it copies.
 
     ranked : a head (layer, head) ↦ its `ranked_sources`; tokens, acts : of the text
-    Where no two blocks fit a context, a row says nothing of random blocks.
+    A row is without what takes more contexts or tokens than there are.
     """
-    scores = {**scores_on_blocks(weights, start, np.random.default_rng(seed)),
-              "first": patterns.first_token_scores(weights, tokens, acts),
-              "by_position": patterns.position_share(weights, tokens, acts)}
-    profiles, rows = patterns.offset_profiles(weights, tokens, acts), []
+    scores, (b, T) = scores_on_blocks(weights, start, np.random.default_rng(seed)), tokens.shape
+    if T > 1:
+        scores["first"] = patterns.first_token_scores(weights, tokens, acts)
+    if T > 1 and b > 1:
+        scores["by_position"] = patterns.position_share(weights, tokens, acts)
+    profiles, rows = near_profiles(weights, tokens, acts), []
     matrices = without_biases(weights)
-    profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
     for layer, head in watch(heads_of(weights), "heads"):
         circuit, profile = ov_circuit(matrices, layer, head), profiles[layer, head]
-        rows.append({"layer": layer, "head": head, "offset": int(profile.argmax()),
-                     "at_offset": float(profile.max()), "copying": copying_score(circuit),
+        rows.append({"layer": layer, "head": head, "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
+                     **({"offset": int(profile.argmax()), "at_offset": float(profile.max())}
+                        if T > 3 else {}),
                      **{name: float(score[layer, head]) for name, score in scores.items()},
                      "skip_trigrams": [
                          {"source": entry.source, "destinations": entry.destinations[:3].tolist(),
                           "outs": entry.outs[:3].tolist(), "score": entry.score}
                          for entry in ranked((layer, head))[:3]]})
     return rows
+
+
+def near_profiles(weights, tokens, acts):
+    """`offset_profiles` as far back as half a context: few destinations look farther."""
+    return patterns.offset_profiles(weights, tokens, acts)[..., :max(1, tokens.shape[1] // 2)]
 
 
 def scores_on_blocks(weights, start, rng):
@@ -118,8 +125,7 @@ def head_dump(weights, ranked, tokens, acts):
     rows: the sources of RANKS, each with its strongest destinations and outs, as pairs
     (token, strength). ranked : as in `head_table`
     """
-    profiles = patterns.offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2]
-    dump = []
+    profiles, dump = near_profiles(weights, tokens, acts), []
     for layer, head in heads_of(weights):
         dump.append({
             "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),

@@ -112,11 +112,12 @@ class Study:
 def rectangle(lengths, room):
     """T and the places of the first contexts of at least T tokens, with most tokens in all.
 
-    room : how many there may be. Of equals, the one with the largest T.
+    room : how many there may be. Of equals, the one with the largest T. One token
+    predicts nothing: T is 1 only where all contexts are of one token.
     """
     def chosen(T):
         return [n for n, length in enumerate(lengths) if length >= T][:room]
-    T = max(set(lengths), key=lambda T: (T * len(chosen(T)), T))
+    T = max(set(lengths), key=lambda T: (T > 1, T * len(chosen(T)), T))
     return T, chosen(T)
 
 
@@ -144,12 +145,17 @@ def sections(study, watch=unwatched):
     induction, previous = named["induction_head"], named["previous_token_head"]
     yield "named", named
     yield "composition", {"composition": strongest_pairs(weights)}
-    yield "importance", {"importance": effects.importance_table(
-        weights, *study.held_out, watch)}
+    if study.loss is None:
+        yield "short", {}
+    else:
+        yield "importance", {"importance": effects.importance_table(
+            weights, *study.held_out, watch)}
     if induction is None:
         return
     yield "split", {"split": effects.induction_split(weights, *study.repeated, study.block,
                                                      *induction)}
+    if study.loss is None:
+        return
     yield "removals", effects.removals(weights, *study.held_out, induction, previous, study.start,
                                        seed)
     yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
@@ -172,19 +178,28 @@ def losses(study):
 def bigrams(study):
     """The three likeliest next tokens of frequent words by a model without layers, and by count.
 
-    Also its loss on the bigram counts of the training text, and the least at its d_model.
+    And of the training text, where it is known: the model's loss on its bigram counts, and the
+    least at its d_model. What has no counts is left out.
     """
     weights, counts, show = study.weights, study.contexts.counts, study.model.tokenizer.show
-    words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
-             if sum(map(str.isalpha, show(token))) >= 3 and token != study.start
-             and counts[:, token].any()][:8]
+    text = sorted(set(np.concatenate(study.contexts.tokens).tolist()) - {study.start},
+                  key=lambda token: -study.token_probabilities[token])
+    words = ([token for token in text if sum(map(str.isalpha, show(token))) >= 3] or text)[:8]
     entering = weights.W_E.mT                                                        # (u, d)
     read = as_read(weights, entering, norm_of(weights, entering))
-    shares = {"model": softmax(read[words] @ weights.W_U.mT, axis=-1),               # (u, v)
-              "text": (counts[:, words] / counts[:, words].sum(0)).T}
-    return {"next_tokens": [
-        {"token": word, **{
-            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], 3))]
-            for side, by_word in shares.items()}} for n, word in enumerate(words)],
-        "training_loss": float(zero_layer_loss(weights.W_U, read.mT, counts)[0]),
-        "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}
+    found = {"next_tokens": [
+        {"token": word, "model": likeliest(softmax(read[word] @ weights.W_U.mT))}
+        for word in words]}
+    for row in found["next_tokens"] if counts is not None else ():
+        if (total := counts[:, row["token"]].sum()):
+            row["text"] = likeliest(counts[:, row["token"]] / total)
+    if counts is not None and study.contexts.held_out:
+        found["training_loss"] = float(zero_layer_loss(weights.W_U, read.mT, counts)[0])
+        found["fitted_loss"] = fit_zero_layer(counts, weights.d_model,
+                                              np.random.default_rng(study.seed))
+    return found
+
+
+def likeliest(shares):
+    """The three largest of shares (v,), as pairs [token, share]; none that is 0."""
+    return [[int(v), float(share)] for v, share in zip(*strongest(shares, 3)) if share]
