@@ -36,7 +36,8 @@ def folded_lines(found, show=None):
     if heads:
         each = ", ".join(heads[:6]) + ", …" * (len(heads) > 6)
         lines += [f"  Each layer's bias b_O is a head that rests: {each}.",
-                  "  Paths may go through such a head; tables of heads leave it out."]
+                  "  A path that starts there starts with a bias, whatever token it reads; tables",
+                  "  of heads leave it out."]
     if "eps" in found:
         lines += ["  What reads the residual stream divides it by a norm σ. Where patterns are",
                   "  frozen, so are all σ; where they are recomputed, σ are recomputed too."]
