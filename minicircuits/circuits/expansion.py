@@ -16,7 +16,7 @@ Transformers". In "shortformer" mode positions act through the patterns only; in
 mode every path has a token part and a position part.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from itertools import combinations, product as choices
 from math import comb
@@ -26,7 +26,7 @@ import numpy as np
 
 from minicircuits.circuits.heads import W_OV
 from minicircuits.circuits.low_rank import product
-from minicircuits.circuits.normalization import as_read, frozen, in_two
+from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.notation import InputError, Tokens, Weights, check_axes
 
 
@@ -84,23 +84,18 @@ class Path:
         return self.W_from(self.weights.W_pos) if self.source == "embedding" else None
 
     def arriving(self):
-        """A t Wᵀ. From an "embedding", a second product for the positions is added.
+        """A x Wᵀ, where x (b, i, d) is the source, as it stands in the residual stream.
 
-        Where a reader divides by σ_i: what it does not divide no head writes, so that only the
-        direct path has two parts.
+        W x is made of the columns that are there, not of all tokens that could be. A reader may
+        divide by σ_i. What it does not divide no head writes; the direct path has both.
         """
-        if self.norm is not None:
-            whole = replace(self, norm=None)
-            if self.heads:
-                return whole.arriving() / self.norm[..., None]
-            divided, rest = (replace(whole, reader=W).arriving()
-                             for W in in_two(self.weights, self.reader))
-            return divided / self.norm[..., None] + rest
-        places = np.arange(self.tokens.shape[1])
-        read = self.W.columns(places if self.source == "position" else self.tokens)
-        if self.source == "embedding":
-            read = read + self.W_of_positions.columns(places)
-        return self.A @ read
+        x = source_vectors(self.weights, self.tokens, self.source)
+        if not self.heads:
+            return as_read(self.weights, x, self.norm) @ self.reader.mT
+        W = self.W_from(x.reshape(-1, x.shape[-1]).mT)                          # (v, b·i)
+        read = W.B.mT.reshape(*x.shape[:2], -1)
+        read = self.A @ read @ W.A.mT
+        return read if self.norm is None else read / self.norm[..., None]
 
     @property
     def logits(self):
@@ -118,10 +113,13 @@ def label(heads):
     return "→".join(f"{layer}.{head}" for layer, head in heads) or "direct"
 
 
-def head_sequences(n_layers, n_heads):
-    """Every sequence of heads in rising layers, by order: (1 + n_heads)^n_layers of them."""
+def head_sequences(n_layers, n_heads, longest=None):
+    """Every sequence of heads in rising layers, by order: (1 + n_heads)^n_layers of them.
+
+    longest : of how many heads at most, which leaves out the others.
+    """
     return [tuple(zip(layers, heads))
-            for order in range(n_layers + 1)
+            for order in range(min(n_layers, n_layers if longest is None else longest) + 1)
             for layers in combinations(range(n_layers), order)
             for heads in choices(range(n_heads), repeat=order)]
 
@@ -133,13 +131,13 @@ def count_paths(weights: Weights) -> list[int]:
 
 
 def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray,
-                  norms: np.ndarray | None = None) -> list[Path]:
+                  norms: np.ndarray | None = None, longest: int | None = None) -> list[Path]:
     """Every path, as a list of `Path` by order; their logits sum to the model's.
 
     tokens : (b, i); pattern : (l, b, h, i, j), the frozen patterns, `forward`'s or others.
     norms : of `NormalizedWeights` alone, the frozen σ (l+1, b, i): acts.norms of `forward`.
     Paths compute nothing until asked, but there are (1 + n_heads)^n_layers; `logits_by_order`
-    needs no list.
+    needs no list. longest : of how many heads at most, and then what is left out is not summed.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "standard", np.random.default_rng(0))
@@ -153,15 +151,19 @@ def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray,
     tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
     source = "embedding" if weights.positions == "standard" else "token"
     return [Path(source, heads, weights.W_U, weights, tokens, pattern, norms[-1])
-            for heads in head_sequences(weights.n_layers, weights.n_heads)]
+            for heads in head_sequences(weights.n_layers, weights.n_heads, longest)]
 
 
 def residual_0(weights, tokens):
     """What enters layer 0: W_E t, plus W_pos p in "standard" mode. (b, i, d)"""
-    x = weights.W_E.mT[tokens]
-    if weights.positions == "standard":
-        x = x + weights.W_pos.mT[:tokens.shape[1]]
-    return x
+    return source_vectors(weights, tokens,
+                          "embedding" if weights.positions == "standard" else "token")
+
+
+def source_vectors(weights, tokens, source):
+    """What a source is in the residual stream: W_E t, W_pos p, or their sum. (b, i, d)"""
+    x = weights.W_E.mT[tokens] * (source != "position")
+    return x if source == "token" else x + weights.W_pos.mT[:tokens.shape[1]]
 
 
 def propagate(weights, x, pattern):
@@ -183,9 +185,14 @@ def propagate(weights, x, pattern):
 def logits_by_order(weights: Weights, tokens: Tokens, pattern: np.ndarray,
                     norms: np.ndarray | None = None) -> np.ndarray:
     """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
+    return np.array([*each_order(weights, tokens, pattern, norms)])
+
+
+def each_order(weights, tokens, pattern, norms):
+    """Yields the logits of `logits_by_order`, one order at a time."""
     tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
-    orders = propagate(weights, residual_0(weights, tokens), pattern)
-    return as_read(weights, orders, norms[-1]) @ weights.W_U.mT
+    for x in propagate(weights, residual_0(weights, tokens), pattern):
+        yield as_read(weights, x, norms[-1]) @ weights.W_U.mT
 
 
 class Ledger(NamedTuple):

@@ -106,12 +106,6 @@ def as_read(weights, x, norm):
     return np.concatenate([x[..., :n] / norm[..., None], x[..., n:]], axis=-1)
 
 
-def in_two(weights, W):
-    """What W (…, d) reads divided, and what it reads as it is: their sum is W."""
-    divided = np.arange(weights.d_model) < weights.n_normalized
-    return W * divided, W * ~divided
-
-
 def norm_of(weights, x):
     """σ (…) of x (…, d), by which what reads x divides; None of other weights."""
     if not isinstance(weights, NormalizedWeights):

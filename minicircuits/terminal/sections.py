@@ -4,30 +4,47 @@
 turns a token id into something readable. Not all sections have tokens in them.
 """
 
-from minicircuits.terminal.layout import WIDTH, cut, heading, table
+from minicircuits.terminal.layout import WIDTH, cut, heading, table, wrapped
 
 
 def section(name, found, show):
     """The heading and lines of a section of `findings.study.sections`, from all found so far."""
     title, lines = SECTIONS[name]
     title = title.format(*found.get("induction_head", ()))
-    return [heading(title), *lines(found.get(name, found), show)]
+    whole = name == "losses"
+    return [heading(title), *lines(found if whole else found.get(name, found), show)]
 
 
 def exactness_lines(errors, show=None):
     """Relative differences between sums over paths and the forward pass."""
-    rows = [(f"all paths ({errors['paths']}) sum to the logits", errors["logits"])]
+    rows = [(f"all paths ({count(errors['paths'])}) sum to the logits", errors["logits"])]
     if errors["terms"]:
-        rows += [(f"all terms ({errors['terms']}) sum to the scores", errors["scores"]),
+        rows += [(f"all terms ({count(errors['terms'])}) sum to the scores", errors["scores"]),
                  ("patterns rebuilt from weights and tokens alone", errors["patterns"]),
                  ("logits through the rebuilt patterns", errors["rebuilt_logits"])]
-    return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows]
+    return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows] + limit_lines(errors)
 
 
-def loss_lines(losses, show=None):
-    """Held-out losses of the model and of counts, the largest first."""
-    return [f"  {title:<44}{loss:6.3f} nats per token"
-            for title, loss in sorted(losses.items(), key=lambda item: -item[1])]
+def count(number):
+    """A number of paths: all its digits, or its power of ten where it has very many."""
+    return f"{number:,}" if number < 1e9 else f"{number:.0e}".replace("e+", "e")
+
+
+def limit_lines(found):
+    """What is not looked at one by one, since there is too much of it; mostly nothing."""
+    return [wrapped(f"  {found['limit']}")] if found.get("limit") else []
+
+
+def loss_lines(found, show=None):
+    """Losses of the model and of counts, and those recorded in training, the largest first."""
+    groups = {"on text that was held out from training" if found["held_out"] else
+              "on this text": found["losses"],
+              "when it was trained, on text held out then": found["recorded"]}
+    if not found["losses"]:
+        return ["  There is no next token to predict: a loss takes two tokens."]
+    return [line for title, losses in groups.items() if losses for line in (
+        f"  {title}:", *(f"    {name:<42}{loss:6.3f}" for name, loss in sorted(
+            losses.items(), key=lambda item: -item[1])))]
 
 
 def folded_lines(found, show=None):
@@ -36,8 +53,7 @@ def folded_lines(found, show=None):
     if heads:
         each = ", ".join(heads[:6]) + ", …" * (len(heads) > 6)
         lines += [f"  Each layer's bias b_O is a head that rests: {each}.",
-                  "  A path that starts there starts with a bias, whatever token it reads; tables",
-                  "  of heads leave it out."]
+                  "  A path that starts there starts with b_O; tables of heads leave it out."]
     if "eps" in found:
         lines += ["  What reads the residual stream divides it by a norm σ. Where patterns are",
                   "  frozen, so are all σ; where they are recomputed, σ are recomputed too."]
@@ -96,7 +112,7 @@ def importance_lines(found, show=None):
               "layers' heads" for layer, (direct, others) in layers),
             *table(["virtual head", "takes off (nats)", "copying"],
                    [[row["heads"], f"{row['importance']:.4f}", f"{row['copying']:.2f}"]
-                    for row in found["virtual_heads"][:3]])]
+                    for row in found["virtual_heads"][:3]]), *limit_lines(found)]
 
 
 def pair_lines(found, show=None):
@@ -130,10 +146,13 @@ def ledger_lines(found, show):
     context = found["context"]
     text = "".join(show(token) for token in context).replace("␣", " ")
     lines = [f"  … {text[-68:]}",
-             f"  next: {show(found['target'])}  (probability {found['probability']:.2f})", "",
-             f"  {'path':<12}{'reads':<22}{'at':>4}{'logit':>10}"]
+             f"  next: {show(found['target'])}  (probability {found['probability']:.2f})", ""]
+    if "entries" not in found:
+        return lines + limit_lines(found)
+    lines.append(f"  {'path':<12}{'reads':<22}{'at':>4}{'logit':>10}")
     for path, source, value in found["entries"]:
-        lines.append(f"  {path:<12}{cut(show(context[source]), 20):<22}{source:>4}{value:>+10.3f}")
+        reads, at = (cut(show(context[source]), 20), source) if source is not None else ("b_O", "")
+        lines.append(f"  {path:<12}{reads:<22}{at:>4}{value:>+10.3f}")
     others = f"{found['count']} other entries"
     return lines + [f"  {others:<38}{found['others']:>+10.3f}",
                     f"  {'sum':<38}{found['sum']:>+10.3f}",
@@ -141,7 +160,7 @@ def ledger_lines(found, show):
 
 
 SECTIONS = {
-    "losses": ("Held-out loss", loss_lines),
+    "losses": ("Loss, nats per predicted token", loss_lines),
     "exactness": ("Is the algebra exact on it?", exactness_lines),
     "folded": ("Its biases and norms, folded in", folded_lines),
     "bigrams": ("Its bigram table W_U W_E, and the text's", bigram_lines),

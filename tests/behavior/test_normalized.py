@@ -6,7 +6,8 @@ import pytest
 import minicircuits as mc
 from minicircuits.findings import effects
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
-                                         head_table, heads_of, strongest_pairs)
+                                         head_table, heads_of, ranked_sources,
+                                         strongest_pairs)
 from minicircuits.model.cross_entropy import cross_entropy
 from tests.with_norms import (centered, constant, embedded, head, normed, part, random_model, run,
                               through, unembedded)
@@ -117,16 +118,22 @@ def test_findings_take_it_and_leave_heads_that_rest_out(kind):
     effects.importance_table(weights, tokens, acts)
     one = effects.prediction(weights, tokens, acts, (1, 0))
     close(one["sum"], one["logit"])
+    close(sum(share for *_, share in one["entries"]) + one["others"], one["sum"])
+    assert all((source is None) == path.startswith(("0.2", "1.2"))
+               for path, source, _ in one["entries"])
     blocks = mc.random_blocks(60, effects.BLOCK, 2, 2, 0, np.random.default_rng(0))
     parts = effects.induction_split(weights, blocks, mc.forward(weights, blocks), 1, 0)["parts"]
     close(sum(parts[name]["stripe"] for name in ("neither", "Q", "K", "both")),
           parts["total"]["stripe"])
     effects.removals(weights, tokens, acts, (1, 0), (0, 1), 0, 0)
-    uniform = np.full(60, 1 / 60)
-    for rows in (head_table(weights, uniform, tokens, acts, 0, 0),
-                 head_dump(weights, uniform, tokens, acts)):
-        assert [(row["layer"], row["head"]) for row in rows] == real
+
+    def ranked(head):
+        return ranked_sources(weights, np.full(60, 1 / 60), head)
+    rows, dump = (view(weights, ranked, tokens, acts, *more)
+                  for view, more in ((head_table, (0, 0)), (head_dump, ())))
+    assert real == [(row["layer"], row["head"]) for row in rows]
+    assert real == [(row["layer"], row["head"]) for row in dump]
     assert composition_matrices(weights, 0)["later"] == real[2:]
-    assert len(eigenvalue_pairs(weights)) == 4
+    assert len(eigenvalue_pairs(weights, rows)) == 4
     alone = mc.composition_scores(mc.without_biases(weights), "K")
     assert strongest_pairs(weights)["K"][0][1] == alone.max()
