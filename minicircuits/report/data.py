@@ -29,7 +29,7 @@ def page_data(study, found):
     held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
     heads, (_, T) = heads_of(weights), study.held_out[0].shape
     notices = (notice("Attention is cut", MAX_HEADS, len(heads), "heads")
-               + notice("Contexts are cut", MAX_TOKENS, T, "tokens"))
+               + notice("Contexts are cut", MAX_TOKENS, T, "tokens") + found.get("folded", []))
     shown = heads[:MAX_HEADS]
     opening = opening_prediction(weights, *held_out, found)
     place, row = len(opening["context"]) - 1, opening["row"]
@@ -50,14 +50,18 @@ def page_data(study, found):
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"], probabilities)
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
+        every = np.ndindex(weights.n_layers, weights.n_heads)
         page["ledger"] = {
             "place": place, "target": opening["target"], "n_layers": weights.n_layers,
+            "heads": [heads.index(head) if head in heads else None for head in every],
+            "n_normalized": getattr(weights, "n_normalized", None),
             "W_U": pack_floats(weights.W_U[named]),
             "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
             "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
             "texts": [{"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
                        "residual": pack_floats(acts.residual[-1][0]),     # (i, d) is unembedded
-                       "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}
+                       "normalizer": logsumexp(acts.logits[0], axis=-1).tolist(),
+                       "norms": None if acts.norms is None else acts.norms[:, 0].tolist()}
                       for _, acts in texts.values()]}
     page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in named]
     return page | {"absent": absent(page, weights.n_layers)}

@@ -47,17 +47,9 @@ def loss_lines(found, show=None):
             losses.items(), key=lambda item: -item[1])))]
 
 
-def folded_lines(found, show=None):
+def folded_lines(sentences, show=None):
     """What stands for biases and norms, and what that means for the sections below."""
-    heads, lines = found.get("resting", []), []
-    if heads:
-        each = ", ".join(heads[:6]) + ", …" * (len(heads) > 6)
-        lines += [f"  Each layer's bias b_O is a head that rests: {each}.",
-                  "  A path that starts there starts with b_O; tables of heads leave it out."]
-    if "eps" in found:
-        lines += ["  What reads the residual stream divides it by a norm σ. Where patterns are",
-                  "  frozen, so are all σ; where they are recomputed, σ are recomputed too."]
-    return lines + ["  Copying, skip-trigrams and composition are read off the matrices alone."]
+    return [wrapped(f"  {sentence}") for sentence in sentences]
 
 
 def bigram_lines(found, show):
