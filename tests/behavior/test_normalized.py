@@ -122,8 +122,8 @@ def test_findings_take_it_and_leave_heads_that_rest_out(kind):
     close(sum(share for *_, share in one["entries"]) + one["others"], one["sum"])
     assert all((source is None) == path.startswith(("0.2", "1.2"))
                for path, source, _ in one["entries"])
-    blocks = mc.random_blocks(60, effects.BLOCK, 2, 2, 0, np.random.default_rng(0))
-    parts = effects.induction_split(weights, blocks, mc.forward(weights, blocks), 1, 0)["parts"]
+    blocks = mc.random_blocks(60, 29, 2, 2, 0, np.random.default_rng(0))
+    parts = effects.induction_split(weights, blocks, mc.forward(weights, blocks), 29, 1, 0)["parts"]
     close(sum(parts[name]["stripe"] for name in ("neither", "Q", "K", "both")),
           parts["total"]["stripe"])
     effects.removals(weights, tokens, acts, (1, 0), (0, 1), 0, 0)
