@@ -3,10 +3,11 @@
 Biases become one more dimension that is always 1, and a head that rests. Of LayerNorm, all but a
 division goes into the matrices. Frozen as patterns are, it leaves every sum over paths exact.
 
-    python examples/11_biases_and_normalization.py [--text FILE_OR_FOLDER ...]   (its first words)
+    python examples/11_biases_and_normalization.py [--sentence TEXT | --text FILE ...]
 
-Nothing is trained: what is shown here holds for any numbers, so these are random.
-Paper: "Transformer Overview", its footnotes on biases and on layer normalization.
+Of a text of your own it takes the first 12 words. Nothing is trained: what is shown here holds for
+any numbers, so these are random.
+Paper: "Transformer Overview", "Model Simplifications".
 """
 # %% A model with biases and LayerNorm
 from preamble import heading, options, say, table, words
@@ -17,9 +18,9 @@ import minicircuits as mc
 from minicircuits.circuits.expansion import label
 from minicircuits.terminal.layout import cut
 
-chosen = options(__doc__, text="your own words")
+chosen = options(__doc__, text="your own words", sentence=True)
 text = words(chosen, "Potter can fly on a Nimbus 2000 to Hogwarts and Potter can")
-text = [cut(word, 11) for word in text[:12]]
+text = [cut(word, 9) for word in (5 * text)[:max(5, min(12, len(text)))]]   # 5 words at least
 vocabulary = list(dict.fromkeys(text))
 tokens = np.array([[vocabulary.index(word) for word in text]])           # (b, i)
 n, d_vocab, rng = tokens.shape[1], len(vocabulary), np.random.default_rng(0)
@@ -63,7 +64,7 @@ with_biases = logits_of(lambda x, w, b: x)
 table(["", "d_model", "heads a layer", "logit of the first word"], [
     ["with biases", d, H, f"{with_biases[0, -1, 0]:.12f}"],
     ["folded", biased.d_model, biased.n_heads, f"{acts.logits[0, -1, 0]:.12f}"]])
-resting = mc.resting_heads(biased)
+resting = mc.resting_heads(biased)                                     # one in each layer
 say(f"""Look at head {label(resting[:1])} at the fourth word: it looks at all it can see, alike. A
     head that rests has nothing to tell, so tables of heads leave it out.""")
 table(["head", *text[:4]], [
@@ -103,15 +104,18 @@ say("""A pattern depends on x, and so does σ. Freeze both: take them as they ar
     σ_j, so its pattern is A_ij / σ_j. At last W_U divides by σ_i. The 1 of the biases is never
     divided.""")
 paths = mc.expand_logits(normalized, tokens, acts.pattern, acts.norms)
-entries = mc.ledger(normalized, tokens, acts.pattern, n - 1, int(tokens[0, -1]), acts.norms)
-strongest, total = entries.strongest(6), entries.contributions.sum()
-say(f"""Here is the logit of {text[-1]} after the last word, path by path and by the word where the
-    path starts. A path through {label(resting[:1])} or {label(resting[1:])} begins with a bias
-    b_O, not with a word.""")
-table(["path", "starts at", "adds"], [
-    *([label(heads), f"{text[j]} ({j})", f"{share:+.3f}"] for heads, j, share in strongest),
-    ["all others", "", f"{total - sum(share for *_, share in strongest):+.3f}"],
-    ["the logit", "", f"{total:+.3f}"]])
+target = int(tokens[0, 1])
+entries = mc.ledger(normalized, tokens, acts.pattern, n - 1, target, acts.norms)
+shares = entries.contributions.sum(1)                                    # of each path
+order = np.argsort(-np.abs(shares))
+say(f"""Here is the logit of *{text[1]}* after the last word, path by path. A path that starts at
+    {label(resting[:1])} or {label(resting[1:])} starts with a bias b_O, and with no word. The
+    direct path has b_U, too.""")
+starts = ["b_O" if heads and heads[0] in resting else "words" for heads in entries.paths]
+table(["path", "starts with", "adds"], [
+    *([label(entries.paths[row]), starts[row], f"{shares[row]:+.3f}"] for row in order[:8]),
+    ["all others", "", f"{shares[order[8:]].sum():+.3f}"],
+    ["the logit", "", f"{shares.sum():+.3f}"]])
 
 # %% Scores
 heading("Scores: the same, with a σ on either side")
@@ -141,7 +145,7 @@ assert np.allclose(acts.residual[..., :d].mean(-1), 0)                   # all t
 assert np.allclose(acts.residual[..., d], 1)                             # never divided
 assert len(paths) == (1 + H + 1) ** L
 assert mc.relative_error(sum(path.logits for path in paths), acts.logits) < 1e-12
-assert np.isclose(total, acts.logits[0, -1, tokens[0, -1]])
+assert np.isclose(shares.sum(), acts.logits[0, -1, target])
 assert mc.relative_error(sum(split), scores) < 1e-12
 assert mc.relative_error(mc.rebuild(normalized, tokens).logits, acts.logits) < 1e-12
 alone = mc.without_biases(biased)
