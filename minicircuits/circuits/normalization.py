@@ -8,7 +8,7 @@ and b.) Given the σ, as the patterns are given, all is linear again. A head rea
 divided, so its paths go through the pattern A_ij / σ_j; queries, keys and W_U divide at the
 position where they read. Not divided are biases, nor positions that are added after the norm.
 
-Paper: "Transformer Overview", the footnote on layer normalization.
+Paper: "Transformer Overview", "Model Simplifications".
 """
 
 import numpy as np

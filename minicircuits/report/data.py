@@ -12,12 +12,10 @@ from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import value_lengths
 from minicircuits.circuits.expansion import count_paths
-from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import MAX_PATHS, prediction
-from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
-                                         heads_of)
+from minicircuits.findings.heads import composition_matrices, eigenvalue_pairs, head_dump, heads_of
 from minicircuits.report.packing import escaped, pack, pack_floats, visible
 
 MAX_TOKENS = 128          # of a context
@@ -34,7 +32,8 @@ def page_data(study, found):
     weights = study.weights
     heads, contexts = heads_of(weights), study.contexts.tokens
     shown, T = heads[:MAX_HEADS], max(map(len, contexts))
-    notices = [*study.notes, *notice("Attention is cut", MAX_HEADS, len(heads), "heads"),
+    notices = [*study.notes, *found.get("folded", []),
+               *notice("Attention is cut", MAX_HEADS, len(heads), "heads"),
                *notice("Contexts are cut", MAX_TOKENS, T, "tokens")]
     opening = opening_prediction(study, found)
     whole, place = study.measured[opening["row"]], len(opening["context"]) - 1
@@ -112,26 +111,19 @@ def ledger_rows(study, needed, positions, notices):
 
 
 def ledger_inputs(weights, rows, texts):
-    """What the page needs to add up paths to the logits of the tokens in `rows`, on each text.
-
-    With norms or with heads that rest, patterns that paths go through are not those shown.
-    """
-    found = {"n_layers": weights.n_layers, "n_normalized": getattr(weights, "n_normalized", 0),
-             "W_U": pack_floats(weights.W_U[rows]),
-             "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
-             "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
-             "texts": []}
-    for tokens, acts in texts:
-        _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
-        text = {"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
-                "residual": pack_floats(as_read(weights, acts.residual[-1], norms[-1])[0]),
-                "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}
-        if folded(weights):
-            text["through"] = pack_floats(triangles(pattern[:, 0].reshape(-1, *pattern.shape[3:])))
-        if acts.norms is not None:
-            text["norm"] = norms[-1][0].tolist()
-        found["texts"].append(text)
-    return found
+    """What the page needs to add up paths to the logits of the tokens in `rows`, on each text."""
+    shown, every = heads_of(weights), np.ndindex(weights.n_layers, weights.n_heads)
+    return {
+        "n_layers": weights.n_layers, "n_normalized": getattr(weights, "n_normalized", None),
+        "heads": [shown.index(head) if head in shown else None for head in every],
+        "W_U": pack_floats(weights.W_U[rows]),
+        "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
+        "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
+        "texts": [{"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
+                   "residual": pack_floats(acts.residual[-1][0]),     # (i, d) is unembedded
+                   "normalizer": logsumexp(acts.logits[0], axis=-1).tolist(),
+                   "norms": None if acts.norms is None else acts.norms[:, 0].tolist()}
+                  for _, acts in texts]}
 
 
 def notice(what, most, total, noun):
