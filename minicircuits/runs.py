@@ -10,7 +10,7 @@ import platform
 import time
 from contextlib import closing
 from dataclasses import asdict, replace
-from math import inf
+from math import ceil, inf
 
 import numpy as np
 import scipy
@@ -30,6 +30,7 @@ from minicircuits.training.trainer import first_state, train
 
 EVERY = 50             # steps between measurements
 PASSES = 12            # through a text: with more, held-out loss rises. Measured on code in Python
+LARGEST = 2 ** 28      # bytes of patterns that are held at a time
 
 
 def train_to_file(n_layers, text, output, recipe=Recipe(), shape=SHAPE, force=False, every=EVERY,
@@ -101,10 +102,14 @@ def first(n_layers, text, recipe, shape):
 def adapted(recipe, text, weights):
     """The recipe for these: contexts as in the text, and no decay for a bigram table.
 
-    (Its entries are large.)
+    (Its entries are large.) Raises InputError if the patterns of a context are too large.
     """
-    return replace(recipe, n_ctx=text.validation.shape[1],
-                   decay=recipe.decay if weights.n_layers else 0.0)
+    n_ctx = text.validation.shape[1]
+    if 4 * weights.n_layers * weights.n_heads * n_ctx ** 2 > LARGEST:
+        raise InputError(f"patterns of a context must fit in {LARGEST >> 20} MiB, 4 bytes for each "
+                         f"head, destination and source; got {weights.n_layers} layers of "
+                         f"{weights.n_heads} heads, in contexts of {n_ctx}")
+    return replace(recipe, n_ctx=n_ctx, decay=recipe.decay if weights.n_layers else 0.0)
 
 
 class Checkpoint:
@@ -191,9 +196,10 @@ def too_short(text, recipe):
     passes = recipe.steps * recipe.batch * recipe.n_ctx / len(text.stream)
     if passes <= PASSES:
         return None
+    enough = ceil(text.size * passes / PASSES / 1000)
     return (f"  The text is short for {recipe.steps} steps, which read it {passes:.0f} times: it "
-            f"will be learned by heart. It takes {text.size * passes / PASSES / 1000:,.0f} kB, or "
-            f"fewer steps (about {recipe.steps * PASSES / passes:.0f}).")
+            f"will be learned by heart. It takes {enough:,} kB, or "
+            f"fewer steps (about {max(1, int(recipe.steps * PASSES / passes))}).")
 
 
 def measure(weights, validation, start, seed):
@@ -204,7 +210,11 @@ def measure(weights, validation, start, seed):
     prefix_matching, previous_token : of the best heads
     None is what contexts are too short for.
     """
-    losses, block = loss_by_position(weights, validation), middle_length(weights, start)
+    b, n_ctx = validation.shape
+    parts = min(b, ceil(4 * weights.n_layers * weights.n_heads * b * n_ctx ** 2 / LARGEST) or 1)
+    losses = sum(len(part) / b * loss_by_position(weights, part)
+                 for part in np.array_split(validation, parts))
+    block = middle_length(weights, start)
     row = {"validation": float(losses.mean()), "in_context": None, "block": block, "gap": None,
            "prefix_matching": None, "previous_token": None}
     if len(losses) > 105:

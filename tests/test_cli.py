@@ -228,7 +228,7 @@ def test_texts_that_cannot_be_used(tmp_path, capsys):
     binary.write_bytes(b"a\0b" * 1000)
     short.write_text("too short")
     for text, complaint in ((tmp_path / "none", "no such file"), (empty, "empty"),
-                            (binary, "binary"), (short, "got 0 of 0.0 kb: about 1 kb are needed")):
+                            (binary, "binary"), (short, "got 0 of 9 bytes: about 8 kb are")):
         line = refused(capsys, "train", "--text", text, "-o", tmp_path / "model.npz")
         assert complaint in line.lower()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["binary", "empty", "short"]
