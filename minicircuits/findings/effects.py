@@ -17,7 +17,7 @@ from minicircuits.notation import relative_error
 
 MAX_PATHS = 2000      # that are looked at one by one
 MAX_TERMS = 100_000   # of the scores of all heads together
-MAX_LOGITS = 2 ** 32  # that are computed to rank virtual heads: about a minute
+MAX_LOGITS = 2 ** 31  # that virtual heads take, about half a minute; a check takes an eighth
 
 
 def one_by_one(weights):
@@ -29,7 +29,7 @@ def one_by_one(weights):
 def few_tokens(weights):
     """How many tokens of a context MAX_LOGITS allows for, path by path; 2 at least."""
     paths = sum(count_paths(weights)) if one_by_one(weights) else weights.n_layers + 1
-    return max(2, MAX_LOGITS // (4 * paths * weights.d_vocab))
+    return max(2, MAX_LOGITS // (8 * paths * weights.d_vocab))
 
 
 def exactness(weights, tokens, acts, watch=unwatched):
@@ -66,21 +66,24 @@ def error_of_sum(shares, whole):
 def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
-    longest : how many heads the listed virtual heads have at most. `limit` says why some are
-    left out, or is None.
+    Virtual heads are tried on as many contexts as MAX_LOGITS allows, and left out from the order
+    on at which they are too many for one; `limit` says so, or is None.
     """
     found = ablation.term_importance(weights, tokens, acts)
     virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads
-    most = min(MAX_PATHS, MAX_LOGITS // acts.logits.size)
+    most, (b, T) = min(MAX_PATHS, MAX_LOGITS // acts.logits[0].size), tokens.shape
     longest = max(order for order, paths in enumerate(virtual) if paths <= most)
-    left_out = virtual[-1] - virtual[longest]
-    heads = watch(ablation.each_virtual_head(weights, tokens, acts, longest), "virtual heads",
-                  total=virtual[longest])
+    tried = min(b, MAX_LOGITS // (acts.logits[0].size * max(1, virtual[longest])))
+    limits = ([f"Virtual heads are tried on {tried} of {b} contexts."] if tried < b else []) + (
+        [f"Those of {longest + 1} heads and more, {virtual[-1] - virtual[longest]:,}, are too many "
+         f"to try: {most:,} are not."] if longest < weights.n_layers else [])
+    heads = watch(ablation.each_virtual_head(
+        weights, tokens[:tried], acts.pattern[:, :tried], acts.logits[:tried], longest),
+        "virtual heads", total=virtual[longest])
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
         "virtual_heads": [head._asdict() | {"heads": label(head.heads)}
                           for head in sorted(heads, key=lambda head: -head.importance)],
-        "limit": f"Virtual heads of {longest + 1} heads and more are left out: {left_out:,}, and "
-                 f"{most:,} can be tried." if left_out else None}
+        "limit": " ".join(limits) or None}
 
 
 def induction_split(weights, tokens, acts, block, layer, head):
