@@ -105,7 +105,7 @@ def sizes_and_rates(sub):
     rates.add_argument("--batch", type=positive, metavar="N", help="contexts a step (default 24)")
     for name, default, help in (("adamw_rate", 0.01, "for W_E, W_pos and W_U"),
                                 ("muon_rate", 0.1, "for the heads")):
-        rates.add_argument(f"--{name.replace('_', '-')}", type=rate, metavar="RATE",
+        rates.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="RATE",
                            help=f"{help} (default {default})")
 
 
@@ -156,15 +156,6 @@ def whole(text, least=0):
 
 
 positive = partial(whole, least=1)
-
-
-def rate(text):
-    try:
-        if 0 < float(text) < float("inf"):
-            return float(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"must be a number over 0; got {text!r}")
 
 
 def main(arguments=None):

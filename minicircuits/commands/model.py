@@ -32,30 +32,29 @@ def train(options):
     if options.begun and any(getattr(options, name) is not None for name in SIZES):
         raise InputError("a model that goes on keeps its sizes: give no others beside --from")
     text = read_text(options, begun)
+    numbers = None if options.resume else recipe(options, text)
+    print(LOG_HEADING)
     with resumable(options, options.output):
         if options.resume:
-            print(LOG_HEADING)
             model = resume(text, options.output, options.force)
         elif options.begun:
-            model = train_further(begun, text, options.output, recipe(options, text),
-                                  options.force)
+            model = train_further(begun, text, options.output, numbers, options.force)
         else:
             layers = 2 if options.layers is None else options.layers
-            model = train_to_file(layers, text, options.output, recipe(options, text),
-                                  shape(options), options.force)
+            model = train_to_file(layers, text, options.output, numbers, shape(options),
+                                  options.force)
     print(f"  written: {options.output}", "  to look at it:",
           f"    {again(options, 'heads', options.output)}", sep="\n")
     write_json(options, model.metadata)
 
 
 def recipe(options, text):
-    """The `Recipe` asked for; says so if the text is short for it, and begins the log."""
+    """The `Recipe` asked for; says so if the text is short for it."""
     names = [field.name for field in fields(Recipe)]
     asked = {name: value for name, value in vars(options).items()
              if name in names and value is not None}
     if warning := too_short(text, Recipe(**asked)):
         print(wrapped(warning))
-    print(LOG_HEADING)
     return Recipe(**asked)
 
 
