@@ -44,7 +44,7 @@ MAY_IMPORT = {
 }
 EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
 EXTRAS = {"threadpoolctl": "cores", "safetensors": "interop files",
-          "hypothesis": "testing"}
+          "tokenizers": "training", "hypothesis": "testing"}
 FIRST_THREE = ("notation", "files", "cores")
 IMPORTS_BY_NAME = ("__init__", "cli")      # so that NumPy is loaded when it is needed
 

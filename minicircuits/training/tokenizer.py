@@ -99,24 +99,11 @@ class Tokenizer:
 
     def decode(self, ids):
         """The bytes that ids (i,) stand for; START stands for none. InputError on other ids."""
-        ids = np.asarray(ids)
-        if ids.ndim != 1 or ids.size and ids.dtype.kind not in "iu":
-            raise InputError(f"ids must be integers with axes (i,); got {ids.dtype} {ids.shape}")
-        if ids.size and not 0 <= ids.min() <= ids.max() <= self.start:
-            raise InputError(f"ids must be from 0 to {self.start}; got {ids.min()} to {ids.max()}")
-        return b"".join(self.tokens[id] for id in ids.tolist())
+        return b"".join(self.tokens[id] for id in check_ids(ids, self.d_vocab).tolist())
 
     def show(self, id):
-        r"""Token `id` in one line of visible characters: `␣the`, `\n␣␣␣␣`, `\xe2`, `<START>`.
-
-        Escaped are bytes that are no UTF-8, and all that Unicode does not call printable:
-        control characters, zero-width and bidirectional marks. Distinct tokens may look alike.
-        """
-        if id == self.start:
-            return "<START>"
-        text = self.decode([id]).decode("utf-8", "backslashreplace").replace(" ", "␣")
-        return "".join(character if character.isprintable()
-                       else character.encode("unicode_escape").decode() for character in text)
+        r"""Token `id` in one line of visible characters: `␣the`, `\n␣␣␣␣`, `\xe2`, `<START>`."""
+        return "<START>" if id == self.start else visible(self.decode([id]))
 
 
 def train_tokenizer(text, d_vocab=1024):
@@ -170,6 +157,27 @@ def train_tokenizer(text, d_vocab=1024):
         for fresh in made:
             heapq.heappush(heap, (-pairs[fresh], fresh))
     return Tokenizer.from_merges(np.array(merges, np.int32).reshape(-1, 2))
+
+
+def check_ids(ids, d_vocab):
+    """`ids` as an array (i,) of integers from 0 to d_vocab − 1, or InputError."""
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or ids.size and ids.dtype.kind not in "iu":
+        raise InputError(f"ids must be integers with axes (i,); got {ids.dtype} {ids.shape}")
+    if ids.size and not 0 <= ids.min() <= ids.max() < d_vocab:
+        raise InputError(f"ids must be from 0 to {d_vocab - 1}; got {ids.min()} to {ids.max()}")
+    return ids
+
+
+def visible(data):
+    r"""Bytes in one line of visible characters, with `␣` for a space.
+
+    Escaped are bytes that are no UTF-8, and all that Unicode does not call printable:
+    control characters, zero-width and bidirectional marks. Distinct tokens may look alike.
+    """
+    text = data.decode("utf-8", "backslashreplace").replace(" ", "␣")
+    return "".join(character if character.isprintable()
+                   else character.encode("unicode_escape").decode() for character in text)
 
 
 def _pieces(text):
