@@ -1,0 +1,92 @@
+"""Biases as weights: a residual dimension that is always 1, and a head that rests.
+
+A model with biases is one without, a little larger. W_E gets a row of ones, W_pos a row of
+zeros, and no head writes there: the residual stream is (x, 1) at every position. Then
+
+    q = W_Q y + b_Q = (W_Q | b_Q) (y, 1)        and so k, v and the logits
+
+with each bias as one more column of its matrix. What a layer adds, b_O, has no matrix to stand
+in. It becomes a head: W_Q = W_K = 0, so all its scores are 0 and it attends to all alike; W_V
+reads the 1, and W_O says b_O. Each row of its pattern sums to 1, so it adds b_O everywhere:
+
+    x + Σ_h (A^h ⊗ W_OV^h) x + b_O,        b_O = Σ_j A_ij b_O · 1
+
+Logits, patterns, scores and losses are those of the model with biases, and every expansion
+holds as it stands. What looks at a matrix alone sees its column too: `composition_scores`
+(b_Q, b_K and b_V are in the norms), `composition_baseline` (d_model is larger by 1), the OV
+circuit and its `copying_score` (each column has W_U W_O b_V), the QK circuit and the direct
+path. For those of the matrices alone, ask `weights` before the biases are folded in.
+
+Paper: "Transformer Overview", the footnote on biases.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from minicircuits.notation import InputError, Weights, check_axes
+
+BIAS_AXES = {
+    "b_Q": ("n_layers", "n_heads", "d_head"),
+    "b_K": ("n_layers", "n_heads", "d_head"),
+    "b_V": ("n_layers", "n_heads", "d_head"),
+    "b_O": ("n_layers", "d_model"),
+    "b_U": ("d_vocab",),
+}
+
+
+def fold_biases(weights: Weights, b_Q: np.ndarray | None = None, b_K: np.ndarray | None = None,
+                b_V: np.ndarray | None = None, b_O: np.ndarray | None = None,
+                b_U: np.ndarray | None = None) -> Weights:
+    """`Weights` without biases that compute what `weights` with these biases compute.
+
+    b_Q, b_K, b_V : (l, h, e); b_O : (l, d); b_U : (v,). None is zero. Where all are zero, the
+    result is `weights`. Else d_model grows by 1, the last; if b_O is not zero n_heads does too,
+    and the last head of each layer rests. Raises InputError for a shape or dtype that disagrees.
+    """
+    W = dict(weights.items())
+    b = _checked(weights, {"b_Q": b_Q, "b_K": b_K, "b_V": b_V, "b_O": b_O, "b_U": b_U})
+    if not any(bias.any() for bias in b.values()):
+        return weights
+    W["W_E"] = np.pad(W["W_E"], ((0, 1), (0, 0)), constant_values=1)
+    if "W_pos" in W:
+        W["W_pos"] = np.pad(W["W_pos"], ((0, 1), (0, 0)))
+    for letter in "QKVU":
+        column = b[f"b_{letter}"][..., None]
+        W[f"W_{letter}"] = np.concatenate([W[f"W_{letter}"], column], -1)
+    W["W_O"] = np.pad(W["W_O"], ((0, 0), (0, 0), (0, 1), (0, 0)))
+    if b["b_O"].any():
+        for letter in "QKVO":
+            W[f"W_{letter}"] = np.pad(W[f"W_{letter}"], ((0, 0), (0, 1), (0, 0), (0, 0)))
+        W["W_V"][:, -1, 0, -1] = 1
+        W["W_O"][:, -1, :-1, 0] = b["b_O"]
+    return replace(weights, **W)
+
+
+def resting_heads(weights: Weights) -> list[tuple[int, int]]:
+    """The heads (layer, head) that only carry a b_O, as `fold_biases` makes them.
+
+    W_Q = W_K = 0 exactly, and W_V reads only dimensions that are always 1. They attend to all
+    positions alike, and that says nothing. A head of zeros is none: it carries nothing.
+    """
+    W = weights
+    always_1 = (W.W_E == 1).all(1) & ~W.W_O.any((0, 1, 3))
+    if W.W_pos is not None:
+        always_1 &= ~W.W_pos.any(1)
+    rests = ~W.W_Q.any((2, 3)) & ~W.W_K.any((2, 3))
+    rests &= W.W_V.any((2, 3)) & ~W.W_V[..., ~always_1].any((2, 3))
+    return [(int(layer), int(head)) for layer, head in np.argwhere(rests)]
+
+
+def _checked(weights, biases):
+    """Each bias as an array, zeros for None, or InputError."""
+    sizes = {axis: getattr(weights, axis) for axes in BIAS_AXES.values() for axis in axes}
+    for name, axes in BIAS_AXES.items():
+        if biases[name] is None:
+            biases[name] = np.zeros([sizes[axis] for axis in axes], weights.dtype)
+        bias = biases[name] = np.asarray(biases[name])
+        check_axes(name, bias, axes, sizes)
+        if bias.dtype != weights.dtype:
+            raise InputError(f"biases must have the dtype of the weights, {weights.dtype.name}; "
+                             f"got {name} {bias.dtype.name}")
+    return biases
