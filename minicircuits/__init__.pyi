@@ -74,11 +74,13 @@ from .behavior.examples_in_text import bugs as bugs
 from .training.model_file import save_model as save_model
 from .training.model_file import load_model as load_model
 from .training.model_file import load_pretrained as load_pretrained
+from .training.vocabulary import Vocabulary as Vocabulary
 from .training.text import load_text as load_text
 from .training.recipe import Recipe as Recipe
 from .training.recipe import first_weights as first_weights
 from .training.trainer import first_state as first_state
 from .training.trainer import train as train
+from .interop.open_model import open_model as open_model
 from .interop.transformer_lens import from_transformer_lens as from_transformer_lens
 from .interop.transformer_lens import to_transformer_lens as to_transformer_lens
 from .interop.transformer_lens import activations_from_transformer_lens as activations_from_transformer_lens

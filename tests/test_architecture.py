@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "circuits": "",
     "behavior": "model circuits",
     "training": "model",
-    "interop": "model circuits",
+    "interop": "model circuits training",
     "plain": "",
     "findings": "model circuits behavior training",
     "terminal": "",

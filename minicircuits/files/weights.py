@@ -3,6 +3,7 @@
 With them stands `positions`, its letters as bytes; in a model file, what `model_file` adds.
 """
 
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -31,6 +32,7 @@ def load(path: str | PathLike[str]) -> Weights:
 
 def weights_to_arrays(weights):
     """The arrays that stand for `weights` in a file, as a dict."""
+    weights = replace(weights)                # sound still, or InputError: arrays can be changed
     return dict(weights.items(), positions=np.frombuffer(weights.positions.encode(), np.uint8))
 
 
