@@ -53,10 +53,10 @@ def read_arrays(path):
     """The arrays in a file as a dict, each native, in C order, writable.
 
     Takes numbers and booleans as `write_arrays`, `np.savez` and the package safetensors write
-    them. Raises FileError on compressed, encrypted, repeated or overlapping members, on bytes
-    that belong to none, on sizes or checksums that do not agree, and on any other dtype
-    (float16 and bfloat16 too). Values are not judged: NaN comes through.
-    Memory: at most twice the file's size and 1 MiB.
+    them; float16 and bfloat16 become float32. Raises FileError on compressed, encrypted, repeated
+    or overlapping members, on bytes that belong to none, on sizes or checksums that do not agree,
+    and on any other dtype. Values are not judged: NaN comes through.
+    Memory: at most twice the file's size and 1 MiB; with half precision, four times.
     """
     return _format(path).from_bytes(path, disk.read_bytes(path))
 
@@ -64,8 +64,8 @@ def read_arrays(path):
 def write_arrays(path, arrays, force=False):
     """Write a dict of name -> array, whole or not at all; see `check_output`.
 
-    Raises FileError on a name, dtype or size that `read_arrays` refuses. A `.safetensors` has
-    no complex128. Memory: twice the arrays.
+    Raises FileError on a name, dtype or size that `read_arrays` refuses, and on float16. A
+    `.safetensors` has no complex128, and its package must be there. Memory: twice the arrays.
     """
     chosen = _format(path)
     arrays = {name: npz.plain(path, name, array, chosen.KINDS) for name, array in arrays.items()}
@@ -77,8 +77,4 @@ def write_arrays(path, arrays, force=False):
 
 
 def _format(path):
-    if not str(path).endswith(".safetensors"):
-        return npz
-    if tensors.safetensors is None:
-        raise disk.FileError(f"{str(path)!r} needs the package safetensors, minicircuits[interop]")
-    return tensors
+    return tensors if str(path).lower().endswith(".safetensors") else npz
