@@ -8,12 +8,14 @@ not even NumPy, until a name is used. What editors and type checkers read instea
 from importlib import import_module
 
 _MODULES = {
-    "notation": "Weights Activations InputError relative_error",
+    "notation": "Weights Activations NormalizedWeights NormalizedActivations InputError "
+                "relative_error",
     "files.weights": "save load",
     "model.transformer": "init_weights forward backward loss",
     "model.fast": "loss_and_gradients",
     "circuits.low_rank": "LowRank",
     "circuits.biases": "fold_biases resting_heads",
+    "circuits.normalization": "fold_normalization",
     "circuits.heads": "direct_path ov_circuit qk_circuit positional_qk_circuits W_OV W_QK",
     "circuits.expansion": "expand_logits logits_by_order ledger count_paths",
     "circuits.score_expansion": "expand_scores split_scores variance_shares rebuild",

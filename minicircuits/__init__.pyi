@@ -15,7 +15,9 @@ from . import files as files
 from . import interop as interop
 from .circuits import hand_built as hand_built
 from .notation import Weights as Weights
+from .notation import NormalizedWeights as NormalizedWeights
 from .notation import Activations as Activations
+from .notation import NormalizedActivations as NormalizedActivations
 from .notation import InputError as InputError
 from .notation import relative_error as relative_error
 from .files.weights import save as save
@@ -28,6 +30,7 @@ from .model.fast import loss_and_gradients as loss_and_gradients
 from .circuits.low_rank import LowRank as LowRank
 from .circuits.biases import fold_biases as fold_biases
 from .circuits.biases import resting_heads as resting_heads
+from .circuits.normalization import fold_normalization as fold_normalization
 from .circuits.heads import direct_path as direct_path
 from .circuits.heads import ov_circuit as ov_circuit
 from .circuits.heads import qk_circuit as qk_circuit

@@ -14,6 +14,7 @@ from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from tests.draws import arrays, assert_close, draw_case, random_case, random_weights
 
+PLAIN = {"normalization_type": None}
 W_Q, b_O = "blocks.0.attn.W_Q", "blocks.0.attn.b_O"
 HOOKS = ["hook_embed", "hook_pos_embed", "unembed.hook_in", "unembed.hook_out"]
 BLOCK_HOOKS = ["hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v",
@@ -115,7 +116,7 @@ def test_buffers_and_zero_biases_are_dropped_and_may_be_absent():
                "blocks.0.attn.IGNORE": OnTheGPU()}          # not even looked at
     without = {key: array for key, array in theirs.items() if ".b_" not in key}
     for state_dict in ({**theirs, **buffers}, without):
-        same = from_transformer_lens(state_dict, positions="standard")
+        same = from_transformer_lens(state_dict, "standard", PLAIN)
         assert_same_arrays(dict(same.items()), dict(ours.items()))
 
 
@@ -130,25 +131,17 @@ def test_no_positions():
         from_transformer_lens(theirs, positions="shortformer")
 
 
-@pytest.mark.parametrize("key", [
-    "blocks.0.attn.b_Q", "blocks.1.attn.b_K", "blocks.0.attn.b_V", "blocks.1.attn.b_O",
-    "unembed.b_U"])
-@pytest.mark.parametrize("value", [1e-30, np.nan])
-def test_a_bias_that_is_not_zero_is_named(key, value):
-    theirs = state_dict_of()
-    theirs[key][..., -1] = value
-    with pytest.raises(InputError, match=f"^{key} must be zero"):
-        from_transformer_lens(theirs, positions="shortformer")
-
-
-@pytest.mark.parametrize("key", [
-    "ln_final.w", "blocks.0.ln1.w", "blocks.1.ln1.b", "blocks.0.attn.rotary_sin",
-    "blocks.1.mlp.W_in", "blocks.0.mlp.b_out", "blocks.0.attn._W_K", "blocks.0.attn.W_QK",
-    "embed.W_E.extra", "head"])
-def test_a_key_that_has_no_place_here_is_named(key):
+@pytest.mark.parametrize("key, what", [
+    ("ln_final.w", "LayerNorm"), ("blocks.0.ln1.w", "LayerNorm"), ("blocks.1.ln1.b", "LayerNorm"),
+    ("blocks.0.attn.rotary_sin", "rotary positions"), ("blocks.1.mlp.W_in", "MLPs"),
+    ("blocks.0.mlp.b_out", "MLPs"), ("blocks.0.attn._W_K", "grouped queries"),
+    ("blocks.0.attn.q_norm.w", "norms of queries and keys"), ("blocks.0.attn.sinks", "sinks"),
+    ("embed.ln.w", "a norm of the embedding"), ("blocks.0.attn.W_QK", "a state dict .* alone"),
+    ("embed.W_E.extra", "a state dict .* alone"), ("head", "a state dict .* alone")])
+def test_a_key_that_has_no_place_here_is_named_by_its_concept(key, what):
     for value in (np.ones(5), np.zeros(5)):             # a norm of zeros is a norm all the same
-        with pytest.raises(InputError, match=f"got {key}$"):
-            from_transformer_lens({**state_dict_of(), key: value}, positions="shortformer")
+        with pytest.raises(InputError, match=f"{what}.*got {key}$"):
+            from_transformer_lens({**state_dict_of(), key: value}, "shortformer", PLAIN)
 
 
 @pytest.mark.parametrize("key", [
@@ -174,7 +167,8 @@ def test_a_layer_left_out_is_named():
     (W_Q, np.ones((3, 4, 5)), r"blocks.0.attn.W_Q must have axes \(n_heads, d_model, d_head\)"),
     ("unembed.W_U", np.ones((5, 8)), "unembed.W_U .* with d_model=5, d_vocab=7; got"),
     (W_Q, np.ones((3, 5, 4), np.float32), "blocks.0.attn.W_Q float32"),
-    ("embed.W_E", np.ones((7, 5), np.float16), "embed.W_E float16"),
+    ("embed.W_E", np.ones((7, 5), np.float16), "embed.W_E float32, pos_embed.W_pos float64"),
+    ("embed.W_E", np.ones((7, 5), int), "embed.W_E int64"),
     ("embed.W_E", np.full((7, 5), np.nan), "W_E must be finite"),
     (W_Q, [[1], [2, 3]], "blocks.0.attn.W_Q must be an array"),
     (W_Q, OnTheGPU(), "blocks.0.attn.W_Q must be an array; got can't convert cuda:0"),

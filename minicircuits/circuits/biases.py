@@ -45,7 +45,7 @@ def fold_biases(weights: Weights, b_Q: np.ndarray | None = None, b_K: np.ndarray
     and the last head of each layer rests. Raises InputError for a shape or dtype that disagrees.
     """
     W = dict(weights.items())
-    b = _checked(weights, {"b_Q": b_Q, "b_K": b_K, "b_V": b_V, "b_O": b_O, "b_U": b_U})
+    b = checked(weights, {"b_Q": b_Q, "b_K": b_K, "b_V": b_V, "b_O": b_O, "b_U": b_U}, BIAS_AXES)
     if not any(bias.any() for bias in b.values()):
         return weights
     W["W_E"] = np.pad(W["W_E"], ((0, 1), (0, 0)), constant_values=1)
@@ -78,15 +78,19 @@ def resting_heads(weights: Weights) -> list[tuple[int, int]]:
     return [(int(layer), int(head)) for layer, head in np.argwhere(rests)]
 
 
-def _checked(weights, biases):
-    """Each bias as an array, zeros for None, or InputError."""
-    sizes = {axis: getattr(weights, axis) for axes in BIAS_AXES.values() for axis in axes}
-    for name, axes in BIAS_AXES.items():
-        if biases[name] is None:
-            biases[name] = np.zeros([sizes[axis] for axis in axes], weights.dtype)
-        bias = biases[name] = np.asarray(biases[name])
-        check_axes(name, bias, axes, sizes)
-        if bias.dtype != weights.dtype:
-            raise InputError(f"biases must have the dtype of the weights, {weights.dtype.name}; "
-                             f"got {name} {bias.dtype.name}")
-    return biases
+def checked(weights, given, axes_of):
+    """Each array that `axes_of` names, zeros where None or nothing is given; or InputError."""
+    if unknown := given.keys() - axes_of.keys():
+        raise InputError(f"names must be of {', '.join(axes_of)}; got {min(unknown)}")
+    found = {}
+    for name, axes in axes_of.items():
+        sizes = {axis: getattr(weights, axis) for axis in axes}
+        array = given.get(name)
+        if array is None:
+            array = np.zeros([*sizes.values()], weights.dtype)
+        found[name] = array = np.asarray(array)
+        check_axes(name, array, axes, sizes)
+        if array.dtype != weights.dtype:
+            raise InputError(f"{name} must have the dtype of the weights, {weights.dtype.name}; "
+                             f"got {array.dtype.name}")
+    return found

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minicircuits.notation import InputError
+
 
 class Row(NamedTuple):
     """One object on both sides: `theirs` is `ours` with its axes in the order `their_axes`."""
@@ -44,9 +46,32 @@ CIRCUITS = [
     Row("qk_circuit", "destination source", "W_E @ QK[l, h] @ W_E.T", "destination source"),
     Row("composition_scores", "l h m g", "all_composition_scores(kind)", "m g l h"),
 ]
+# What `Weights` have no field for: folded in on the way in, zero or absent on the way out.
+BIASES = [
+    *(Row(f"b_{letter}", "h e", f"blocks.{{l}}.attn.b_{letter}", "h e") for letter in "QKV"),
+    Row("b_O", "d", "blocks.{l}.attn.b_O", "d"),
+    Row("b_U", "v", "unembed.b_U", "v"),
+]
+NORMS = [Row(f"{norm}_{letter}", "d", f"{theirs}.{letter}", "d") for letter in "wb"
+         for norm, theirs in (("ln1", "blocks.{l}.ln1"), ("ln_final", "ln_final"))]
+# A TransformerBridge keeps what torch's own layers hold: the heads of a layer in one matrix.
+BRIDGE = [
+    Row("W_E", "d u", "embed.weight", "u d"),
+    Row("W_pos", "d p", "pos_embed.weight", "p d"),
+    *(Row(f"W_{letter.upper()}", "h e d", f"blocks.{{l}}.attn.{letter}.weight", "h·e d")
+      for letter in "qkv"),
+    Row("W_O", "h d e", "blocks.{l}.attn.o.weight", "d h·e"),
+    Row("W_U", "v d", "unembed.weight", "v d"),
+    *(Row(f"b_{letter.upper()}", "h e", f"blocks.{{l}}.attn.{letter}.bias", "h·e")
+      for letter in "qkv"),
+    Row("b_O", "d", "blocks.{l}.attn.o.bias", "d"),
+    Row("b_U", "v", "unembed.bias", "v"),
+    *(Row(f"{norm}_{part[0]}", "d", f"{theirs}.{part}", "d") for part in ("weight", "bias")
+      for norm, theirs in (("ln1", "blocks.{l}.ln1"), ("ln_final", "ln_final"))),
+]
 SIZES = {"d": "d_model", "e": "d_head", "h": "n_heads", "p": "n_ctx", "u": "d_vocab",
          "v": "d_vocab", "j": "i"}                  # letters of one size
-BIAS = re.compile(r"blocks\.\d+\.attn\.b_[QKVO]|unembed\.b_U")
+WRAPPERS = re.compile(r"^((module|model|_orig_mod)\.)+|\b_orig_mod\.")    # what torch adds
 BUFFER = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE)")
 DERIVED = re.compile(r"hook_(pos_)?embed|blocks\.\d+\.(hook_(attn_in|[qkv]_input|attn_out"
                      r"|resid_post)|attn\.hook_result)")
@@ -67,6 +92,27 @@ def reordered(array, axes, new_axes):
         axes = axes.split()
         array = np.transpose(array, [axes.index(axis) for axis in new_axes.split()])
     return np.array(array, order="C")
+
+
+def split_heads(array, axes, n_heads):
+    """`array` and its axes, where its axis h·e, which only a bridge has, becomes two: h and e.
+
+    Not where n_heads does not divide it: then the array has too few axes, as the caller sees.
+    """
+    if "h·e" in axes and array.ndim == len(axes.split()):
+        place = axes.split().index("h·e")
+        width, odd = divmod(array.shape[place], n_heads)
+        if not odd:
+            array = array.reshape(*array.shape[:place], n_heads, width, *array.shape[place + 1:])
+    return array, axes.replace("·", " ")
+
+
+def unwrapped(theirs):
+    """A state dict without the prefixes of torch's wrappers, or InputError if two keys agree."""
+    keys = {WRAPPERS.sub("", key): key for key in theirs}
+    if len(keys) < len(theirs):
+        raise InputError("a state dict must hold one model; got a key with two prefixes")
+    return {key: theirs[wrapped] for key, wrapped in keys.items()}
 
 
 def each_array(rows, n_layers):

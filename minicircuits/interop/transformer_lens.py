@@ -2,36 +2,65 @@
 
 from collections.abc import Mapping
 import re
+from typing import Any
 
 import numpy as np
 
-from minicircuits.interop.names import (ACTIVATIONS, BIAS, BUFFER, DERIVED, SIZES, WEIGHTS,
-                                        each_array, reordered)
-from minicircuits.notation import (Activations, InputError, Tokens, Weights, check_axes,
-                                   check_tokens)
+from minicircuits.circuits.biases import fold_biases
+from minicircuits.circuits.normalization import fold_normalization
+from minicircuits.interop.config import check_sizes, refuse, told
+from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, BUFFER, DERIVED, NORMS, SIZES,
+                                        WEIGHTS, each_array, reordered, split_heads, unwrapped)
+from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, Tokens, Weights,
+                                   check_axes, check_tokens)
 
 
-def from_transformer_lens(state_dict: Mapping, positions: str) -> Weights:
-    """The `Weights` in a TransformerLens state dict, as copies, in its dtype.
+def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = None) -> Weights:
+    """The `Weights` that compute what a TransformerLens model computes, as copies.
 
-    state_dict : key -> array, or what `np.asarray` makes one of (a torch tensor on the CPU).
-    positions : "shortformer", "standard" or "none". With "none" a W_pos must be absent or all
-    zeros, since TransformerLens always has one. So must biases. The buffers `mask` and `IGNORE`
-    are dropped. With no layers n_heads and d_head are not in a state dict: both become 1.
+    source : a HookedTransformer or TransformerBridge, whose own `cfg` is read; or a state dict of
+        one, key -> array or torch tensor. Prefixes of wrappers (`module.`, `_orig_mod.`) are
+        passed over.
+    positions : "shortformer", "standard" or "none", unless the cfg says it. With "none" a W_pos
+        must be absent or all zeros, since TransformerLens always has one.
+    cfg : of a state dict: the model's cfg, a dict of it, or the path of a JSON file of that.
 
-    Raises InputError with the name of the key: other biases, norms, rotary positions, MLPs or
-    any unknown key; a key or layer left out; a shape or a dtype that disagrees.
+    Biases become a dimension and a head (`fold_biases`). LayerNorm and RMSNorm are folded too,
+    and the result is then a `NormalizedWeights`. float16 and bfloat16 are widened to float32,
+    other dtypes kept; tensors may be on a GPU or require gradients. The buffers `mask` and
+    `IGNORE` are dropped. With no layers n_heads and d_head become 1.
+
+    A state dict does not tell its model's norm, attention direction and scale. So one that
+    TransformerLens made, as its buffers show, needs the cfg. For one without buffers, such as
+    `to_transformer_lens` makes, `positions` is enough: you then say that there is no norm, that
+    attention is causal and that scores are divided by √d_head.
+
+    Raises InputError with the name of what has no place here: MLPs, rotary positions, grouped
+    queries, bidirectional attention, no attention scale and others. A key left out or unknown,
+    and a shape or dtype that disagrees, are named too.
     """
-    zero = [key for key in state_dict
-            if BIAS.fullmatch(key) or (positions, key) == ("none", "pos_embed.W_pos")]
+    if hasattr(source, "state_dict"):
+        cfg = getattr(source, "cfg", None) if cfg is None else cfg
+        source = source.state_dict()
+    if not isinstance(source, Mapping):
+        raise InputError("source must be a state dict or a TransformerLens model; "
+                         f"got {type(source).__name__}")
+    theirs = unwrapped(source)
+    positions, norm, settings = told(theirs, positions, cfg)
+    rows, zero = rows_of(theirs, positions, norm)
     for key in zero:
-        if (array := _array(key, state_dict[key])).any():
-            raise InputError(f"{key} must be zero, there is no place for it; got "
+        if (array := _array(key, theirs[key])).any():
+            raise InputError(f"{key} must be zero with positions='none'; got "
                              f"{np.count_nonzero(array)} other numbers of {array.size}")
-    rows = [row for row in WEIGHTS if (row.ours, positions) != ("W_pos", "none")]
-    weights = _gathered(state_dict, [*zero, *filter(BUFFER.fullmatch, state_dict)], rows,
-                        f"a state dict with positions={positions!r}")
-    return Weights(**{"W_pos": None, **weights}, positions=positions)
+    found = _gathered(theirs, [*zero, *filter(BUFFER.fullmatch, theirs)], rows,
+                      f"a state dict with positions={positions!r}", settings.get("n_heads"))
+    weights = Weights(**{name: found.pop(name, None) for name in WEIGHT_AXES}, positions=positions)
+    check_sizes(settings, weights)
+    biases = {name: found[name] for name in found if name.startswith("b_")}
+    if norm is None:
+        return fold_biases(weights, **biases)
+    norms = {name: found[name] for name in found if name not in biases}
+    return fold_normalization(weights, norm, settings["eps"], biases, norms)
 
 
 def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
@@ -97,23 +126,42 @@ def activations_from_transformer_lens(cache: Mapping) -> Activations:
     return Activations(**acts)
 
 
-def _gathered(theirs, dropped, rows, what):
+def rows_of(theirs, positions, norm):
+    """The rows of the arrays that a state dict must have, and the keys of what must be zero."""
+    table = BRIDGE if "embed.weight" in theirs else [*WEIGHTS, *BIASES, *NORMS]
+    gains = {"LN": "wb", "RMS": "w"}.get(norm, "")
+    rows, zero = [], []
+    for row in table:
+        there = any(key in theirs for _, _, key in each_array([row], n_layers_of(theirs)))
+        if (row.ours, positions) == ("W_pos", "none"):
+            zero += [row.theirs] * there
+        elif row.ours in WEIGHT_AXES or row.ours.startswith("b_") and there or (
+                row.ours.startswith("ln") and row.ours[-1] in gains):
+            rows.append(row)
+    return rows, zero
+
+
+def n_layers_of(theirs):
+    """How many layers the keys of a state dict or a cache name."""
+    return len(set(re.findall(r"blocks\.(\d+)\.", " ".join(theirs))))
+
+
+def _gathered(theirs, dropped, rows, what, n_heads=None):
     """{our name: our array}, copied from theirs, each of which has its place or is dropped."""
-    n_layers = len(set(re.findall(r"blocks\.(\d+)\.", " ".join(theirs))))
+    n_layers = n_layers_of(theirs)
     arrays = {key: _array(key, theirs[key]) for key in theirs if key not in dropped}
     places = list(each_array(rows, n_layers))
     first, sizes = places[0][2], {} if n_layers else {"n_heads": 1, "d_head": 1}
     for row, _, key in places:
         if key not in arrays:
             raise InputError(f"{key} must be in {what} of {n_layers} layers; it is missing")
-        check_axes(key, arrays[key], [SIZES.get(axis, axis) for axis in row.their_axes.split()],
-                   sizes)
+        arrays[key], axes = split_heads(arrays[key], row.their_axes, n_heads)
+        check_axes(key, arrays[key], [SIZES.get(axis, axis) for axis in axes.split()], sizes)
         if arrays[key].dtype != arrays[first].dtype:
             raise InputError(f"{what} must have one dtype; got {first} {arrays[first].dtype}, "
                              f"{key} {arrays[key].dtype}")
     if unknown := arrays.keys() - {key for _, _, key in places}:
-        raise InputError(f"{what} must hold attention, embeddings and unembedding alone; "
-                         f"got {min(unknown)}")
+        refuse(what, min(unknown))
     gathered = {}
     for row in rows:
         shape = [sizes[SIZES.get(axis, axis)] for axis in row.axes.split()]
@@ -121,12 +169,18 @@ def _gathered(theirs, dropped, rows, what):
             shape = [n_layers + (row.ours == "residual"), *shape]
         gathered.setdefault(row.ours, np.empty(shape, arrays[first].dtype))
     for row, index, key in places:
-        gathered[row.ours][index] = reordered(arrays[key], row.their_axes, row.axes)
+        axes = row.their_axes.replace("·", " ")
+        gathered[row.ours][index] = reordered(arrays[key], axes, row.axes)
     return gathered
 
 
 def _array(key, value):
+    """An array of theirs as one of NumPy's, of four bytes a number or more."""
     try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:      # torch: a GPU, bfloat16, a gradient
+        if hasattr(value, "detach"):            # a torch tensor, maybe with a gradient, on a GPU
+            value = value.detach().cpu()
+            value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{key} must be an array; got {error}") from None
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
