@@ -15,9 +15,10 @@ import minicircuits as mc     # a contents page: NumPy is not loaded yet
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
            "VECLIB_MAXIMUM_THREADS")
 WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's standard library."
-WITHOUT_MODEL = WITHOUT_TEXT + (
-    "\nWithout MODEL, the model is one of two layers that comes with this package;\n"
-    "without both, the text is a short one that comes along too.")
+WITHOUT_MODEL = (
+    "\n  minicircuits heads --sentence 'Potter can fly on a Nimbus 2000 to Hogwarts'"
+    "\n\nWithout MODEL, the model is one of two layers that comes with this package;"
+    "\nwithout a text, it is a short one that comes along too.")
 
 
 def parser():
@@ -53,7 +54,12 @@ def main_job(command):
     report = command("report", "the same as one HTML page, to click through offline",
                      "report tour-1/two_layers.npz -o report.html", "commands.model", WITHOUT_MODEL)
     for sub in tour, train, heads, report:
-        sub.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text")
+        looks = sub in (heads, report)
+        texts = sub.add_mutually_exclusive_group()
+        texts.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help="your own text"
+                           + (", of any length; - is standard input" if looks else ""))
+        if looks:
+            texts.add_argument("--sentence", metavar="TEXT", help="your own text, given here")
         sub.add_argument("--seed", type=whole, default=0, metavar="N",
                          help="of every random choice (default 0)")
         sub.add_argument("--json", metavar="FILE", help="also write the figures printed, as JSON")

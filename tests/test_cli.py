@@ -102,9 +102,9 @@ def test_words_of_any_length_stay_within_80_columns():
 
 
 def test_how_many_passes_a_report_takes(packaged):
-    """Held-out text; START and random blocks of three lengths, for all scores, for the split;
-    two blocks for each of three models; and the text without either of two heads."""
-    assert len(packaged.passes) == 1 + 3 + 1 + 1 + 3 * 2 + 2
+    """The sample, in two batches; START and random blocks of three lengths, for all scores, for
+    the split; two blocks for each of three models; and the text without either of two heads."""
+    assert len(packaged.passes) == 2 + 3 + 1 + 1 + 3 * 2 + 2
     assert len({weights for weights, _ in packaged.passes}) == 3
 
 
@@ -148,9 +148,17 @@ def test_where_output_has_no_code_for_a_character_it_is_a_question_mark(monkeypa
 
 def test_heads_of_a_model_of_your_own(one_layer):
     assert any(line.startswith("  0.3  ") for line in one_layer.lines)
-    assert set(one_layer.json) == {"losses", "exactness", "heads"}
-    assert set(one_layer.json["losses"]) == {"unigram counts", "bigram counts, interpolated",
-                                             "this 1-layer model"}
+    assert set(one_layer.json) == {"losses", "held_out", "recorded", "exactness", "heads"}
+    assert set(one_layer.json["losses"]) == {"this 1-layer model"}
+    assert any("not the text that this model was trained on" in line for line in one_layer.lines)
+
+
+def test_on_the_text_of_its_training_it_shows_what_was_held_out(toured):
+    (toured.folder / "again").mkdir()
+    found = run(toured.folder / "again", "heads", "../models/one_layer.npz", "--text", TEXT)
+    assert any("its training text that was held out" in line for line in found.lines)
+    assert found.json["losses"] == toured.json["one_layer"]["losses"]
+    assert found.json["heads"] == toured.json["one_layer"]["heads"]
 
 
 def test_the_model_that_comes_along(packaged):
@@ -158,9 +166,8 @@ def test_the_model_that_comes_along(packaged):
     found = packaged.json
     layer, head = found["induction_head"]
     assert any(line.startswith(f"  {layer}.{head}  ") for line in packaged.lines)
-    recorded = {f"{name} (training text)": loss
-                for name, loss in mc.load_pretrained().metadata["baselines"].items()}
-    assert recorded.items() < found["losses"].items() and len(found["losses"]) == 4
+    assert mc.load_pretrained().metadata["baselines"].items() < found["recorded"].items()
+    assert list(found["losses"]) == ["this 2-layer model"] and len(found["recorded"]) == 3
     assert [row["induction"] for row in found["heads"]
             if (row["layer"], row["head"]) == (layer, head)] == [
                 max(row["induction"] for row in found["heads"])]

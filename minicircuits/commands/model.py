@@ -7,13 +7,14 @@ from minicircuits.findings.study import Study, sections
 from minicircuits.report.data import page_data
 from minicircuits.report.page import html_file
 from minicircuits.runs import resume, train_to_file
+from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.terminal.progress import LOG_HEADING, watched
 from minicircuits.terminal.sections import section
 from minicircuits.training.model_file import load_model, load_pretrained
-from minicircuits.training.recipe import SHAPE
-from minicircuits.training.text import load_sample, load_text
+from minicircuits.training.text import contexts_for, load_text, read_named, sample
 
 EXACT = 1e-12         # relative, in float64
+MODELS = (".npz", ".safetensors")
 
 
 def train(options):
@@ -32,7 +33,7 @@ def train(options):
 
 def heads(options, *pages):
     check_outputs(options, *pages)
-    study = Study(*model_and_text(options), options.seed)
+    study = opened(options)
     found = print_findings(study)
     write_json(options, found)
     for page in pages:
@@ -54,21 +55,42 @@ def print_findings(study):
     return found
 
 
-def model_and_text(options):
-    """The model and the text asked for; without either, those that come with this package."""
-    model = load_model(options.model) if options.model else load_pretrained()
-    if options.model or options.text:
-        return model, read_text(options, model.tokenizer, model.weights.n_ctx or SHAPE["n_ctx"])
-    text = load_sample(model)
-    print(f"\nThe model that comes with this package, on {len(text.stream):,} tokens of a text "
-          "that it\nhas not seen.")
-    return model, text
+def opened(options):
+    """The `Study` of the model and the text asked for, and lines that say what it is of."""
+    path, texts = asked(options)
+    model = load_model(path) if path else load_pretrained()
+    name = path or "The model that comes with this package"
+    study = Study(model, contexts_for(model, texts), options.seed)
+    contexts = study.contexts
+    what = ("the part of its training text that was held out" if contexts.held_out else
+            texts[0][0] if len(texts) == 1 else f"{len(texts)} texts")
+    seen = sum(map(len, contexts.tokens)) - len(contexts.tokens) * (study.start is not None)
+    print()
+    for line in (f"{name}, on {what}: {plural(seen, 'token')} in "
+                 f"{plural(len(contexts.tokens), 'context')}.", *study.notes):
+        print(wrapped(line))
+    return study
 
 
-def read_text(options, *tokenizer_and_n_ctx):
-    """The text asked for, in the tokens and the context of a model if there is one."""
+def asked(options):
+    """The path of a model or None, and texts, a list of (name, bytes).
+
+    In `--text FILE MODEL` the model is among the texts; its name tells it from them.
+    """
+    path, paths = options.model, options.text
+    if options.sentence is not None:
+        return path, [("your sentence", options.sentence.encode("utf-8", "surrogateescape"))]
+    if paths is None:
+        return path, sample()
+    if path is None and (models := [path for path in paths if path.lower().endswith(MODELS)]):
+        path, paths = models[0], [path for path in paths if path != models[0]]
+    return path, read_named(paths)
+
+
+def read_text(options):
+    """The text asked for, prepared for training."""
     began = time.perf_counter()
-    text = load_text(options.text, *tokenizer_and_n_ctx)
+    text = load_text(options.text)
     print(f"\nText: {text.size / 1e6:.1f} MB, {len(text.stream):,} tokens of "
           f"{text.tokenizer.d_vocab} for training, read and tokenized in "
           f"{time.perf_counter() - began:.0f} s.")

@@ -35,7 +35,7 @@ def tour(options):
     for n_layers, (name, output) in enumerate(zip(NAMES, outputs)):
         print(heading(f"{name.replace('_', ' ').upper()}, from scratch"), LOG_HEADING, sep="\n")
         model = train_to_file(n_layers, text, options.seed, output, options.steps, options.force)
-        study = Study(model, text, options.seed)
+        study = Study(model, text.contexts(), options.seed)
         results[name] = print_findings(study)
     write_json(options, results)
     write_page(options, page, study, results[name])

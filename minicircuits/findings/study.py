@@ -14,29 +14,89 @@ from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.notation import ACTIVATION_AXES
-from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_loss
+from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
+
+
+MEASURED = 16          # contexts on which what heads and paths do is measured
+MEMORY = 2 ** 27       # bytes of activations at a time; what is made of them takes some of that
+LARGE = 10_000_000     # parameters from which weights stay as precise as they are
 
 
 class Study:
-    """A model, a text and a seed; and the model's runs on its texts, pairs (tokens, acts).
+    """A model, its `Contexts` and a seed; and the model's runs on them, pairs (tokens, acts).
 
-    whole : all held-out contexts; held_out : the first 16 of them, on which most is measured
+    held_out : the rectangle of contexts with most tokens, longer contexts cut, at most MEASURED
+        of them and at most MEMORY: on it most is measured
+    losses : of every context, (nats, predicted tokens); loss : nats per predicted token, or None
     repeated : START and a block of random tokens, twice, in eight contexts; run when asked for
-    weights : the model's in float64, so that the exactness shown is that of the algebra
+    weights : a small model's in float64, so that the exactness shown is that of the algebra
     """
 
-    def __init__(self, model, text, seed):
-        self.model, self.text, self.seed = model, text, seed
-        self.weights, self.start = model.weights.astype(np.float64), model.tokenizer.start
-        self.token_probabilities = unigram(text.counts)[:, 0]                     # (v,)
-        self.whole = text.validation, forward(self.weights, text.validation)
-        self.held_out = excerpt(*self.whole, slice(16))
+    def __init__(self, model, contexts, seed):
+        self.model, self.contexts, self.seed = model, contexts, seed
+        self.weights, self.start = model.weights, model.tokenizer.start
+        if sum(W.size for _, W in self.weights.items()) <= LARGE:
+            self.weights = self.weights.astype(np.float64)
+        self.token_probabilities = contexts.probabilities                         # (v,)
+        self.losses = np.zeros((len(contexts.tokens), 2))
+        T, chosen = rectangle([len(context) for context in contexts.tokens],
+                              lambda T: min(MEASURED, self.room(T)))
+        self.held_out = excerpt(*self._measured(chosen), slice(None), T)
+        rest = [n for n in range(len(contexts.tokens)) if n not in set(chosen)]
+        for first in range(0, len(rest), len(chosen)):
+            self._measured(rest[first:first + len(chosen)])
+        self.notes = list(contexts.notes)
+        if (len(chosen), T) != (len(contexts.tokens), max(map(len, contexts.tokens))):
+            self.notes.append(f"What heads do is measured on {len(chosen)} of "
+                              f"{len(contexts.tokens)} contexts, {T} tokens of each.")
+
+    def run(self, tokens):
+        """Every activation on contexts (b, i)."""
+        return forward(self.weights, tokens)
+
+    def room(self, T):
+        """How many contexts of T tokens have activations that fit MEMORY, at least 1."""
+        weights = self.weights
+        numbers = (weights.d_vocab + (weights.n_layers + 1) * weights.d_model
+                   + weights.n_layers * weights.n_heads * (2 * T + 4 * weights.d_head))
+        return max(1, MEMORY // (T * numbers * weights.dtype.itemsize))
+
+    def _measured(self, chosen):
+        """(tokens, acts) of some contexts, filled up to the longest; their losses are noted.
+
+        What fills up stands last, and nothing is read from what comes later.
+        """
+        contexts = [self.contexts.tokens[n] for n in chosen]
+        longest = max(map(len, contexts))
+        tokens = np.array([np.pad(context, (0, longest - len(context))) for context in contexts])
+        acts = self.run(tokens)
+        for n, context, logits in zip(chosen, contexts, acts.logits):
+            if (predicted := len(context) - 1):
+                loss = cross_entropy(logits[None, :len(context)], context[None])
+                self.losses[n] = loss * predicted, predicted
+        return tokens, acts
+
+    @property
+    def loss(self):
+        nats, predicted = self.losses.sum(0)
+        return float(nats / predicted) if predicted else None
 
     @cached_property
     def repeated(self):
         tokens = random_blocks(self.weights.d_vocab, effects.BLOCK, 2, 8, self.start,
                                np.random.default_rng(self.seed))
-        return tokens, forward(self.weights, tokens)
+        return tokens, self.run(tokens)
+
+
+def rectangle(lengths, room):
+    """T and the places of the first contexts of at least T tokens, with most tokens in all.
+
+    room : function T -> how many there may be. Of equals, the one with the largest T.
+    """
+    def chosen(T):
+        return [n for n, length in enumerate(lengths) if length >= T][:room(T)]
+    T = max(set(lengths), key=lambda T: (T * len(chosen(T)), T))
+    return T, chosen(T)
 
 
 def excerpt(tokens, acts, contexts, n=None):
@@ -55,11 +115,10 @@ def sections(study, watch=iter):
 
     Together they are what --json writes. watch : as in `head_table`.
     """
-    weights, text, seed = study.weights, study.text, study.seed
-    tokens, acts = study.whole
-    yield "losses", {"losses": {**text.baselines, f"this {weights.n_layers}-layer model":
-                                float(cross_entropy(acts.logits, tokens))}}
-    yield "exactness", {"exactness": effects.exactness(weights, *excerpt(tokens, acts, slice(1)))}
+    weights, seed = study.weights, study.seed
+    yield "losses", losses(study)
+    yield "exactness", {"exactness": effects.exactness(
+        weights, *excerpt(*study.held_out, slice(1)))}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
         return
@@ -78,12 +137,24 @@ def sections(study, watch=iter):
     yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
 
 
+def losses(study):
+    """Of the model and of counts on the contexts; and recorded, those it ended its training with.
+    """
+    metadata, contexts = study.model.metadata, study.contexts
+    name = f"this {study.weights.n_layers}-layer model"
+    recorded = {} if contexts.held_out else dict(metadata.get("baselines", {}))
+    if recorded and metadata.get("log"):
+        recorded["this model"] = metadata["log"][-1]["validation"]
+    return {"losses": contexts.baselines | ({} if study.loss is None else {name: study.loss}),
+            "held_out": contexts.held_out, "recorded": recorded}
+
+
 def bigrams(study):
     """The three likeliest next tokens of frequent words by a model without layers, and by count.
 
     Also its loss on the bigram counts of the training text, and the least at its d_model.
     """
-    weights, counts, show = study.weights, study.text.counts, study.model.tokenizer.show
+    weights, counts, show = study.weights, study.contexts.counts, study.model.tokenizer.show
     words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
              if sum(map(str.isalpha, show(token))) >= 3 and token != study.start][:8]
     shares = {"model": softmax(direct_path(weights).columns(words), axis=-1),        # (u, v)

@@ -29,7 +29,7 @@ def wrapped(text):
 
 def plural(number, noun):
     """As in "1 case", "2 cases"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def cut(text, width):

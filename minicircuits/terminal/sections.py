@@ -11,7 +11,8 @@ def section(name, found, show):
     """The heading and lines of a section of `findings.study.sections`, from all found so far."""
     title, lines = SECTIONS[name]
     title = title.format(*found.get("induction_head", ()))
-    return [heading(title), *lines(found.get(name, found), show)]
+    whole = name == "losses"
+    return [heading(title), *lines(found if whole else found.get(name, found), show)]
 
 
 def exactness_lines(errors, show=None):
@@ -24,10 +25,16 @@ def exactness_lines(errors, show=None):
     return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows]
 
 
-def loss_lines(losses, show=None):
-    """Held-out losses of the model and of counts, the largest first."""
-    return [f"  {title:<44}{loss:6.3f} nats per token"
-            for title, loss in sorted(losses.items(), key=lambda item: -item[1])]
+def loss_lines(found, show=None):
+    """Losses of the model and of counts, and those recorded in training, the largest first."""
+    groups = {"on text that was held out from training" if found["held_out"] else
+              "on this text": found["losses"],
+              "when it was trained, on text held out then": found["recorded"]}
+    if not found["losses"]:
+        return ["  There is no next token to predict: a loss takes two tokens."]
+    return [line for title, losses in groups.items() if losses for line in (
+        f"  {title}:", *(f"    {name:<42}{loss:6.3f}" for name, loss in sorted(
+            losses.items(), key=lambda item: -item[1])))]
 
 
 def bigram_lines(found, show):
@@ -127,7 +134,7 @@ def ledger_lines(found, show):
 
 
 SECTIONS = {
-    "losses": ("Held-out loss", loss_lines),
+    "losses": ("Loss, nats per predicted token", loss_lines),
     "exactness": ("Is the algebra exact on it?", exactness_lines),
     "bigrams": ("Its bigram table W_U W_E, and the text's", bigram_lines),
     "heads": ("What each head looks at, and copies", head_lines),

@@ -11,6 +11,8 @@ context may run from one text into the next (with the standard library, 1 in 50 
 import hashlib
 import os
 import re
+import shlex
+import sys
 import sysconfig
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ import numpy as np
 from minicircuits import files
 from minicircuits.notation import InputError
 from minicircuits.training import bigrams
+from minicircuits.training.contexts import Contexts, contexts_of
 from minicircuits.training.recipe import SHAPE
 from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 
@@ -29,6 +32,7 @@ SAMPLE = Path(__file__).with_name("sample.txt")
 LEFT_OUT = re.compile(r"tests?|idle_test|(site|dist)-packages|encodings|pydoc_data|"
                       r"(site|user)customize\.py|_sysconfigdata.*|config-.*")
 HIDDEN = re.compile(r"\..*")
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")            # how it begins, in either order of bytes
 
 
 class Text(NamedTuple):
@@ -46,6 +50,12 @@ class Text(NamedTuple):
         return partial(batch, self.stream, recipe.batch, recipe.n_ctx,
                        self.tokenizer.start, recipe.seed)
 
+    def contexts(self):
+        """The held-out part as `Contexts`, with counts and probabilities of the other part."""
+        names = [f"held-out text, context {n}" for n in range(len(self.validation))]
+        return Contexts(list(self.validation), names, bigrams.unigram(self.counts)[:, 0],
+                        self.counts, self.baselines, [], held_out=True)
+
 
 def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
               n_ctx: int = SHAPE["n_ctx"]) -> Text:
@@ -58,7 +68,11 @@ def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
     """
     if n_ctx < 3:
         raise InputError(f"n_ctx must be at least 3; got {n_ctx}")
-    texts = read_texts(paths) if paths else standard_library()
+    return prepared(read_texts(paths) if paths else standard_library(), tokenizer, n_ctx)
+
+
+def prepared(texts, tokenizer, n_ctx):
+    """`load_text` of texts that are read already: a list of bytes."""
     training, held_out = split(texts)
     tokenizer = tokenizer or train_tokenizer(training)
     stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
@@ -72,20 +86,27 @@ def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
                 sum(map(len, texts)))
 
 
-def load_sample(model):
-    """The packaged sample as a `Text` for `model`: all of it is held out, and counted.
+def contexts_for(model, texts):
+    """The `Contexts` on which a model is looked at: the texts, pairs (name, bytes), whole.
 
-    It was written for this package, in English and in code: no model has seen it in training.
-    The baselines are those on the text that the model was trained on, with the model's own.
+    If they are what the model was trained on (its metadata know by digest), it is the part that
+    was held out then.
     """
-    data, tokenizer = files.read_bytes(SAMPLE), model.tokenizer
-    stream, n_ctx = tokenizer.encode(data), model.weights.n_ctx
-    recorded = {**model.metadata["baselines"],
-                "this model": model.metadata["log"][-1]["validation"]}
-    return Text(tokenizer, stream, spread(stream, 16, n_ctx, tokenizer.start),
-                bigrams.count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab),
-                {f"{name} (training text)": loss for name, loss in recorded.items()},
-                digest([data]), len(data))
+    known, data = model.metadata.get("text_sha256"), [data for _, data in texts]
+    if known == digest(data):
+        return prepared(data, model.tokenizer, model.weights.n_ctx or SHAPE["n_ctx"]).contexts()
+    contexts = contexts_of(texts, model.tokenizer, model.weights.n_ctx)
+    if known:
+        contexts.notes.append("It is not the text that this model was trained on.")
+    return contexts
+
+
+def sample():
+    """The text that comes with this package, in English and in code: a list of (name, bytes).
+
+    It was written for it: no model has seen it in training.
+    """
+    return [("the sample", files.read_bytes(SAMPLE))]
 
 
 def standard_library():
@@ -94,7 +115,7 @@ def standard_library():
     Without its tests, generated tables, and what names folders of this host.
     """
     paths = _files_below(sysconfig.get_path("stdlib"), LEFT_OUT)
-    texts = _texts_in(path for path in paths if path.endswith(".py"))
+    texts = [data for path in paths if path.endswith(".py") and is_text(data := _read(path))]
     if not texts:
         raise InputError("there is no source of Python's standard library on this machine: "
                          "choose another text with --text FILE_OR_FOLDER ...")
@@ -108,15 +129,38 @@ def read_texts(paths):
     (those with a NUL byte) and names that begin with a dot, such as `.git`. Raises InputError
     where a path leads to no text, or a file cannot be read.
     """
+    return [data for _, data in read_named(paths)]
+
+
+def read_named(paths):
+    """`read_texts` with a name for each, a list of (name, bytes): its path from a folder on.
+
+    The path "-" is standard input.
+    """
     if isinstance(paths, (str, bytes, os.PathLike)):
         raise InputError(f"paths must be a list of files and folders; got {str(paths)!r} alone")
     texts = []
     for path in paths:
-        found = _texts_in(_files_below(path, HIDDEN) if os.path.isdir(path) else [path])
-        if not found:
+        inside = os.path.isdir(path)
+        found = [(os.path.relpath(file, path) if inside else os.path.basename(file), _read(file))
+                 for file in (_files_below(path, HIDDEN) if inside else [path])]
+        if not inside and found[0][1].startswith(UTF_16):
+            raise InputError(f"{str(path)!r} must be UTF-8; got UTF-16. To convert it: iconv -f "
+                             f"UTF-16 -t UTF-8 {shlex.quote(str(path))} > converted.txt")
+        if not (found := [(name, data) for name, data in found if is_text(data)]):
             raise InputError(f"{str(path)!r} must be text; got nothing but empty or binary files")
         texts += found
     return texts
+
+
+def is_text(data):
+    """Whether bytes are neither empty nor binary, which has bytes of 0."""
+    return bool(data) and b"\0" not in data
+
+
+def _read(path):
+    """The bytes of a file; the path "-" is standard input."""
+    return sys.stdin.buffer.read() if path == "-" else files.read_bytes(path)
 
 
 def _files_below(folder, left_out):
@@ -125,11 +169,6 @@ def _files_below(folder, left_out):
         folders[:] = sorted(name for name in folders if not left_out.fullmatch(name))
         paths = (os.path.join(here, name) for name in sorted(names) if not left_out.fullmatch(name))
         yield from filter(os.path.isfile, paths)
-
-
-def _texts_in(paths):
-    """The contents of files, without those that are empty or binary."""
-    return [data for data in map(files.read_bytes, paths) if data and b"\0" not in data]
 
 
 def digest(texts):

@@ -47,7 +47,7 @@ def text():
 def studied(weights, metadata):
     """A `Reported` of any weights that fit the text."""
     model = Model(weights, text().tokenizer, metadata)
-    study, found = Study(model, text(), 0), {}
+    study, found = Study(model, text().contexts(), 0), {}
     for _, finding in sections(study):
         found |= finding
     return Reported(model, text(), study, found, page_data(study, found))
@@ -58,4 +58,5 @@ def reported(n_layers):
     """A random model of some layers, its heads strong enough to have something to show."""
     weights = mc.init_weights(n_layers, 3, 24, 8, text().tokenizer.d_vocab, 128, "shortformer",
                               np.random.default_rng(n_layers), np.float32)
-    return studied(weights.astype(np.float64), {"log": LOG, "seed": 0})
+    return studied(weights.astype(np.float64), {
+        "log": LOG, "seed": 0, "text_sha256": text().digest})

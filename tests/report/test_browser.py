@@ -535,7 +535,7 @@ def test_a_model_of_hostile_text(opened, tmp_path):
     text = two.text._replace(tokenizer=tokenizer, validation=contexts, counts=counts)
     found = {**two.found, "prediction": {"row": 0, "context": contexts[0, :40].tolist(),
                                          "target": int(contexts[0, 40])}}
-    study = Study(Model(weights, tokenizer, {}), text, 0)
+    study = Study(Model(weights, tokenizer, {}), text.contexts(), 0)
     path = tmp_path / "evil.html"
     path.write_bytes(html_file("page", page_data(study, found)))
     page = opened(path)

@@ -12,9 +12,10 @@ from minicircuits.behavior.in_context import BLOCKS, ordered_versus_shuffled
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import ov_circuit
 from minicircuits.findings.heads import best_heads, head_table
+from minicircuits.findings.study import Study
 from minicircuits.training.model_file import PRETRAINED
 from minicircuits.training.recipe import Recipe
-from minicircuits.training.text import SAMPLE, load_sample
+from minicircuits.training.text import SAMPLE, contexts_for, sample
 
 
 @pytest.fixture(scope="module")
@@ -23,18 +24,15 @@ def pretrained():
 
 
 @pytest.fixture(scope="module")
-def text(pretrained):
-    return load_sample(pretrained)
+def study(pretrained):
+    return Study(pretrained, contexts_for(pretrained, sample()), 0)
 
 
 @pytest.fixture(scope="module")
-def heads(pretrained, text):
+def heads(study):
     """Its best induction head and the best previous-token head before it, as head_table rows."""
-    weights = pretrained.weights.astype(np.float64)
-    probabilities = text.counts.sum(1) / text.counts.sum()
-    acts = mc.forward(weights, text.validation)
-    return best_heads(head_table(weights, probabilities, text.validation, acts,
-                                 pretrained.tokenizer.start, seed=0))
+    return best_heads(head_table(study.weights, study.token_probabilities, *study.held_out,
+                                 study.start, seed=0))
 
 
 def test_it_is_small():
@@ -67,10 +65,10 @@ def test_it_repeats_random_tokens_in_order_and_not_shuffled(pretrained, seed):
     assert found.gap >= 2
 
 
-def test_its_loss_on_a_text_it_has_not_seen(pretrained, text):
+def test_its_loss_on_a_text_it_has_not_seen(pretrained, study):
     """Far below guessing (6.93 nats), and below its own counts of single tokens."""
-    assert mc.loss(pretrained.weights, text.validation) <= 3.9
-    assert mc.loss(pretrained.weights, text.validation) > pretrained.metadata["log"][-1][
+    assert study.loss <= 3.9
+    assert study.loss > pretrained.metadata["log"][-1][
         "validation"], "the sample is further from its text than what was held out"
 
 
@@ -92,10 +90,10 @@ def test_its_log_is_that_of_a_whole_run(pretrained):
     assert log[-1]["validation"] < min(metadata["baselines"].values())
 
 
-def test_the_last_row_of_its_log_is_measured_again(pretrained):
+def test_the_last_row_of_its_log_is_measured_again(pretrained, study):
     """What needs no held-out text: the same random blocks, on the weights in the file."""
     last = pretrained.metadata["log"][-1]
-    again = runs.measure(pretrained.weights, load_sample(pretrained).validation,
+    again = runs.measure(pretrained.weights, study.held_out[0],
                          pretrained.tokenizer.start, pretrained.metadata["seed"])
     for name in "prefix_matching", "previous_token", "gap":
         assert again[name] == pytest.approx(last[name], rel=1e-3)
