@@ -29,6 +29,7 @@ _MODULES = {
     "behavior.in_context": "induction_scores ordered_versus_shuffled random_blocks",
     "behavior.ablation": "term_importance virtual_heads without_heads loss_without_heads",
     "behavior.attribution": "head_effects source_effects patch_path",
+    "behavior.sampling": "sample",
     "behavior.examples_in_text": "occurrences bugs",
     "training.model_file": "save_model load_model load_pretrained",
     "training.vocabulary": "Vocabulary",

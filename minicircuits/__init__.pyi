@@ -72,6 +72,7 @@ from .behavior.ablation import loss_without_heads as loss_without_heads
 from .behavior.attribution import head_effects as head_effects
 from .behavior.attribution import source_effects as source_effects
 from .behavior.attribution import patch_path as patch_path
+from .behavior.sampling import sample as sample
 from .behavior.examples_in_text import occurrences as occurrences
 from .behavior.examples_in_text import bugs as bugs
 from .training.model_file import save_model as save_model

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "report": "model circuits behavior training findings",
     "testing": "plain interop terminal",
     "runs": "model behavior terminal training",
-    "commands": "model circuits training runs findings terminal report",
+    "commands": "model circuits behavior training interop runs findings terminal report",
     "cli": "testing commands",
     "__main__": "cli",
 }

@@ -110,7 +110,8 @@ def check_sizes(settings, weights):
             raise InputError(f"the cfg must be that of the weights, with {name}="
                              f"{getattr(weights, name)}; got {settings[name]!r:.40}")
     scale, usual = settings.get("attn_scale", -1), weights.d_head ** 0.5
-    expect(weights.n_layers == 0 or scale in (-1, None) or isclose(scale, usual),
+    expect(weights.n_layers == 0 or scale in (-1, None)
+           or isinstance(scale, (int, float)) and isclose(scale, usual),
            "another attention scale", RESCALE.format("√d_head / attn_scale", usual),
            f"attn_scale={scale!r}")
 

@@ -1,6 +1,5 @@
 """Any file with a model in it: one of ours, or weights that others trained."""
 
-import os
 from os import PathLike
 from pathlib import Path
 
@@ -35,41 +34,43 @@ def open_model(path: str | PathLike, positions: str | None = None,
     if str(path).lower().endswith(PICKLES):
         raise files.FileError(f"{str(path)!r} may be a pickle, which can run code: save the state "
                               "dict as .safetensors or .npz")
-    arrays = files.read_arrays(path)
-    name = os.path.basename(path)
-    if "merges" in arrays:
+    arrays, path = files.read_arrays(path), Path(path)
+    ours, model_file = "W_E" in arrays, "merges" in arrays
+    if model_file:
         if tokens is not None or start is not None:
-            raise InputError(f"{name!r} has a tokenizer of its own: leave out tokens and start")
-        return _same_positions(name, model_among(path, arrays), positions)
-    if "W_E" in arrays:
-        origin = f"the weights in {name}"
-        if positions is not None:
-            arrays.setdefault("positions", np.frombuffer(positions.encode(), np.uint8))
-        if "positions" not in arrays:
-            raise InputError(f"{name!r} does not say where positions are added: choose positions "
-                             "(shortformer, standard, none)")
-        weights = files.weights_from_arrays(path, arrays)
-        if arrays:
-            raise files.FileError(f"{str(path)!r} must hold weights; got also {min(arrays)}")
+            raise InputError(f"{path.name!r} has a tokenizer of its own: leave out tokens, start")
+        model = model_among(path, arrays)
     else:
-        config, cfg = _config_beside(Path(path))
-        origin = f"the state dict in {name}" + (f", with {config}" if config else "")
-        try:
-            weights = from_transformer_lens(arrays, positions, cfg)
-        except files.FileError:
-            raise
-        except InputError as error:
-            raise files.FileError(f"{str(path)!r}: {error}") from None
-        positions = None                         # of the model that it was
-    model = Model(weights, read_vocabulary(tokens, weights.d_vocab, start), {"origin": origin})
-    return _same_positions(name, model, positions)
-
-
-def _same_positions(name, model, positions):
-    """`model`, unless the positions that were asked for are not its own."""
-    if positions not in (None, model.weights.positions):
-        raise InputError(f"{name!r} has {model.weights.positions} positions; got {positions!r}")
+        weights, origin = (_ours if ours else _theirs)(path, arrays, positions)
+        model = Model(weights, read_vocabulary(tokens, weights.d_vocab, start), {"origin": origin})
+    if (ours or model_file) and positions not in (None, model.weights.positions):
+        raise InputError(f"{path.name!r} has {model.weights.positions} positions; got "
+                         f"{positions!r}")
     return model
+
+
+def _ours(path, arrays, positions):
+    """The `Weights` in arrays with our names, and what they are."""
+    if "positions" not in arrays:
+        if positions is None:
+            raise InputError(f"{path.name!r} does not say where positions are added: choose "
+                             "positions (shortformer, standard, none)")
+        arrays["positions"] = np.frombuffer(positions.encode(), np.uint8)
+    weights = files.weights_from_arrays(path, arrays)
+    if arrays:
+        raise files.FileError(f"{str(path)!r} must hold weights; got also {min(arrays)}")
+    return weights, f"the weights in {path.name}"
+
+
+def _theirs(path, arrays, positions):
+    """The `Weights` in a state dict of TransformerLens, and what it was."""
+    config, cfg = _config_beside(path)
+    try:
+        weights = from_transformer_lens(arrays, positions, cfg)
+    except InputError as error:
+        hint = "" if config else f" (read too: a cfg in {path.stem}.json or config.json beside it)"
+        raise files.FileError(f"{str(path)!r}: {error}{hint}") from None
+    return weights, f"the state dict in {path.name}" + (f", with {config}" if config else "")
 
 
 def _config_beside(path):

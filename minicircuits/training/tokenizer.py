@@ -43,6 +43,7 @@ class Tokenizer:
 
     tokens: tuple = field(repr=False)
     merges: tuple = field(repr=False)
+    reads_text = True                     # `encode` takes any text
 
     @classmethod
     def from_merges(cls, merges):

@@ -72,6 +72,11 @@ class Vocabulary:
     def d_vocab(self):
         return len(self.tokens)
 
+    @property
+    def reads_text(self):
+        """Whether `encode` takes any text."""
+        return self.encoder is not None
+
     def __repr__(self):
         return f"Vocabulary(d_vocab={self.d_vocab}, start={self.start})"
 
