@@ -19,6 +19,25 @@ from minicircuits.notation import InputError, Weights
 BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fits all of them
 
 
+def block_lengths(weights: Weights, start: int | None) -> tuple[int, ...]:
+    """The lengths of random blocks to measure a model on, the shortest first.
+
+    BLOCKS where two of the longest fit a context, and its tokens the vocabulary. Else all
+    shrink in proportion, to no fewer than 2 tokens; (), where not even two blocks of 2 fit.
+    """
+    first = start is not None
+    n_ctx = np.inf if weights.n_ctx is None else weights.n_ctx
+    longest = int(min(max(BLOCKS), (n_ctx - first) // 2, weights.d_vocab - first))
+    return () if longest < 2 else tuple(sorted({max(2, n * longest // max(BLOCKS))
+                                                for n in BLOCKS}))
+
+
+def middle_length(weights: Weights, start: int | None) -> int | None:
+    """The one of `block_lengths` for what is measured on one alone: 29; or None, without any."""
+    lengths = block_lengths(weights, start)
+    return lengths[len(lengths) // 2] if lengths else None
+
+
 def loss_by_position(weights, tokens, acts=None):
     """mean_b −log p(token_{i+1} | tokens up to i) for every i < T−1: (i−1,), nats; mean: `loss`."""
     tokens, acts = tokens_and_acts(weights, tokens, acts)
@@ -41,9 +60,12 @@ def in_context_score(losses, early=10, late=100, around=0):
     return late - early
 
 
-def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int,
+def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int | None,
                   rng: np.random.Generator, shuffled: bool = False) -> np.ndarray:
     """START, a block of distinct random tokens, and the block again: (b, 1 + block·repeats).
+
+    start : the token that every context begins with, and no block has; None for models without
+    one, whose contexts begin with the block: (b, block·repeats).
 
     shuffled=True gives the control: every later block has the same tokens in a random order of
     its own. The same `rng` state gives the same first blocks for both. Raises InputError where
@@ -52,25 +74,30 @@ def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int
     if min(block, repeats, batch) < 1:
         raise InputError("block, repeats and batch must be at least 1; "
                          f"got {block}, {repeats}, {batch}")
-    if not 0 <= start < d_vocab or block >= d_vocab:
+    if start is not None and not 0 <= start < d_vocab or block > d_vocab - (start is not None):
         raise InputError("a start token and a block of other, distinct tokens must be among "
                          f"d_vocab={d_vocab} tokens; got start={start}, block={block}")
-    others = np.delete(np.arange(d_vocab), start)
+    starts = [] if start is None else [start]
+    others = np.delete(np.arange(d_vocab), starts)
     first = rng.permuted(np.tile(others, (batch, 1)), axis=1)[:, :block]
     later = [rng.permuted(first, axis=1) if shuffled else first for _ in range(repeats - 1)]
-    return np.concatenate([np.full((batch, 1), start), first, *later], axis=1)
+    return np.concatenate([np.tile(np.array(starts, int), (batch, 1)), first, *later], axis=1)
 
 
-def induction_scores(weights: Weights, start: int, rng: np.random.Generator,
-                     blocks: tuple[int, ...] = BLOCKS, batch: int = 16) -> np.ndarray:
+def induction_scores(weights: Weights, start: int | None, rng: np.random.Generator,
+                     blocks: tuple[int, ...] | None = None, batch: int = 16) -> np.ndarray:
     """The least prefix matching over several lengths of repeated random blocks: (l, h).
 
     min_n of `prefix_matching_scores` on START and two blocks of n tokens. An induction head
     attends n−1 back, whatever n is; a head that looks a fixed distance back, for one n at most.
-    Whether it copies what it reads there, `copying_score` says. Raises InputError where two of
-    the longest blocks do not fit a context.
+    Whether it copies what it reads there, `copying_score` says.
+
+    start : as in `random_blocks`; blocks : the lengths n, by default those of `block_lengths`.
+    Raises InputError where two of the longest blocks do not fit a context.
     """
-    check_two_blocks_fit(weights, max(blocks))
+    if blocks is None:
+        blocks = block_lengths(weights, start) or (2,)
+    check_two_blocks_fit(weights, start, max(blocks))
     return np.min([prefix_matching_scores(weights, random_blocks(
         weights.d_vocab, block, 2, batch, start, rng)) for block in blocks], axis=0)
 
@@ -82,27 +109,32 @@ class OrderedVersusShuffled(NamedTuple):
     gap: float         # shuffled − ordered: evidence of induction
 
 
-def ordered_versus_shuffled(weights: Weights, start: int, rng: np.random.Generator, block: int = 47,
-                            batch: int = 16) -> OrderedVersusShuffled:
+def ordered_versus_shuffled(weights: Weights, start: int | None, rng: np.random.Generator,
+                            block: int | None = None, batch: int = 16) -> OrderedVersusShuffled:
     """Loss on a second block of random tokens in the first one's order, and out of it.
 
     The second block's first token is left out: nothing before it tells what it is. A head that
     adds alike to all tokens seen has gap 0. An induction head gains in one and is misled in the
-    other: the gap is evidence, not the nats that induction saves. Raises as `induction_scores`.
+    other: the gap is evidence, not the nats that induction saves.
+
+    block : its length, by default the longest of `block_lengths`. Raises as `induction_scores`.
     """
-    check_two_blocks_fit(weights, block)
+    if block is None:
+        block = max(block_lengths(weights, start), default=2)
+    check_two_blocks_fit(weights, start, block)
     seed, losses = rng.integers(2 ** 63), []
     for control in False, True:
         tokens = random_blocks(weights.d_vocab, block, 2, batch, start,
                                np.random.default_rng(seed), shuffled=control)
-        losses.append(loss_by_position(weights, tokens)[block + 1:].mean())
+        losses.append(loss_by_position(weights, tokens)[-(block - 1):].mean())
     ordered, shuffled = losses
     return OrderedVersusShuffled(ordered, shuffled, shuffled - ordered)
 
 
-def check_two_blocks_fit(weights, block):
+def check_two_blocks_fit(weights, start, block):
     if block < 2:
         raise InputError(f"a block that can be continued has at least 2 tokens; got {block}")
-    if weights.n_ctx is not None and 1 + 2 * block > weights.n_ctx:
-        raise InputError(f"a start token and two blocks of {block} need n_ctx >= "
-                         f"{1 + 2 * block}; got weights with n_ctx={weights.n_ctx}")
+    needed = 2 * block + (start is not None)
+    if weights.n_ctx is not None and needed > weights.n_ctx:
+        raise InputError(f"{'' if start is None else 'a start token and '}two blocks of {block} "
+                         f"need n_ctx >= {needed}; got weights with n_ctx={weights.n_ctx}")

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicircuits.behavior import in_context
-from minicircuits.behavior.in_context import (in_context_score, induction_scores, loss_by_position,
+from minicircuits.behavior.in_context import (block_lengths, in_context_score, induction_scores,
+                                              loss_by_position, middle_length,
                                               ordered_versus_shuffled, random_blocks)
 from minicircuits.behavior.patterns import prefix_matching_scores
 from minicircuits.model.transformer import init_weights, loss
@@ -49,22 +50,24 @@ def test_in_context_score_is_late_minus_early():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 7), st.integers(1, 3), st.integers(1, 4), st.integers(0, 8),
+@given(st.integers(1, 8), st.integers(1, 3), st.integers(1, 4), st.none() | st.integers(0, 8),
        st.integers(0, 99))
 def test_random_blocks_are_what_they_say(block, repeats, batch, start, seed):
     ordered, shuffled = (random_blocks(9, block, repeats, batch, start,
                                        np.random.default_rng(seed), shuffled=control)
                          for control in (False, True))
+    if start is not None:
+        assert (ordered[:, 0] == start).all() and (shuffled[:, 0] == start).all()
+        ordered, shuffled = ordered[:, 1:], shuffled[:, 1:]
     for tokens in ordered, shuffled:
-        assert tokens.shape == (batch, 1 + block * repeats)
-        assert (tokens[:, 0] == start).all() and (tokens[:, 1:] != start).all()
+        assert tokens.shape == (batch, block * repeats) and (tokens != start).all()
         for context in tokens:
-            first = context[1:block + 1]
+            first = context[:block]
             assert len(set(first)) == block and first.min() >= 0 and first.max() < 9
             for n in range(repeats):
-                assert set(context[1 + n * block:1 + (n + 1) * block]) == set(first)
-    assert (ordered[:, 1:] == np.tile(ordered[:, 1:block + 1], repeats)).all()
-    assert (ordered[:, :block + 1] == shuffled[:, :block + 1]).all()
+                assert set(context[n * block:(n + 1) * block]) == set(first)
+    assert (ordered == np.tile(ordered[:, :block], repeats)).all()
+    assert (ordered[:, :block] == shuffled[:, :block]).all()
 
 
 def test_random_blocks_use_every_token_and_shuffle_each_block_anew():
@@ -76,7 +79,8 @@ def test_random_blocks_use_every_token_and_shuffle_each_block_anew():
 
 
 @pytest.mark.parametrize("sizes", [dict(block=0), dict(repeats=0), dict(batch=0),
-                                   dict(block=9), dict(start=9), dict(start=-1)])
+                                   dict(block=9), dict(start=9), dict(start=-1),
+                                   dict(block=10, start=None)])
 def test_random_blocks_refuse_what_cannot_be(sizes):
     with pytest.raises(InputError, match="must be"):
         random_blocks(**{**dict(d_vocab=9, block=3, repeats=2, batch=1, start=0), **sizes},
@@ -159,21 +163,23 @@ def test_raising_what_was_seen_makes_the_second_block_cheaper_but_no_gap():
     assert abs(result.gap) < 1e-12
 
 
-def test_both_cases_have_the_same_first_blocks_and_count_the_same_places(monkeypatch):
-    """Predictions from the second block's first token on: destinations n+1 … 2n−1."""
-    seen, n = [], 5
+@pytest.mark.parametrize("start", [0, None])
+def test_both_cases_have_the_same_first_blocks_and_count_the_same_places(monkeypatch, start):
+    """Predictions from the second block's first token on: destinations n+1 … 2n−1, with START."""
+    seen, n, first = [], 5, 0 if start is None else 1
 
     def record(weights, tokens):
         seen.append(tokens)
         return np.arange(tokens.shape[1] - 1) ** 2.0
 
     monkeypatch.setattr(in_context, "loss_by_position", record)
-    result = ordered_versus_shuffled(built(SEEN), 0, np.random.default_rng(0), n, batch=3)
-    assert result.ordered == result.shuffled == np.mean([i ** 2 for i in range(n + 1, 2 * n)])
-    ordered, shuffled = seen
-    assert (ordered[:, :n + 1] == shuffled[:, :n + 1]).all()
-    assert (ordered[:, n + 1:] == ordered[:, 1:n + 1]).all()
-    assert (shuffled[:, n + 1:] != shuffled[:, 1:n + 1]).any()
+    result = ordered_versus_shuffled(built(SEEN), start, np.random.default_rng(0), n, batch=3)
+    assert result.ordered == result.shuffled == np.mean(
+        [i ** 2 for i in range(n + first, 2 * n + first - 1)])
+    ordered, shuffled = (tokens[:, first:] for tokens in seen)
+    assert (ordered[:, :n] == shuffled[:, :n]).all()
+    assert (ordered[:, n:] == ordered[:, :n]).all()
+    assert (shuffled[:, n:] != shuffled[:, :n]).any()
 
 
 def test_the_default_blocks_are_the_honest_ones():
@@ -196,8 +202,26 @@ def test_contexts_too_short_for_two_blocks_are_refused():
     with pytest.raises(InputError, match="at least 2 tokens; got 1"):
         ordered_versus_shuffled(weights, 0, rng, 1)
     with pytest.raises(InputError, match="d_vocab=7 .*block=13"):
-        unlimited = random_weights(rng, positions="none")
-        induction_scores(unlimited, 0, rng)
+        induction_scores(random_weights(rng, positions="none"), 0, rng, (13,))
+
+
+@pytest.mark.parametrize("n_ctx, d_vocab, start, lengths, middle", [
+    (128, 1024, 0, (13, 29, 47), 29), (95, 48, 0, (13, 29, 47), 29),
+    (94, 1024, 0, (12, 28, 46), 28), (94, 47, None, (13, 29, 47), 29),
+    (128, 12, 0, (3, 6, 11), 6), (9, 50, 0, (2, 4), 4),
+    (5, 50, 0, (2,), 2), (4, 50, None, (2,), 2), (4, 50, 0, (), None), (1, 50, None, (), None),
+    (128, 2, 0, (), None)])
+def test_blocks_shrink_with_the_context_and_the_vocabulary(n_ctx, d_vocab, start, lengths, middle):
+    rng = np.random.default_rng(0)
+    weights = random_weights(rng, d_vocab=d_vocab, n_ctx=n_ctx)
+    assert block_lengths(weights, start) == lengths
+    assert middle_length(weights, start) == middle
+    if lengths:
+        assert induction_scores(weights, start, rng).max() <= 1
+        assert np.isfinite(ordered_versus_shuffled(weights, start, rng).gap)
+    else:
+        with pytest.raises(InputError, match="two blocks of 2 need|d_vocab=2"):
+            induction_scores(weights, start, rng)
 
 
 def test_a_nan_on_one_block_length_is_not_the_minimum(monkeypatch):
