@@ -13,7 +13,9 @@ import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
 from minicircuits.circuits.copying import copying_score
-from minicircuits.circuits.expansion import count_paths, expand_logits, logits_by_order
+from minicircuits.circuits.expansion import count_paths, expand_logits, propagate, residual_0
+from minicircuits.circuits.heads import W_OV
+from minicircuits.cores import side_by_side
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.notation import Activations, Tokens, Weights, check_head
@@ -36,17 +38,27 @@ def term_importance(weights: Weights, tokens: Tokens,
     another's attention counts for nothing here; `loss_without_heads` sees it.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    by_order = logits_by_order(weights, tokens, acts.pattern)
-    losses = np.array([cross_entropy(logits, tokens) for logits in by_order.cumsum(0)])
+    x = residual_0(weights, tokens)
+    singles = [sum(A[:, head] @ x @ W_OV(weights, layer, head).mT               # (b, i, d) each
+                   for head in range(weights.n_heads)) for layer, A in enumerate(acts.pattern)]
+    all_singles = sum(singles, x)
+
+    def loss(x):
+        """Of a sum of paths as it arrives at W_U."""
+        return mean_loss((context @ weights.W_U.mT for context in x), tokens)
+
+    losses = np.array([loss(x) for x in propagate(weights, x, acts.pattern).cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
-    paths = expand_logits(weights, tokens, acts.pattern)
-    singles = [sum(path.logits for path in paths if path.order == 1 and path.heads[0][0] == layer)
-               for layer in range(weights.n_layers)]
-    direct, all_singles = by_order[0], sum(singles, by_order[0])
     return TermImportance(
         losses, marginal, count_paths(weights),
-        np.array([losses[0] - cross_entropy(direct + single, tokens) for single in singles]),
-        np.array([cross_entropy(all_singles - single, tokens) - losses[1] for single in singles]))
+        np.array([losses[0] - loss(x + single) for single in singles]),
+        np.array([loss(all_singles - single) - losses[1] for single in singles]))
+
+
+def mean_loss(logits, tokens):
+    """The cross-entropy of contexts whose logits (i, v) come one after the other."""
+    return np.mean([cross_entropy(one[None], context[None])
+                    for one, context in zip(logits, tokens)])
 
 
 class VirtualHead(NamedTuple):
@@ -58,12 +70,20 @@ class VirtualHead(NamedTuple):
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
     """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
-    tokens, acts = tokens_and_acts(weights, tokens, acts)
-    loss = cross_entropy(acts.logits, tokens)
-    found = [VirtualHead(path.heads, copying_score(path.W),
-                         float(cross_entropy(acts.logits - path.logits, tokens) - loss))
-             for path in expand_logits(weights, tokens, acts.pattern) if path.order >= 2]
-    return sorted(found, key=lambda virtual: -virtual.importance)
+    return sorted(each_virtual_head(weights, *tokens_and_acts(weights, tokens, acts)),
+                  key=lambda virtual: -virtual.importance)
+
+
+def each_virtual_head(weights, tokens, acts, longest=None):
+    """Yields the virtual heads by order, those of at most `longest` heads, or all."""
+    loss = mean_loss(acts.logits, tokens)
+
+    def measured(path):
+        importance = mean_loss(map(np.subtract, acts.logits, path.logits), tokens) - loss
+        return VirtualHead(path.heads, copying_score(path.W), float(importance))
+
+    paths = expand_logits(weights, tokens, acts.pattern, longest)
+    yield from side_by_side(measured, [path for path in paths if path.order >= 2])
 
 
 def without_heads(weights: Weights, heads: list[tuple[int, int]]) -> Weights:
@@ -88,6 +108,7 @@ def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, 
     """
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
+    frozen = propagate(ablated, residual_0(ablated, tokens), acts.pattern).sum(0)      # (b, i, d)
     return WithoutHeads(
-        float(cross_entropy(logits_by_order(ablated, tokens, acts.pattern).sum(0), tokens)),
+        float(mean_loss((context @ weights.W_U.mT for context in frozen), tokens)),
         float(cross_entropy(forward(ablated, tokens).logits, tokens)))

@@ -81,12 +81,14 @@ class Path:
         return self.W_from(self.weights.W_pos) if self.source == "embedding" else None
 
     def arriving(self):
-        """A t Wᵀ. From an "embedding", a second product for the positions is added."""
-        places = np.arange(self.tokens.shape[1])
-        read = self.W.columns(places if self.source == "position" else self.tokens)
-        if self.source == "embedding":
-            read = read + self.W_of_positions.columns(places)
-        return self.A @ read
+        """A x Wᵀ, where x (b, i, d) is the source, as it stands in the residual stream.
+
+        W x is made of the columns that are there, not of all tokens that could be.
+        """
+        x = source_vectors(self.weights, self.tokens, self.source)
+        W = self.W_from(x.reshape(-1, x.shape[-1]).mT)                          # (v, b·i)
+        read = W.B.mT.reshape(*x.shape[:2], -1)
+        return (self.A @ read if self.heads else read) @ W.A.mT
 
     @property
     def logits(self):
@@ -104,10 +106,13 @@ def label(heads):
     return "→".join(f"{layer}.{head}" for layer, head in heads) or "direct"
 
 
-def head_sequences(n_layers, n_heads):
-    """Every sequence of heads in rising layers, by order: (1 + n_heads)^n_layers of them."""
+def head_sequences(n_layers, n_heads, longest=None):
+    """Every sequence of heads in rising layers, by order: (1 + n_heads)^n_layers of them.
+
+    longest : of how many heads at most, which leaves out the others.
+    """
     return [tuple(zip(layers, heads))
-            for order in range(n_layers + 1)
+            for order in range(min(n_layers, n_layers if longest is None else longest) + 1)
             for layers in combinations(range(n_layers), order)
             for heads in choices(range(n_heads), repeat=order)]
 
@@ -118,12 +123,13 @@ def count_paths(weights: Weights) -> list[int]:
             for order in range(weights.n_layers + 1)]
 
 
-def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> list[Path]:
+def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray,
+                  longest: int | None = None) -> list[Path]:
     """Every path, as a list of `Path` by order; their logits sum to the model's.
 
     tokens : (b, i); pattern : (l, b, h, i, j), the frozen patterns, `forward`'s or others.
     Paths compute nothing until asked, but there are (1 + n_heads)^n_layers; `logits_by_order`
-    needs no list.
+    needs no list. longest : of how many heads at most, and then what is left out is not summed.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "standard", np.random.default_rng(0))
@@ -137,15 +143,19 @@ def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> list
     tokens, pattern = check_pattern(weights, tokens, pattern)
     source = "embedding" if weights.positions == "standard" else "token"
     return [Path(source, heads, weights.W_U, weights, tokens, pattern)
-            for heads in head_sequences(weights.n_layers, weights.n_heads)]
+            for heads in head_sequences(weights.n_layers, weights.n_heads, longest)]
 
 
 def residual_0(weights, tokens):
     """What enters layer 0: W_E t, plus W_pos p in "standard" mode. (b, i, d)"""
-    x = weights.W_E.mT[tokens]
-    if weights.positions == "standard":
-        x = x + weights.W_pos.mT[:tokens.shape[1]]
-    return x
+    return source_vectors(weights, tokens,
+                          "embedding" if weights.positions == "standard" else "token")
+
+
+def source_vectors(weights, tokens, source):
+    """What a source is in the residual stream: W_E t, W_pos p, or their sum. (b, i, d)"""
+    x = weights.W_E.mT[tokens] * (source != "position")
+    return x if source == "token" else x + weights.W_pos.mT[:tokens.shape[1]]
 
 
 def propagate(weights, x, pattern):

@@ -74,6 +74,14 @@ def expand_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: 
     return [ScoreTerm(query, key, layer, head) for query in queries for key in keys]
 
 
+def count_terms(weights):
+    """Terms by layer, those of all its heads: what `expand_scores` has without running it."""
+    paths = [(1 + weights.n_heads) ** layer for layer in range(weights.n_layers)]
+    more = {"none": [0] * len(paths), "shortformer": [1] * len(paths), "standard": paths}
+    return [weights.n_heads * (tokens + positions) ** 2
+            for tokens, positions in zip(paths, more[weights.positions])]
+
+
 class TermShare(NamedTuple):
     term: ScoreTerm
     share: float             # of the score's variance across sources

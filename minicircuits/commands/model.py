@@ -52,7 +52,7 @@ def report(options):
 def print_findings(study):
     """Every section of a `Study`, printed as soon as it is found; and all of them, in one dict."""
     found = {}
-    for name, finding in sections(study, lambda heads: watched(heads, "heads")):
+    for name, finding in sections(study, watched):
         found |= finding
         print(*section(name, found, study.model.tokenizer.show), sep="\n")
     return found

@@ -1,44 +1,87 @@
 """What heads and paths do to scores, logits and the loss: sums that are exact, and removals."""
 
+from itertools import accumulate
+
 import numpy as np
 from scipy.special import log_softmax
 
 from minicircuits.behavior import ablation
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import ordered_versus_shuffled
-from minicircuits.circuits.expansion import expand_logits, label, ledger
-from minicircuits.circuits.score_expansion import expand_scores, rebuild, split_scores
-from minicircuits.findings.heads import heads_of
+from minicircuits.circuits.expansion import (count_paths, expand_logits, label, ledger, propagate,
+                                             residual_0)
+from minicircuits.circuits.score_expansion import (count_terms, expand_scores, rebuild,
+                                                   split_scores)
+from minicircuits.findings.heads import heads_of, unwatched
 from minicircuits.notation import relative_error
 
 BLOCK = 29            # tokens of a block that is repeated
+MAX_PATHS = 2000      # that are looked at one by one
+MAX_TERMS = 100_000   # of the scores of all heads together
+MAX_LOGITS = 2 ** 32  # that are computed to rank virtual heads: about a minute
 
 
-def exactness(weights, tokens, acts):
-    """Relative differences between the sums over paths and the forward pass, by object."""
-    paths = [path.logits for path in expand_logits(weights, tokens, acts.pattern)]
-    scale = sum(map(np.abs, paths)).max()
-    errors = {"paths": len(paths), "terms": 0, "scores": 0.0,
-              "logits": relative_error(sum(paths), acts.logits, scale)}
-    for layer, head in heads_of(weights):
-        total = magnitude = 0
-        terms = expand_scores(weights, tokens, acts.pattern, layer, head)
-        errors["terms"] += len(terms)
-        for part in (term.scores for term in terms):          # one at a time: they are many
-            total, magnitude = total + part, magnitude + np.abs(part)
-        error = relative_error(total, acts.scores[layer, :, head], magnitude.max())
-        errors["scores"] = max(errors["scores"], error)
+def one_by_one(weights):
+    """Whether paths and terms are few enough to be summed one at a time."""
+    return (sum(count_paths(weights)) <= MAX_PATHS
+            and sum(count_terms(weights)) <= MAX_TERMS)
+
+
+def few_tokens(weights):
+    """How many tokens of a context MAX_LOGITS allows for, path by path; 2 at least."""
+    paths = sum(count_paths(weights)) if one_by_one(weights) else weights.n_layers + 1
+    return max(2, MAX_LOGITS // (4 * paths * weights.d_vocab))
+
+
+def exactness(weights, tokens, acts, watch=unwatched):
+    """Relative differences between the sums over paths and the forward pass, by object.
+
+    Where there are too many, the sums are by order, and `limit` says so; else it is None.
+    """
+    case, each = (weights, tokens, acts.pattern), one_by_one(weights)
+    found = {"paths": sum(count_paths(weights)), "terms": sum(count_terms(weights)),
+             "precision": weights.dtype.name, "limit": None if each else
+             f"More than {MAX_PATHS:,} paths or {MAX_TERMS:,} terms are not summed one by one, but "
+             "by how many heads they go through."}
+    shares = ((path.logits for path in watch(expand_logits(*case), "paths")) if each else
+              (x @ weights.W_U.mT for x in propagate(weights, residual_0(weights, tokens),
+                                                     acts.pattern)))
+    found["logits"] = error_of_sum(shares, acts.logits)
+    errors = [error_of_sum((term.scores for term in expand_scores(*case, layer, head)) if each
+                           else split_scores(*case, layer, head), acts.scores[layer, :, head])
+              for layer, head in watch(heads_of(weights), "heads")]
     rebuilt = rebuild(weights, tokens)
-    return errors | {"patterns": relative_error(rebuilt.pattern, acts.pattern),
-                     "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
+    return found | {"scores": max(errors, default=0.0),
+                    "patterns": relative_error(rebuilt.pattern, acts.pattern),
+                    "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
 
 
-def importance_table(weights, tokens, acts):
-    """Term importance by order, and the virtual heads by importance."""
+def error_of_sum(shares, whole):
+    """How far Σ shares is from the whole, by the largest Σ|share|. One share is held at a time."""
+    total = magnitude = 0
+    for share in shares:
+        total, magnitude = total + share, magnitude + np.abs(share)
+    return relative_error(total, whole, magnitude.max())
+
+
+def importance_table(weights, tokens, acts, watch=unwatched):
+    """Term importance by order, and the virtual heads by importance.
+
+    longest : how many heads the listed virtual heads have at most. `limit` says why some are
+    left out, or is None.
+    """
     found = ablation.term_importance(weights, tokens, acts)
+    virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads
+    most = min(MAX_PATHS, MAX_LOGITS // acts.logits.size)
+    longest = max(order for order, paths in enumerate(virtual) if paths <= most)
+    left_out = virtual[-1] - virtual[longest]
+    heads = watch(ablation.each_virtual_head(weights, tokens, acts, longest), "virtual heads",
+                  total=virtual[longest])
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
-        "virtual_heads": [virtual._asdict() | {"heads": label(virtual.heads)}
-                          for virtual in ablation.virtual_heads(weights, tokens, acts)]}
+        "virtual_heads": [head._asdict() | {"heads": label(head.heads)}
+                          for head in sorted(heads, key=lambda head: -head.importance)],
+        "limit": f"Virtual heads of {longest + 1} heads and more are left out: {left_out:,}, and "
+                 f"{most:,} can be tried." if left_out else None}
 
 
 def induction_split(weights, tokens, acts, layer, head):
@@ -84,19 +127,22 @@ def prediction(weights, tokens, acts, head):
     odds, the one where the head added most to its logit. The 8 strongest entries are listed.
     """
     following = tokens[:, 1:]
-    log_p = np.take_along_axis(log_softmax(acts.logits[:, :-1], axis=-1),
-                               following[..., None], -1)[..., 0]
+    log_p = np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(following[0])), targets]
+                      for logits, targets in zip(acts.logits, following)])        # one at a time
     effect = head_effects(weights, tokens, acts)[head[0], :, head[1]]
     confident = log_p >= min(np.log(0.5), log_p.max())         # or as confident as it gets
     best = np.where(confident, effect, -np.inf).argmax()
-    context, place = np.unravel_index(best, effect.shape)
+    context, place = map(int, np.unravel_index(best, effect.shape))
     target, one = int(following[context, place]), slice(context, context + 1)
-    entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
+    found = {"row": context, "context": tokens[context, :place + 1].tolist(),
+             "target": target, "probability": float(np.exp(log_p[context, place])),
+             "logit": float(acts.logits[context, place, target])}
+    if sum(count_paths(weights)) > MAX_PATHS:
+        return found | {"limit": f"It has more than {MAX_PATHS:,} paths, too many to list."}
+    entries = ledger(weights, tokens[one], acts.pattern[:, one], place, target)
     strongest = [entry for entry in entries.strongest(8) if entry[1] <= place]
     total = float(entries.contributions.sum())
-    return {"row": int(context), "context": tokens[context, :place + 1].tolist(),
-            "target": target, "probability": float(np.exp(log_p[context, place])),
-            "logit": float(acts.logits[context, place, target]), "sum": total,
-            "entries": [[label(path), source, value] for path, source, value in strongest],
-            "others": total - sum(value for *_, value in strongest),
-            "count": entries.contributions[:, :place + 1].size - len(strongest)}
+    return found | {
+        "sum": total, "entries": [[label(path), source, value] for path, source, value in strongest],
+        "others": total - sum(value for *_, value in strongest),
+        "count": entries.contributions[:, :place + 1].size - len(strongest)}

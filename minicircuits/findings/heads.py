@@ -9,9 +9,12 @@ from minicircuits.circuits.composition import (composition_baseline, composition
 from minicircuits.circuits.copying import copying_companions, copying_score
 from minicircuits.circuits.expansion import label
 from minicircuits.circuits.heads import ov_circuit
-from minicircuits.circuits.induction import induction_eigenvalues
+from minicircuits.circuits.induction import matching_circuit
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
+from minicircuits.cores import side_by_side
 from minicircuits.model.transformer import forward
+
+RANKS = (*range(1, 9), 16, 32, 64, 128)     # of the sources that a dump of a head lists
 
 
 def heads_of(weights):
@@ -19,10 +22,21 @@ def heads_of(weights):
     return list(np.ndindex(weights.n_layers, weights.n_heads))
 
 
-def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):
+def unwatched(items, name, total=None):
+    """What `watch` is where nobody waits: it wraps `items`, a `total` of `name`, to show progress.
+    """
+    return items
+
+
+def ranked_sources(weights, token_probabilities, head):
+    """The table of skip-trigrams of a head (layer, head), as far as any view of it goes."""
+    return skip_trigrams(weights, *head, token_probabilities, max(RANKS))
+
+
+def head_table(weights, ranked, tokens, acts, start, seed, watch=unwatched):
     """A row for every head: what it looks at, on text and on random blocks, and what it copies.
 
-    tokens, acts : of the text; watch : wraps the heads, to show progress
+    ranked : a head (layer, head) ↦ its `ranked_sources`; tokens, acts : of the text
     """
     rng = np.random.default_rng(seed)
     induction = induction_scores(weights, start, rng)
@@ -35,17 +49,16 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
               "by_position": patterns.position_share(weights, tokens, acts)}
     profiles, rows = patterns.offset_profiles(weights, tokens, acts), []
     profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
-    for layer, head in watch(heads_of(weights)):
+    for layer, head in watch(heads_of(weights), "heads"):
         circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
-        trigrams = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
         rows.append({"layer": layer, "head": head, "offset": int(profile.argmax()),
                      "at_offset": float(profile.max()), "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
                      **{name: float(score[layer, head]) for name, score in scores.items()},
                      "skip_trigrams": [
-                         {"source": entry.source, "destinations": entry.destinations.tolist(),
-                          "outs": entry.outs.tolist(), "score": entry.score}
-                         for entry in trigrams]})
+                         {"source": entry.source, "destinations": entry.destinations[:3].tolist(),
+                          "outs": entry.outs[:3].tolist(), "score": entry.score}
+                         for entry in ranked((layer, head))[:3]]})
     return rows
 
 
@@ -58,24 +71,22 @@ def best_heads(rows):
     return induction, previous
 
 
-def head_dump(weights, token_probabilities, tokens, acts):
+def head_dump(weights, ranked, tokens, acts):
     """For every head its mean attention by distance, and its ranked skip-trigram table.
 
-    rows: the sources of some ranks, each with its strongest destinations and outs, as pairs
-    (token, strength).
+    rows: the sources of RANKS, each with its strongest destinations and outs, as pairs
+    (token, strength). ranked : as in `head_table`
     """
-    ranks = (*range(1, 9), 16, 32, 64, 128)
     profiles = patterns.offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2]
     dump = []
     for layer, head in heads_of(weights):
-        found = skip_trigrams(weights, layer, head, token_probabilities, max(ranks))
         dump.append({
             "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
             "rows": [{"rank": rank, "source": row.source, "score": row.score,
                       "destinations": list(zip(row.destinations.tolist(),
                                                row.destination_scores.tolist())),
                       "outs": list(zip(row.outs.tolist(), row.out_logits.tolist()))}
-                     for rank, row in enumerate(found, 1) if rank in ranks]})
+                     for rank, row in enumerate(ranked((layer, head)), 1) if rank in RANKS]})
     return dump
 
 
@@ -108,9 +119,14 @@ def composition_matrices(weights, seed):
     return found
 
 
-def eigenvalue_pairs(weights):
-    """Copying and same-matching eigenvalue scores of every pair of heads that can compose."""
-    return [{"earlier": earlier, "later": later,
-             **induction_eigenvalues(weights, earlier, later)._asdict()}
-            for later in heads_of(weights) for earlier in heads_of(weights)
-            if earlier[0] < later[0]]
+def eigenvalue_pairs(weights, rows):
+    """Copying and same-matching eigenvalue scores of every pair of heads that can compose.
+
+    rows : of `head_table`, which has the first already
+    """
+    copying = {(row["layer"], row["head"]): row["copying"] for row in rows}
+    pairs = [(earlier, later) for later in heads_of(weights) for earlier in heads_of(weights)
+             if earlier[0] < later[0]]
+    matching = side_by_side(lambda pair: copying_score(matching_circuit(weights, *pair)), pairs)
+    return [{"earlier": earlier, "later": later, "copying": copying[later], "matching": score}
+            for (earlier, later), score in zip(pairs, matching)]

@@ -10,7 +10,8 @@ from minicircuits.behavior.in_context import random_blocks
 from minicircuits.circuits.heads import direct_path
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
+from minicircuits.findings.heads import (best_heads, head_table, ranked_sources, strongest_pairs,
+                                         unwatched)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.notation import ACTIVATION_AXES
@@ -27,6 +28,8 @@ class Study:
 
     held_out : the rectangle of contexts with most tokens, longer contexts cut, at most MEASURED
         of them and at most MEMORY: on it most is measured
+    kept : {place in the contexts: (tokens, acts)} of those measured and of the first others, as
+        many as fit twice MEMORY
     losses : of every context, (nats, predicted tokens); loss : nats per predicted token, or None
     repeated : START and a block of random tokens, twice, in eight contexts; run when asked for
     weights : a small model's in float64, so that the exactness shown is that of the algebra
@@ -38,13 +41,15 @@ class Study:
         if sum(W.size for _, W in self.weights.items()) <= LARGE:
             self.weights = self.weights.astype(np.float64)
         self.token_probabilities = contexts.probabilities                         # (v,)
-        self.losses = np.zeros((len(contexts.tokens), 2))
+        self.losses, self.kept, self.ranked = np.zeros((len(contexts.tokens), 2)), {}, {}
         T, chosen = rectangle([len(context) for context in contexts.tokens],
                               lambda T: min(MEASURED, self.room(T)))
-        self.held_out = excerpt(*self._measured(chosen), slice(None), T)
+        self.measured = chosen                                     # the rows of held_out
+        self.held_out = excerpt(*self._measured(chosen, True), slice(None), T)
         rest = [n for n in range(len(contexts.tokens)) if n not in set(chosen)]
         for first in range(0, len(rest), len(chosen)):
-            self._measured(rest[first:first + len(chosen)])
+            some = rest[first:first + len(chosen)]
+            self._measured(some, len(self.kept) + len(some) <= 2 * self.room(T))
         self.notes = list(contexts.notes)
         if (len(chosen), T) != (len(contexts.tokens), max(map(len, contexts.tokens))):
             self.notes.append(f"What heads do is measured on {len(chosen)} of "
@@ -61,7 +66,7 @@ class Study:
                    + weights.n_layers * weights.n_heads * (2 * T + 4 * weights.d_head))
         return max(1, MEMORY // (T * numbers * weights.dtype.itemsize))
 
-    def _measured(self, chosen):
+    def _measured(self, chosen, keep):
         """(tokens, acts) of some contexts, filled up to the longest; their losses are noted.
 
         What fills up stands last, and nothing is read from what comes later.
@@ -70,16 +75,24 @@ class Study:
         longest = max(map(len, contexts))
         tokens = np.array([np.pad(context, (0, longest - len(context))) for context in contexts])
         acts = self.run(tokens)
-        for n, context, logits in zip(chosen, contexts, acts.logits):
+        for row, (n, context) in enumerate(zip(chosen, contexts)):
+            one = excerpt(tokens, acts, slice(row, row + 1), len(context))
+            if keep:
+                self.kept[n] = one
             if (predicted := len(context) - 1):
-                loss = cross_entropy(logits[None, :len(context)], context[None])
-                self.losses[n] = loss * predicted, predicted
+                self.losses[n] = cross_entropy(one[1].logits, one[0]) * predicted, predicted
         return tokens, acts
 
     @property
     def loss(self):
         nats, predicted = self.losses.sum(0)
         return float(nats / predicted) if predicted else None
+
+    def sources(self, head):
+        """The strongest sources of a head (layer, head), ranked when first asked for."""
+        if head not in self.ranked:
+            self.ranked[head] = ranked_sources(self.weights, self.token_probabilities, head)
+        return self.ranked[head]
 
     @cached_property
     def repeated(self):
@@ -110,19 +123,19 @@ def excerpt(tokens, acts, contexts, n=None):
         for name, axes in ACTIVATION_AXES.items()})
 
 
-def sections(study, watch=iter):
+def sections(study, watch=unwatched):
     """Yields (name, finding), a section at a time, as each is found; findings are dicts.
 
-    Together they are what --json writes. watch : as in `head_table`.
+    Together they are what --json writes. watch : as `unwatched`.
     """
     weights, seed = study.weights, study.seed
     yield "losses", losses(study)
     yield "exactness", {"exactness": effects.exactness(
-        weights, *excerpt(*study.held_out, slice(1)))}
+        weights, *excerpt(*study.held_out, slice(1), effects.few_tokens(weights)), watch)}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
         return
-    rows = head_table(weights, study.token_probabilities, *study.held_out, study.start, seed, watch)
+    rows = head_table(weights, study.sources, *study.held_out, study.start, seed, watch)
     yield "heads", {"heads": rows}
     if weights.n_layers == 1:
         yield "skip_trigrams", {"heads": rows}
@@ -130,7 +143,8 @@ def sections(study, watch=iter):
     induction, previous = ((row["layer"], row["head"]) for row in best_heads(rows))
     yield "composition", {"induction_head": induction, "previous_token_head": previous,
                           "composition": strongest_pairs(weights)}
-    yield "importance", {"importance": effects.importance_table(weights, *study.held_out)}
+    yield "importance", {"importance": effects.importance_table(
+        weights, *study.held_out, watch)}
     yield "split", {"split": effects.induction_split(weights, *study.repeated, *induction)}
     yield "removals", effects.removals(weights, *study.held_out, induction, previous, study.start,
                                        seed)

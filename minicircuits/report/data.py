@@ -42,10 +42,10 @@ def page_data(study, found):
                        "parts": score_parts(weights, *text, shown)}
                       for name, text in texts.items()]}
     if weights.n_layers:
-        page |= {"dump": head_dump(weights, probabilities, *held_out), "heads": found["heads"]}
+        page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
-                 "eigenvalues": eigenvalue_pairs(weights),
+                 "eigenvalues": eigenvalue_pairs(weights, found["heads"]),
                  "importance": found["importance"], "split": found["split"],
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"], probabilities)

@@ -4,7 +4,7 @@
 turns a token id into something readable. Not all sections have tokens in them.
 """
 
-from minicircuits.terminal.layout import WIDTH, cut, heading, table
+from minicircuits.terminal.layout import WIDTH, cut, heading, table, wrapped
 
 
 def section(name, found, show):
@@ -17,12 +17,22 @@ def section(name, found, show):
 
 def exactness_lines(errors, show=None):
     """Relative differences between sums over paths and the forward pass."""
-    rows = [(f"all paths ({errors['paths']}) sum to the logits", errors["logits"])]
+    rows = [(f"all paths ({count(errors['paths'])}) sum to the logits", errors["logits"])]
     if errors["terms"]:
-        rows += [(f"all terms ({errors['terms']}) sum to the scores", errors["scores"]),
+        rows += [(f"all terms ({count(errors['terms'])}) sum to the scores", errors["scores"]),
                  ("patterns rebuilt from weights and tokens alone", errors["patterns"]),
                  ("logits through the rebuilt patterns", errors["rebuilt_logits"])]
-    return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows]
+    return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows] + limit_lines(errors)
+
+
+def count(number):
+    """A number of paths: all its digits, or its power of ten where it has very many."""
+    return f"{number:,}" if number < 1e9 else f"{number:.0e}".replace("e+", "e")
+
+
+def limit_lines(found):
+    """What is not looked at one by one, since there is too much of it; mostly nothing."""
+    return [wrapped(f"  {found['limit']}")] if found.get("limit") else []
 
 
 def loss_lines(found, show=None):
@@ -89,7 +99,7 @@ def importance_lines(found, show=None):
               "layers' heads" for layer, (direct, others) in layers),
             *table(["virtual head", "takes off (nats)", "copying"],
                    [[row["heads"], f"{row['importance']:.4f}", f"{row['copying']:.2f}"]
-                    for row in found["virtual_heads"][:3]])]
+                    for row in found["virtual_heads"][:3]]), *limit_lines(found)]
 
 
 def pair_lines(found, show=None):
@@ -123,8 +133,10 @@ def ledger_lines(found, show):
     context = found["context"]
     text = "".join(show(token) for token in context).replace("␣", " ")
     lines = [f"  … {text[-68:]}",
-             f"  next: {show(found['target'])}  (probability {found['probability']:.2f})", "",
-             f"  {'path':<12}{'reads':<22}{'at':>4}{'logit':>10}"]
+             f"  next: {show(found['target'])}  (probability {found['probability']:.2f})", ""]
+    if "entries" not in found:
+        return lines + limit_lines(found)
+    lines.append(f"  {'path':<12}{'reads':<22}{'at':>4}{'logit':>10}")
     for path, source, value in found["entries"]:
         lines.append(f"  {path:<12}{cut(show(context[source]), 20):<22}{source:>4}{value:>+10.3f}")
     others = f"{found['count']} other entries"

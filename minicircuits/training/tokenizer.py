@@ -6,6 +6,10 @@ only: a word with the one space before it, up to three digits, a run of punctuat
 of a line with the indentation of the next. So ` self`, `_name` and `\\n        ` can be tokens;
 `self.` and `if not` cannot.
 
+A character beyond ASCII is two to four bytes, which UTF-8 tells from any other bytes. It is one
+token from the start where it has one, and its bytes stand alone where it has none. So no token
+ends inside a character unless it is a single byte of it.
+
 Every string of bytes comes back as it was, since nothing is normalized. No text gives START.
 """
 
@@ -13,23 +17,33 @@ import heapq
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from operator import add
 
 import numpy as np
 
 from minicircuits.notation import InputError
 
-# Bytes from 0x80 (UTF-8 beyond ASCII) count as letters. The bounds on lengths keep any text,
+BEYOND_ASCII = r"""(?: [\xc2-\xdf][\x80-\xbf]
+    | (?: \xe0[\xa0-\xbf] | [\xe1-\xec\xee\xef][\x80-\xbf] | \xed[\x80-\x9f] ) [\x80-\xbf]
+    | (?: \xf0[\x90-\xbf] | [\xf1-\xf3][\x80-\xbf] | \xf4[\x80-\x8f] ) [\x80-\xbf]{2} )"""
+CHARACTER = re.compile(BEYOND_ASCII, re.VERBOSE)       # of bytes that are read as Latin-1
+# Bytes from 0x80, characters or not, count as letters. The bounds on lengths keep any text,
 # however strange, in linear time: no piece is longer than LONGEST.
 PIECE = re.compile(rb"""
-    \ ?_{,2}[A-Za-z\x80-\xff]{1,32}(?:__)?     # a word, or snake, _case and __init__
+    \ ?_{,2}(?:[A-Za-z]{1,32}+(?![\x80-\xff])  # a word, or snake, _case and __init__
+             |(?:[A-Za-z]|%b|[\x80-\xff]){1,32})(?:__)?
   | \ ?[0-9]{1,3}
   | \ ?_{1,16}
   | \ ?[^\sA-Za-z0-9_\x80-\xff]{1,16}          # punctuation and control characters
   | \s{,16}\n[ \t]{,32}                        # ends of lines, then indentation
   | [^\S\n]{1,32}(?=\ \S) | [^\S\n]{1,32}      # other space, less the one that a word takes
-""", re.VERBOSE)
-LONGEST = 64
+""" % BEYOND_ASCII.encode(), re.VERBOSE)
+LONGEST = 133         # a space, __, 32 characters of four bytes, __
 MAX_VOCAB = 2**16
+ALONE = 2**16         # symbols from here on are no ids, and no merge reads them
+AT_ONCE = 4096        # pieces: they stay in the fast memory of a core while merges are made
+FIRST, LAST = chr(ALONE), "\U0010ffff"
 
 
 @dataclass(frozen=True)
@@ -88,15 +102,33 @@ class Tokenizer:
         string, and a merge is `str.replace`. A merge makes possible only merges that come
         after it, so each of them has to be made once only, in order.
         """
-        pieces = _pieces(text)
+        pieces, ids = _pieces(text), {}
+        different = list(dict.fromkeys(pieces))
+        for n in range(0, len(different), AT_ONCE):
+            some = different[n:n + AT_ONCE]
+            ids |= zip(some, self._encoded(some))
+        characters = "".join(map(ids.__getitem__, pieces)).encode("utf-32-le", "surrogatepass")
+        return (np.frombuffer(characters, "<u4") % ALONE).astype(np.int32)
+
+    def _encoded(self, pieces):
+        """The ids of each piece, as a string."""
         between = chr(self.start)
-        different = dict.fromkeys(pieces)
-        encoded = between.join(piece.decode("latin-1") for piece in different)
+        encoded = between.join(piece.decode("latin-1") for piece in pieces)
+        encoded = CHARACTER.sub(self._whole_or_alone, encoded)
         for new, (left, right) in enumerate(self.merges, 256):
             encoded = encoded.replace(chr(left) + chr(right), chr(new))
-        ids = dict(zip(different, encoded.split(between)))
-        characters = "".join(map(ids.__getitem__, pieces)).encode("utf-32-le", "surrogatepass")
-        return np.frombuffer(characters, "<u4").astype(np.int32)
+        return encoded.split(between)
+
+    def _whole_or_alone(self, found):
+        return self._characters.get(found[0]) or "".join(
+            chr(ALONE + ord(byte)) for byte in found[0])
+
+    @cached_property
+    def _characters(self):
+        """The characters beyond ASCII that are tokens, bytes read as Latin-1 -> id, as above."""
+        tokens = [token.decode("latin-1") for token in self.tokens]
+        return {token: chr(id) for id, token in reversed([*enumerate(tokens)])
+                if CHARACTER.fullmatch(token)}
 
     def decode(self, ids):
         """The bytes that ids (i,) stand for; START stands for none. InputError on other ids."""
@@ -110,8 +142,10 @@ class Tokenizer:
 def train_tokenizer(text, d_vocab=1024):
     """The `Tokenizer` of `d_vocab` tokens (bytes and START included) that BPE learns from `text`.
 
-    Among pairs that occur equally often, the one with the smaller ids is joined first. Where
-    the text runs out of pairs that occur twice, the vocabulary stays smaller than asked for.
+    Among pairs that occur equally often, the one with the smaller ids is joined first. A
+    character beyond ASCII is as good as a pair, and comes after those as frequent; it takes as
+    many merges as it has bytes, less one, and only then can be joined to others. Where the text
+    runs out of what occurs twice, the vocabulary stays smaller than asked for.
     Raises InputError unless 257 <= d_vocab <= MAX_VOCAB.
 
     >>> tokenizer = train_tokenizer("low lower lowest", d_vocab=260)
@@ -126,38 +160,72 @@ def train_tokenizer(text, d_vocab=1024):
     pieces = Counter(_pieces(text))
     words = [piece.decode("latin-1") for piece in pieces]        # strings of ids, as in `encode`
     counts = list(pieces.values())
-    pairs = defaultdict(int)              # pair -> how often it occurs
-    where = defaultdict(set)              # pair -> the words that have it, or once had it
-    for word, (characters, count) in enumerate(zip(words, counts)):
-        for pair in zip(characters, characters[1:]):
-            pairs[pair] += count
-            where[pair].add(word)
-    heap = [(-count, pair) for pair, count in pairs.items()]
+    characters = _by_frequency(words, counts)[:MAX_VOCAB]
+    waiting = {character: chr(ALONE + n) for n, character in enumerate(characters)}
+    words = [CHARACTER.sub(lambda found: waiting.get(found[0], LAST), word) for word in words]
+    occurs = defaultdict(int)             # what could become a token -> how often it occurs
+    where = defaultdict(set)              # and the words that have it, or once had it
+    for word, (symbols, count) in enumerate(zip(words, counts)):
+        for candidate in _candidates(symbols):
+            occurs[candidate] += count
+            where[candidate].add(word)
+    heap = [(-count, candidate) for candidate, count in occurs.items()]
     heapq.heapify(heap)
-    merges = []
-    while heap and len(merges) < d_vocab - 257:
-        count, pair = heapq.heappop(heap)
-        if -count != pairs[pair]:         # it has become rarer since; pairs never become more
-            heapq.heappush(heap, (-pairs[pair], pair))
-            continue
-        if -count < 2:
-            break
-        new = chr(256 + len(merges))
-        merges.append([ord(character) for character in pair])
+    ids = {}                              # pair -> the id that it was joined to
+
+    def put(new, old):
+        """Write `new` in the place of `old`, everywhere, and count what that makes possible."""
         made = set()
-        for word in where.pop(pair):
+        for word in where.pop(old, ()):
             before = words[word]
-            words[word] = after = before.replace("".join(pair), new)
-            for old in zip(before, before[1:]):
-                pairs[old] -= counts[word]
-            for fresh in zip(after, after[1:]):
-                pairs[fresh] += counts[word]
-                if new in fresh:
-                    where[fresh].add(word)
-                    made.add(fresh)
-        for fresh in made:
-            heapq.heappush(heap, (-pairs[fresh], fresh))
+            words[word] = after = before.replace(old, new)
+            for candidate in _candidates(before):
+                occurs[candidate] -= counts[word]
+            for candidate in _candidates(after):
+                occurs[candidate] += counts[word]
+                if new in candidate:
+                    where[candidate].add(word)
+                    made.add(candidate)
+        for candidate in made:
+            heapq.heappush(heap, (-occurs[candidate], candidate))
+
+    def join(left, right):
+        """The id of a pair, which is made if need be."""
+        if left + right not in ids:
+            ids[left + right] = chr(256 + len(ids))
+            put(ids[left + right], left + right)
+        return ids[left + right]
+
+    while heap and (room := d_vocab - 257 - len(ids)):
+        count, candidate = heapq.heappop(heap)
+        if -count != occurs[candidate]:   # it has become rarer since; none becomes more frequent
+            heapq.heappush(heap, (-occurs[candidate], candidate))
+        elif -count < 2:
+            break
+        elif len(candidate) == 2:
+            join(*candidate)
+        elif len(character := characters[ord(candidate) - ALONE]) <= room + 1:
+            put(reduce(join, character), candidate)
+    merges = [list(map(ord, pair)) for pair in ids]
     return Tokenizer.from_merges(np.array(merges, np.int32).reshape(-1, 2))
+
+
+def _by_frequency(words, counts):
+    """The characters beyond ASCII, of bytes read as Latin-1, the most frequent first."""
+    often = Counter()
+    for word, count in zip(words, counts):
+        for character in CHARACTER.findall(word):
+            often[character] += count
+    return sorted(often, key=lambda character: (-often[character], character))
+
+
+def _candidates(word):
+    """What could become a token: pairs of neighboring ids, and characters that are no id yet."""
+    pairs = list(map(add, word, word[1:]))
+    if max(word) < FIRST:
+        return pairs
+    return [pair for pair in pairs if max(pair) < FIRST] + [
+        symbol for symbol in word if FIRST <= symbol < LAST]
 
 
 def check_ids(ids, d_vocab):

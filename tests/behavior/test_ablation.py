@@ -243,13 +243,13 @@ def test_losses_keep_what_leaves_the_model_the_same(positions):
 
 # The checks themselves fail on mistakes.
 
-def not_frozen(logits_by_order):
-    return lambda weights, tokens, pattern: logits_by_order(
-        weights, tokens, forward(weights, tokens).pattern)
+def not_frozen(propagate):
+    return lambda weights, x, pattern: propagate(
+        weights, x, forward(weights, random_case(8).tokens).pattern)
 
 
-def one_order_short(logits_by_order):
-    return lambda *case: logits_by_order(*case) * np.array([1, 1, 0])[:, None, None, None]
+def one_order_short(propagate):
+    return lambda *case: propagate(*case) * np.array([1, 1, 0])[:, None, None, None]
 
 
 def of_the_present_token(cross_entropy):
@@ -261,7 +261,7 @@ def one_head_too_many(without_heads):
 
 
 @pytest.mark.parametrize("what, mistake", [
-    ("logits_by_order", one_order_short), ("cross_entropy", of_the_present_token)])
+    ("propagate", one_order_short), ("cross_entropy", of_the_present_token)])
 def test_the_check_of_term_importance_sees_a_mistake(monkeypatch, what, mistake):
     case = random_case(8)
     check_term_importance(*case)
@@ -271,7 +271,7 @@ def test_the_check_of_term_importance_sees_a_mistake(monkeypatch, what, mistake)
 
 
 @pytest.mark.parametrize("what, mistake", [
-    ("logits_by_order", not_frozen), ("logits_by_order", one_order_short),
+    ("propagate", not_frozen), ("propagate", one_order_short),
     ("cross_entropy", of_the_present_token), ("without_heads", one_head_too_many)])
 def test_the_check_without_heads_sees_a_mistake(monkeypatch, what, mistake):
     case = random_case(8)

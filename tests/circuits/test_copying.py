@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from minicircuits.circuits import copying
 from minicircuits.circuits.copying import copying_companions, copying_score
 from minicircuits.circuits.expansion import expand_logits
 from minicircuits.circuits.heads import ov_circuit
@@ -242,12 +243,11 @@ def test_companions_equal_the_dense_table(case, k):
     check_companions(ov_circuit(case.weights, 0, 0), k)
 
 
-@pytest.mark.parametrize("block_bytes", [1, 3000, 1 << 26])
+@pytest.mark.parametrize("tile", [1, 7, 1024])
 @pytest.mark.parametrize("r", [1, 4, 16])
-def test_companions_of_many_tokens_whatever_the_blocks(monkeypatch, r, block_bytes):
+def test_companions_of_many_tokens_whatever_the_tiles(monkeypatch, r, tile):
     """A token never outdoes itself, however the two ways to its own entry round."""
-    whole_blocks = LowRank.blocks
-    monkeypatch.setattr(LowRank, "blocks", lambda self: whole_blocks(self, block_bytes))
+    monkeypatch.setattr(copying, "TILE", tile)
     A = np.random.default_rng(r).normal(size=(90, r))
     check_companions(LowRank(A, A.T), 3)
     check_companions(random_circuit(np.random.default_rng(r), 90, r), 3)

@@ -31,7 +31,7 @@ def study(pretrained):
 @pytest.fixture(scope="module")
 def heads(study):
     """Its best induction head and the best previous-token head before it, as head_table rows."""
-    return best_heads(head_table(study.weights, study.token_probabilities, *study.held_out,
+    return best_heads(head_table(study.weights, study.sources, *study.held_out,
                                  study.start, seed=0))
 
 

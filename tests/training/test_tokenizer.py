@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from minicircuits.training.tokenizer import LONGEST, MAX_VOCAB, PIECE, Tokenizer
 
 FRAGMENTS = [b"self", b"re", b"return", b"_name", b"__init__", b" ", b"  ", b"    ", b"\n", b"\r\n",
              b"\t", b"\x0b", b".", b"(", b"):", b"'", b"__", b"_", b"1", b"2026", b"aaaa", b"\0",
-             "é→␣\u202e".encode(), b"\xff\xfe", b"<START>", b"A" * 70, b"-" * 70, b" " * 70]
+             "é→␣\u202e".encode(), "中国中".encode(), b"\xe4\xb8", b"\xff\xfe", b"<START>",
+             b"A" * 70, b"-" * 70, b" " * 70]
 CODE = st.lists(st.sampled_from(FRAGMENTS), max_size=60).map(b"".join)
 BYTES = st.one_of(st.binary(max_size=200), CODE)
 
@@ -36,29 +38,65 @@ def join(ids, pair, new):
     return joined
 
 
+def symbols(text):
+    """Bytes as ints, but characters beyond ASCII as str, where UTF-8 has them."""
+    for character in text.decode("utf-8", "surrogateescape"):
+        if character.isascii() or "\udc80" <= character <= "\udcff":
+            yield character.encode("utf-8", "surrogateescape")[0]
+        else:
+            yield character
+
+
 def slow_merges(text, d_vocab):
-    """BPE by counting everything again before each merge."""
-    words = [list(piece) for piece in PIECE.findall(text)]
+    """BPE by counting everything again before each token, a pair or a character, is made."""
+    words = [list(symbols(piece)) for piece in PIECE.findall(text)]
     merges = []
+
+    def make(left, right):
+        if (left, right) not in merges:
+            merges.append((left, right))
+        new = 256 + merges.index((left, right))
+        words[:] = [join(word, (left, right), new) for word in words]
+        return new
+
     while len(merges) < d_vocab - 257:
-        counts = Counter(pair for word in words for pair in zip(word, word[1:]))
-        pair = min(counts, key=lambda pair: (-counts[pair], pair), default=None)
-        if counts[pair] < 2:
+        room = d_vocab - 257 - len(merges)
+        pairs = Counter(pair for word in words for pair in zip(word, word[1:])
+                        if not any(isinstance(symbol, str) for symbol in pair))
+        waiting = Counter(symbol for word in words for symbol in word if isinstance(symbol, str)
+                          and len(symbol.encode()) - 1 <= room)
+        pair = min(pairs, key=lambda pair: (-pairs[pair], pair), default=None)
+        character = min(waiting, key=lambda symbol: (-waiting[symbol], symbol), default=None)
+        if max(pairs[pair], waiting[character]) < 2:
             break
-        words = [join(word, pair, 256 + len(merges)) for word in words]
-        merges.append(pair)
+        if pairs[pair] >= waiting[character]:
+            make(*pair)
+        else:
+            new = reduce(make, character.encode())
+            words[:] = [[new if symbol == character else symbol for symbol in word]
+                        for word in words]
     return tuple(merges)
 
 
 def slow_encode(text, merges):
     """BPE by looking, again and again, for the earliest merge that is possible in a piece."""
+    tokens = [bytes([byte]) for byte in range(256)]
+    for left, right in merges:
+        tokens.append(tokens[left] + tokens[right])
     ids = []
     for piece in PIECE.findall(text):
-        word = list(piece)
+        word = []
+        for symbol in symbols(piece):
+            if isinstance(symbol, int):
+                word.append(symbol)
+            elif symbol.encode() in tokens:
+                word.append(tokens.index(symbol.encode()))
+            else:
+                word += [-1 - byte for byte in symbol.encode()]      # in no merge
         while possible := set(zip(word, word[1:])) & set(merges):
             pair = min(possible, key=merges.index)
             word = join(word, pair, 256 + merges.index(pair))
-        ids += word
+        ids += [-1 - id if id < 0 else id for id in word]
     return ids
 
 
@@ -75,6 +113,64 @@ def stays_inside(token):
     """No boundary runs through it: one kind of byte, but for one space in front."""
     return len(set(map(kind, token))) <= 1 or (
         token[:1] == b" " and kind(token[1]) != "space" and len(set(map(kind, token[1:]))) == 1)
+
+
+CHARACTERS = st.text("ab é中国语言日本ñ😀👍\u0301 \n.", max_size=60)
+
+
+@given(trained_on=CHARACTERS, text=st.one_of(CHARACTERS, st.text(max_size=40)),
+       d_vocab=st.integers(258, 300))
+def test_no_token_ends_inside_a_character_that_has_a_token(trained_on, text, d_vocab):
+    tokenizer = train_tokenizer(trained_on, d_vocab)
+    ids = tokenizer.encode(text)
+    assert ids.tolist() == slow_encode(text.encode("utf-8", "surrogatepass"), tokenizer.merges)
+    assert tokenizer.decode(ids) == text.encode("utf-8", "surrogatepass")
+    for character in set(text):
+        if character.encode("utf-8", "surrogatepass") not in tokenizer.tokens:
+            text = text.replace(character, "")
+    for id in tokenizer.encode(text):
+        tokenizer.tokens[id].decode()
+
+
+@given(text=CHARACTERS, d_vocab=st.integers(258, 300))
+def test_every_merge_is_whole_or_a_step_to_a_whole_character(text, d_vocab):
+    tokenizer = train_tokenizer(text, d_vocab)
+    whole = {token for token in tokenizer.tokens if is_utf8(token)}
+    for token in tokenizer.tokens[256:]:
+        assert token in whole or any(
+            other.startswith(token) and len(other.decode()) == 1 for other in whole)
+
+
+def is_utf8(token):
+    try:
+        return bool(token.decode()) or not token
+    except UnicodeDecodeError:
+        return False
+
+
+@given(text=BYTES)
+def test_no_piece_ends_inside_a_character(text):
+    pieces = [piece.decode("utf-8", "surrogateescape") for piece in PIECE.findall(text)]
+    assert "".join(pieces) == text.decode("utf-8", "surrogateescape")
+
+
+def test_characters_by_hand():
+    """中, é and 😀 occur 4, 3 and 2 times: 2, 1 and 3 merges, and no room for the last."""
+    text = "中 中é.中é.中é😀😀"
+    tokenizer = train_tokenizer(text, 257 + 5)
+    zhong, e = "中".encode(), "é".encode()
+    assert tokenizer.tokens[256:-1] == (zhong[:2], zhong, e, zhong + e)
+    assert [tokenizer.show(id) for id in tokenizer.encode("中é国中")] == [
+        "中é", *(rf"\x{byte:02x}" for byte in "国".encode()), "中"]
+    assert train_tokenizer(text, 257 + 9).tokens[-2] == "😀".encode()
+
+
+def test_merges_from_elsewhere_do_not_cut_characters_either():
+    """One that ends inside é, one from é to ñ, and é itself, last: only é is ever made."""
+    e, n = "é".encode(), "ñ".encode()
+    tokenizer = Tokenizer.from_merges(np.array([[ord("a"), e[0]], [e[1], n[0]], [*e]]))
+    assert tokenizer.encode("aéñ").tolist() == [ord("a"), 258, *n]
+    assert tokenizer.encode(b"a" + e[:1]).tolist() == [256]         # where there is no character
 
 
 @given(trained_on=BYTES, text=BYTES)
@@ -195,7 +291,7 @@ DOUBLING = np.array([[97, 97]] + [[256 + k, 256 + k] for k in range(700)])
     (np.array([[97, 256]]), "merge 0 must join ids from 0 to 255; got [97, 256]"),
     (np.array([[97, 98], [-1, 3]]), "merge 1 must join ids from 0 to 256; got [-1, 3]"),
     (np.array([[97, 2**64 - 1]], np.uint64), "merge 0"),
-    (DOUBLING, "merge 6 makes 128"),
+    (DOUBLING, "merge 7 makes 256"),
 ])
 def test_corrupt_merges_are_refused(merges, message):
     with pytest.raises(InputError) as error:
