@@ -173,7 +173,7 @@ def ran(capsys, *arguments):
 
 @pytest.fixture
 def folder(tmp_path):
-    mc.save(tmp_path / "w.npz", weights(n_layers=2, n_heads=2, d_vocab=40))
+    mc.save(tmp_path / "w.npz", weights(n_layers=2, n_heads=2, d_vocab=60, n_ctx=96))
     (tmp_path / "words.json").write_text(json.dumps(["<s>", *(f"word{n}" for n in range(30))]))
     with chdir(tmp_path):
         yield tmp_path
@@ -200,8 +200,8 @@ def test_models_without_names_and_with_words_speak_too(folder, capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     (["", "w.npz"], "at least one id, for a model without a start token"),
-    (["word4", "w.npz"], "must be ids up to #39, with spaces between"),
-    (["#40", "w.npz"], "got '#40'"), (["#5", "w.npz", "--start", "40"], "start must be"),
+    (["word4", "w.npz"], "must be ids up to #59, with spaces between"),
+    (["#60", "w.npz"], "got '#60'"), (["#5", "w.npz", "--start", "60"], "start must be"),
     (["#5", "w.npz", "--temperature", "nan"], "temperature must be a number from 0 on"),
     (["#5", "w.npz", "--tokens", "missing.json"], "cannot read 'missing.json'"),
     (["a", "--tokens", "words.json"], "'pretrained.npz' has a tokenizer of its own")])
@@ -228,6 +228,6 @@ def test_bytes_that_are_no_character_are_shown_and_control_characters_too(tmp_pa
 def test_heads_of_weights_without_a_tokenizer(folder, capsys):
     out, status = ran(capsys, "heads", "w.npz")
     assert status == 0 and "random tokens" in out
-    out, status = ran(capsys, "heads", "w.npz", "--sentence", "word1 #3 word2", "--tokens",
-                      "words.json")
-    assert status == 0 and "random tokens" not in out
+    (folder / "text").write_text("word1 #3 word2\n" * 100)
+    out, status = ran(capsys, "heads", "--text", "text", "w.npz", "--tokens", "words.json")
+    assert status == 0 and "on text: 300 tokens" in out and "word2" in out
