@@ -47,11 +47,10 @@ def sample(weights: Weights, tokens: Sequence[int], rng: np.random.Generator, le
 
     Raises InputError as `next_token_probabilities`, and where there is no token to begin with.
 
-    >>> from minicircuits import load_pretrained
-    >>> weights, tokenizer, _ = load_pretrained()
-    >>> ids = sample(weights, tokenizer.encode("import os\\nimport "), np.random.default_rng(0), 3,
-    ...              temperature=0, start=tokenizer.start)
-    >>> tokenizer.decode(list(ids))
+    >>> from minicircuits.circuits.hand_built import START, induction_by_k_composition
+    >>> weights = induction_by_k_composition(d_vocab=4, n_ctx=9)
+    >>> list(sample(weights, [1, 2, 3, 1], np.random.default_rng(0), 4, temperature=0, start=START))
+    [2, 3, 1, 2]
     """
     text, first = list(tokens), [] if start is None else [start]
     if not text and not first:

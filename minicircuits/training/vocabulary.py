@@ -5,6 +5,7 @@ would, where that is known. Otherwise a text is tokens with spaces between: `The
 """
 
 import contextlib
+import json
 import re
 
 import numpy as np
@@ -46,27 +47,16 @@ class Vocabulary:
     """
 
     def __init__(self, names: list, start: int | str | None = None, encoder=None):
-        known = [name for name in names if name is not None]
-        if not all(isinstance(name, str) for name in known):
+        named = [(name, id) for id, name in enumerate(names) if name][::-1]
+        if not all(isinstance(name, str) for name, _ in named):
             raise InputError("names of tokens must be strings or None")
-        self.encoder, self.space = encoder, b""
-        if any("Ġ" in name for name in known):
-            spelled = _from_letters
-        elif any("▁" in name for name in known):
-            spelled = _from_pieces
-        else:
-            spelled = str.encode
-            if not any(" " in name for name in known):
-                self.space = b" "
-        self.tokens = [f"#{id}".encode() if not name else spelled(name)
-                       for id, name in enumerate(names)]
-        self.ids = {}                        # of names, as they were given and as they are shown
-        for id, name in enumerate(names):
-            if name:
-                self.ids.setdefault(name, id)
-        for name, id in list(self.ids.items()):
-            self.ids.setdefault(visible(self.tokens[id]), id)
-        self.start = self._start(start)
+        letters = {*"".join(name for name, _ in named)}
+        spelled = (_from_letters if "Ġ" in letters else _from_pieces if "▁" in letters
+                   else str.encode)
+        self.space = b"" if letters & {*"Ġ▁ "} else b" "
+        self.tokens = [spelled(name or f"#{id}") for id, name in enumerate(names)]
+        self.ids = {visible(self.tokens[id]): id for _, id in named} | dict(named)
+        self.encoder, self.start = encoder, self._start(start)
 
     @property
     def d_vocab(self):
@@ -89,7 +79,10 @@ class Vocabulary:
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
         if self.encoder is None:
-            return np.array([self._id(word) for word in text.split()], np.int32)
+            what = (f"a text for this model must be {'names of tokens or ' if self.ids else ''}ids "
+                    f"up to #{self.d_vocab - 1}, with spaces between (plain text needs a "
+                    "tokenizer.json and the package tokenizers)")
+            return np.array([self._id(word, not self.ids, what) for word in text.split()], np.int32)
         text = text.encode("utf-8", "replace").decode()
         with _strangers_code(files.expecting("a text must be one that its tokenizer encodes")):
             ids = self.encoder.encode(text, add_special_tokens=False).ids
@@ -105,27 +98,20 @@ class Vocabulary:
         check_ids([id], self.d_vocab)
         return visible(self.tokens[id])
 
-    def _id(self, word):
-        number = re.fullmatch(r"#([0-9]{1,9})" if self.ids else r"#?([0-9]{1,9})", word)
-        id = int(number[1]) if number else self.ids.get(word)
-        if id is None or id >= self.d_vocab:
-            raise InputError(
-                f"a text for this model must be {'names of tokens or ' if self.ids else ''}ids up "
-                f"to #{self.d_vocab - 1}, with spaces between (plain text needs a tokenizer.json "
-                f"and the package tokenizers); got {word[:40]!r}")
+    def _id(self, word, digits, what):
+        """The id of a name, or of `#17`, or of `17` where `digits` are one; or InputError."""
+        number = re.fullmatch("#?([0-9]{1,9})" if digits else "#([0-9]{1,9})", word)
+        id = int(number[1]) if number else self.ids.get(word, self.d_vocab)
+        if id >= self.d_vocab:
+            raise InputError(f"{what}; got {word[:40]!r}")
         return id
 
     def _start(self, start):
         if start is None:
             return next((self.ids[name] for name in STARTS if name in self.ids), None)
-        if start == "none":
-            return None
-        number = re.fullmatch("#?([0-9]{1,9})", str(start))
-        id = int(number[1]) if number else self.ids.get(start)
-        if id is None or id >= self.d_vocab:
-            raise InputError(f"start must be a token's name, an id up to {self.d_vocab - 1}, or "
-                             f"none; got {str(start)[:40]!r}")
-        return id
+        return None if start == "none" else self._id(
+            str(start), True, f"start must be a token's name, an id up to {self.d_vocab - 1}, or "
+            "none")
 
 
 def _from_letters(name):
@@ -162,7 +148,7 @@ def read_vocabulary(path, d_vocab, start=None):
         expect(names[id] in (None, name), f"the id {id} for {names[id]!r:.40} and {name!r:.40}")
         names[id] = name
     with_text = isinstance(content, dict) and isinstance(content.get("model"), dict)
-    return Vocabulary(names, start, _encoder(path, names, expect) if with_text else None)
+    return Vocabulary(names, start, _encoder(content, names, expect) if with_text else None)
 
 
 def _pairs(content):
@@ -177,12 +163,12 @@ def _pairs(content):
     return named + [(token["id"], token["content"]) for token in content["added_tokens"]]
 
 
-def _encoder(path, names, expect):
-    """The tokenizer in a `tokenizer.json`; None without its package."""
+def _encoder(content, names, expect):
+    """The tokenizer that the JSON of a file is; None without its package."""
     if tokenizers is None:
         return None
     with _strangers_code(expect):
-        encoder = tokenizers.Tokenizer.from_str(files.read_bytes(path).decode())
+        encoder = tokenizers.Tokenizer.from_str(json.dumps(content))
     expect(all(encoder.id_to_token(id) == name for id, name in enumerate(names) if name),
            "a tokenizer that gives its tokens other ids")
     return encoder
