@@ -1,12 +1,16 @@
 """TransformerLens's names and orientation. Its keys are written out here once more, by hand."""
 
 from dataclasses import replace
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicircuits.circuits.biases import BIAS_AXES, fold_biases
+from minicircuits.circuits.normalization import fold_normalization
 from minicircuits.interop import (activations_from_transformer_lens,
                                   activations_to_transformer_lens, crosswalk,
                                   from_transformer_lens, to_transformer_lens)
@@ -181,6 +185,93 @@ def test_a_wrong_array_is_named(key, value, message):
 def test_unknown_positions():
     with pytest.raises(InputError, match="positions must be one of"):
         from_transformer_lens(state_dict_of(), positions="rotary")
+
+
+# What a state dict does not tell
+
+BUFFERS = {"blocks.0.attn.mask": np.zeros((0, 0), bool)}
+
+
+def test_positions_are_enough_for_what_we_wrote_and_a_cfg_for_the_rest(tmp_path):
+    theirs, ours = state_dict_of(), random_weights(np.random.default_rng(0))
+    told = {**PLAIN, "positional_embedding_type": "shortformer", "n_heads": 3, "attn_scale": 2.0}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(told))
+    wrapped = {f"model.module.{key}".replace("attn", "_orig_mod.attn"): theirs[key]
+               for key in theirs}
+    for arguments in [(theirs, "shortformer"), (theirs, None, told), (theirs, "shortformer", PLAIN),
+                      (theirs, None, SimpleNamespace(**told)), ({**theirs, **BUFFERS}, None, path),
+                      (wrapped, None, str(path))]:
+        assert_same_arrays(dict(from_transformer_lens(*arguments).items()), dict(ours.items()))
+
+
+@pytest.mark.parametrize("change, positions, cfg, message", [
+    ({}, None, None, "^positions must be given with a state dict"),
+    (BUFFERS, "shortformer", None, "^a state dict does not tell which norm"),
+    ({"ln_final.w": np.ones(5)}, "shortformer", None, "^a state dict does not tell which norm"),
+    ({"embed.weight": np.ones((7, 5))}, "standard", None, "^a state dict does not tell which norm"),
+    ({"embed.weight": np.ones((7, 5))}, "standard", PLAIN, "^cfg must .* n_heads; got .*None$"),
+    ({}, "standard", {"n_embd": 5}, "^cfg must be TransformerLens's and say normalization_type"),
+    ({}, "standard", {"normalization_type": "LN"}, "^cfg must be TransformerLens's and say"),
+    ({}, None, PLAIN, "^positions must be given with a state dict"),
+    ({}, "standard", {**PLAIN, "positional_embedding_type": "shortformer"},
+     "^positions must be 'shortformer', as the cfg says; got 'standard'"),
+    ({}, "standard", 3, "^cfg must be a cfg, a dict or a JSON file of one; got 3"),
+    ({}, "standard", {**PLAIN, "n_ctx": 7}, "^the cfg must be that of the weights, with n_ctx=6"),
+    ({}, "standard", {**PLAIN, "attn_scale": 1.0}, "^the model has another attention scale"),
+    ({}, "standard", {**PLAIN, "attn_only": False}, "^the model has MLPs.* got attn_only=False"),
+    ({"module.embed.W_E": 1}, "standard", None, "^a state dict must hold one model")])
+def test_what_is_told_too_little_or_wrongly_is_one_line(change, positions, cfg, message):
+    with pytest.raises(InputError, match=message) as raised:
+        from_transformer_lens({**state_dict_of(), **change}, positions, cfg)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_what_is_no_state_dict():
+    with pytest.raises(InputError, match="must be a state dict or a .* model; got str"):
+        from_transformer_lens("model.npz", "standard")
+
+
+@pytest.mark.parametrize("kind", ["LN", "RMS"])
+def test_biases_and_norms_are_found_by_their_keys(kind):
+    """Against the folding of what was put there; a gain left out is named."""
+    rng = np.random.default_rng(1)
+    theirs, weights = state_dict_of(positions="standard"), random_weights(
+        np.random.default_rng(0), positions="standard")
+    biases = {name: rng.normal(size=[getattr(weights, axis) for axis in axes])
+              for name, axes in BIAS_AXES.items()}
+    norms = {f"{norm}_{letter}": rng.normal(size=(2, 5)[norm == "ln_final":])
+             for norm in ("ln1", "ln_final") for letter in "wb"[:2 if kind == "LN" else 1]}
+    for name, array in (biases | norms).items():
+        place = name.replace("_w", ".w").replace("_b", ".b") if name in norms else (
+            f"attn.{name}" if name != "b_U" else "unembed.b_U")
+        for layer in range(2):
+            if name in ("b_U", "ln_final_w", "ln_final_b"):
+                theirs[place] = array
+            else:
+                theirs[f"blocks.{layer}.{place}"] = array[layer]
+    without = {key: array for key, array in theirs.items() if ".ln1." not in key
+               and "ln_final" not in key}
+    assert_same_arrays(dict(from_transformer_lens(without, "standard").items()),
+                       dict(fold_biases(weights, **biases).items()))
+    cfg = {"normalization_type": kind, "eps": 0.01}
+    actual = from_transformer_lens(theirs, "standard", cfg)
+    desired = fold_normalization(weights, kind, 0.01, biases, norms)
+    assert_same_arrays(dict(actual.items()), dict(desired.items()))
+    assert (actual.eps, actual.n_normalized) == (0.01, 5)
+    for function in (to_transformer_lens, lambda w: activations_to_transformer_lens(w, [[0]], w)):
+        with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
+            function(actual)
+    del theirs["blocks.1.ln1.w"]
+    with pytest.raises(InputError, match="^blocks.1.ln1.w must be in"):
+        from_transformer_lens(theirs, "standard", cfg)
+
+
+def test_half_precision_is_widened():
+    theirs = {key: array.astype(np.float16) for key, array in state_dict_of().items()}
+    ours = from_transformer_lens(theirs, "shortformer")
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours.W_E.T, theirs["embed.W_E"])
 
 
 # Activations

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from math import isclose
 from os import PathLike
 import re
-from typing import NamedTuple
 
 from minicircuits import files
 from minicircuits.interop.names import BUFFER
@@ -19,25 +18,21 @@ NORM = "LayerNorm or RMSNorm"
 
 SETTINGS = {      # of a cfg: the values that have a place here, the name of others, what to do
     "attn_only": ((True,), "MLPs", ATTENTION_ONLY),
-    "num_experts": ((None,), "MLPs of experts", ATTENTION_ONLY),
+    "normalization_type": ((None, "LN", "LNPre", "RMS", "RMSPre"), "{} normalization", WITHOUT),
     "positional_embedding_type": (("standard", "shortformer"), "{} positions", LEARNED),
     "attention_dir": (("causal",), "{} attention", CAUSAL),
-    "use_local_attn": ((False,), "local attention", CAUSAL),
     "use_attn_scale": ((True,), "no attention scale", RESCALE.format("√d_head", "True")),
     "scale_attn_by_inverse_layer_idx": (
         (False,), "inverse layer scaling", RESCALE.format("1 / (layer + 1)", "False")),
-    "attn_scores_soft_cap": ((-1, None), "soft-capped scores", WITHOUT),
-    "output_logits_soft_cap": ((-1, None), "soft-capped logits", WITHOUT),
-    "use_qk_norm": ((False,), "norms of queries and keys", WITHOUT),
-    "clip_qkv": ((None,), "clipped queries, keys and values", WITHOUT),
-    "use_logn_attn": ((False,), "queries scaled by log n", WITHOUT),
-    "use_attention_sinks": ((False,), "attention sinks", WITHOUT),
-    "scale_embedding": ((False, None), "scaled embeddings", WITHOUT),
-    "post_embedding_ln": ((False,), "a norm of the embedding", WITHOUT),
-    "use_normalization_before_and_after": ((False,), "norms of what layers write", WITHOUT),
-    "rmsnorm_uses_offset": ((False,), "RMSNorm with an offset", WITHOUT),
-    "load_in_4bit": ((False,), "weights of 4 bits", "load it in float32"),
-    "normalization_type": ((None, "LN", "LNPre", "RMS", "RMSPre"), "{} normalization", WITHOUT),
+    **{name: ((False, None, -1), what, WITHOUT) for name, what in {
+        "use_local_attn": "local attention", "use_attention_sinks": "attention sinks",
+        "attn_scores_soft_cap": "soft-capped scores", "output_logits_soft_cap":
+        "soft-capped logits", "use_qk_norm": "norms of queries and keys", "clip_qkv":
+        "clipped queries, keys and values", "use_logn_attn": "queries scaled by log n",
+        "scale_embedding": "scaled embeddings", "post_embedding_ln": "a norm of the embedding",
+        "use_normalization_before_and_after": "norms of what layers write",
+        "rmsnorm_uses_offset": "RMSNorm with an offset", "num_experts": "MLPs of experts",
+        "load_in_4bit": "weights of 4 bits"}.items()},
 }
 KEYS = {          # of a state dict or a cache: what they show, what to do
     r"\bmlp\b|\bln2\b|hook_mlp": ("MLPs", ATTENTION_ONLY),
@@ -55,32 +50,28 @@ ASK = ("a state dict does not tell which norm its model has (LNPre has no weight
        "that, or cfg={'normalization_type': None} if it has none and the rest is as usual")
 
 
-class Told(NamedTuple):
-    """What weights do not tell. All of it has a place here."""
-    positions: str
-    norm: str | None = None          # "LN", "LNPre", "RMS", "RMSPre"
-    settings: Mapping = {}           # all of the cfg
-
-
 def told(keys, positions, cfg):
-    """What is told of the state dict with these keys, or InputError: too little, or no place."""
+    """The positions, the norm (or None) and all settings of the state dict with these keys.
+
+    Raises InputError if too little is told, or what has no place here.
+    """
     for key in keys:
         if concept(key)[0] not in (None, NORM):
             refuse("a state dict", key)
     settings = {"normalization_type": None} if cfg is None else as_mapping(cfg)
     for name, (values, what, advice) in SETTINGS.items():
         value = settings.get(name, values[0])
-        expect(value in values, what.format(value), advice, f"{name}={value!r}")
-    norm = settings.get("normalization_type", ...)
-    if norm is ... or cfg is None and any(map(FOREIGN.match, keys)):
+        expect(value in values, what.format(value), advice, f"{name}={value!r:.40}")
+    if cfg is None and any(map(FOREIGN.match, keys)):
         raise InputError(ASK)
-    n_heads, eps = settings.get("n_heads"), settings.get("eps")
-    if norm and not isinstance(eps, (int, float)) or "embed.weight" in keys and not (
-            isinstance(n_heads, int) and n_heads > 0):
-        raise InputError(f"cfg must say eps and n_heads; got {eps!r:.40} and {n_heads!r:.40}")
-    keys_and_values = settings.get("n_key_value_heads")
-    expect(keys_and_values in (None, n_heads), "grouped queries", CAUSAL,
-           f"n_key_value_heads={keys_and_values!r}")
+    norm, eps, n_heads, n_keys = map(settings.get, (
+        "normalization_type", "eps", "n_heads", "n_key_value_heads"))
+    if "normalization_type" not in settings or norm and not isinstance(eps, (int, float)) or (
+            "embed.weight" in keys and not (isinstance(n_heads, int) and n_heads > 0)):
+        raise InputError("cfg must be TransformerLens's and say normalization_type, eps and n_heads"
+                         f"; got {norm!r:.40}, {eps!r:.40} and {n_heads!r:.40}")
+    expect(n_keys in (None, n_heads), "grouped queries", CAUSAL,
+           f"n_key_value_heads={n_keys!r:.40}")
     expect(not settings.get("final_rms") or str(norm).startswith("RMS"),
            "RMSNorm at the end alone", WITHOUT, "final_rms=True")
     theirs = settings.get("positional_embedding_type")
@@ -88,7 +79,7 @@ def told(keys, positions, cfg):
         raise InputError("positions must be given with a state dict: shortformer, standard or none")
     if None not in (positions, theirs) and positions not in (theirs, "none"):
         raise InputError(f"positions must be {theirs!r}, as the cfg says; got {positions!r}")
-    return Told(positions or theirs, norm, settings)
+    return positions or theirs, norm, settings
 
 
 def as_mapping(cfg):
@@ -110,10 +101,9 @@ def check_sizes(settings, weights):
             raise InputError(f"the cfg must be that of the weights, with {name}="
                              f"{getattr(weights, name)}; got {settings[name]!r:.40}")
     scale, usual = settings.get("attn_scale", -1), weights.d_head ** 0.5
-    expect(weights.n_layers == 0 or scale in (-1, None)
-           or isinstance(scale, (int, float)) and isclose(scale, usual),
-           "another attention scale", RESCALE.format("√d_head / attn_scale", usual),
-           f"attn_scale={scale!r}")
+    expect(weights.n_layers == 0 or scale in (-1, None) or (
+        isinstance(scale, (int, float)) and isclose(scale, usual)), "another attention scale",
+        RESCALE.format("√d_head / attn_scale", usual), f"attn_scale={scale!r:.40}")
 
 
 def concept(key):

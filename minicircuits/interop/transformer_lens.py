@@ -11,8 +11,8 @@ from minicircuits.circuits.normalization import fold_normalization
 from minicircuits.interop.config import check_sizes, refuse, told
 from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, BUFFER, DERIVED, NORMS, SIZES,
                                         WEIGHTS, each_array, reordered, split_heads, unwrapped)
-from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, Tokens, Weights,
-                                   check_axes, check_tokens)
+from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights,
+                                   Tokens, Weights, check_axes, check_tokens)
 
 
 def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = None) -> Weights:
@@ -68,8 +68,10 @@ def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
 
     Its biases are there, as zeros; its buffers are not (their shape differs between versions),
     so load it with `strict=False`. With positions="none" there is no W_pos: set the model's
-    to zero yourself.
+    to zero yourself. Where biases were folded in, it is a model one dimension and, for b_O, one
+    head larger, of which all biases are still zero. Raises InputError for normalized weights.
     """
+    refuse_norms(weights)
     ours = dict(weights.items())
     state_dict = {key: reordered(ours[row.ours][index], row.axes, row.their_axes)
                   for row, index, key in each_array(WEIGHTS, weights.n_layers) if row.ours in ours}
@@ -88,6 +90,7 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     by default; the logits are unembed.hook_out. Scores are −∞ where j > i. Without positions
     there is no hook_pos_embed. Not for gradients, whose scores are 0 there.
     """
+    refuse_norms(weights)
     tokens = check_tokens(weights, tokens)
     cache = {"hook_embed": weights.W_E.T[tokens]}
     if weights.W_pos is not None:
@@ -106,10 +109,11 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
 def activations_from_transformer_lens(cache: Mapping) -> Activations:
     """The `Activations` in a TransformerLens cache, as copies, in its dtype.
 
-    cache : hook name -> array, or a detached torch tensor on the CPU, with its batch axis.
+    cache : of a HookedTransformer, hook name -> array or torch tensor, with its batch axis.
     What follows from the others (embeddings, resid_post, attn_out, result, the heads' inputs)
     is dropped. Its scores are −∞ where j > i; there ours are computed here, as q·k / √d_head.
-    With no layers n_heads and d_head become 1.
+    With no layers n_heads and d_head become 1. A model with biases caches no constant dimension
+    and no head that rests: of the weights with these, `forward` has the activations.
 
     Raises InputError with the name of the hook: norms, rotary positions, MLPs or any unknown
     hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal.
@@ -124,6 +128,12 @@ def activations_from_transformer_lens(cache: Mapping) -> Activations:
                              f"other scores of {wrong.size}")
     np.copyto(scores, q @ k.mT / np.sqrt(q.shape[-1], dtype=q.dtype), where=hidden)
     return Activations(**acts)
+
+
+def refuse_norms(weights):
+    if isinstance(weights, NormalizedWeights):
+        raise InputError("normalized weights have no place in TransformerLens, which divides all "
+                         "dimensions, the constant 1 too; keep the model that they came from")
 
 
 def rows_of(theirs, positions, norm):
