@@ -87,9 +87,9 @@ def test_a_config_beside_the_weights_is_read(tmp_path, name):
     (tmp_path / name).write_text(json.dumps({**CFG, "attn_only": False}))
     with pytest.raises(FileError, match="theirs.npz': the model has MLPs"):
         mc.open_model(path)
-    for content, message in ("[]", "a JSON object; got list"), ("{", "strict JSON"):
+    for content, message in ("[]", "cfg must be"), ("{", f"{name}' must be strict JSON"):
         (tmp_path / name).write_text(content)
-        with pytest.raises(FileError, match=f"{name}' must be .*{message}"):
+        with pytest.raises(FileError, match=f"theirs.npz': .*{message}"):
             mc.open_model(path)
 
 

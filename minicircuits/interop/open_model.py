@@ -35,18 +35,14 @@ def open_model(path: str | PathLike, positions: str | None = None,
         raise files.FileError(f"{str(path)!r} may be a pickle, which can run code: save the state "
                               "dict as .safetensors or .npz")
     arrays, path = files.read_arrays(path), Path(path)
-    ours, model_file = "W_E" in arrays, "merges" in arrays
-    if model_file:
+    if "merges" in arrays:
         if tokens is not None or start is not None:
             raise InputError(f"{path.name!r} has a tokenizer of its own: leave out tokens, start")
         model = model_among(path, arrays)
-    else:
-        weights, origin = (_ours if ours else _theirs)(path, arrays, positions)
-        model = Model(weights, read_vocabulary(tokens, weights.d_vocab, start), {"origin": origin})
-    if (ours or model_file) and positions not in (None, model.weights.positions):
-        raise InputError(f"{path.name!r} has {model.weights.positions} positions; got "
-                         f"{positions!r}")
-    return model
+        agree(path, model.weights, positions)
+        return model
+    weights, origin = (_ours if "W_E" in arrays else _theirs)(path, arrays, positions)
+    return Model(weights, read_vocabulary(tokens, weights.d_vocab, start), {"origin": origin})
 
 
 def _ours(path, arrays, positions):
@@ -59,27 +55,23 @@ def _ours(path, arrays, positions):
     weights = files.weights_from_arrays(path, arrays)
     if arrays:
         raise files.FileError(f"{str(path)!r} must hold weights; got also {min(arrays)}")
+    agree(path, weights, positions)
     return weights, f"the weights in {path.name}"
 
 
 def _theirs(path, arrays, positions):
     """The `Weights` in a state dict of TransformerLens, and what it was."""
-    config, cfg = _config_beside(path)
+    beside = path.with_suffix(".json"), path.with_name("config.json")
+    cfg = next(filter(Path.is_file, beside), None)
     try:
         weights = from_transformer_lens(arrays, positions, cfg)
     except InputError as error:
-        hint = "" if config else f" (read too: a cfg in {path.stem}.json or config.json beside it)"
+        hint = "" if cfg else f" (read too: a cfg in {beside[0].name} or config.json beside it)"
         raise files.FileError(f"{str(path)!r}: {error}{hint}") from None
-    return weights, f"the state dict in {path.name}" + (f", with {config}" if config else "")
+    return weights, f"the state dict in {path.name}" + (f", with {cfg.name}" if cfg else "")
 
 
-def _config_beside(path):
-    """The name and the content of the config of the weights in `path`, or two None."""
-    for beside in path.with_suffix(".json"), path.with_name("config.json"):
-        if beside.is_file():
-            cfg = files.read_json(beside)
-            if not isinstance(cfg, dict):
-                raise files.FileError(f"{str(beside)!r} must be a config, a JSON object; got "
-                                      f"{type(cfg).__name__}")
-            return beside.name, cfg
-    return None, None
+def agree(path, weights, positions):
+    """Raises InputError if other positions are asked for than those of `weights`."""
+    if positions not in (None, weights.positions):
+        raise InputError(f"{path.name!r} has {weights.positions} positions; got {positions!r}")
