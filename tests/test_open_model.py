@@ -223,6 +223,9 @@ def test_bytes_that_are_no_character_are_shown_and_control_characters_too(tmp_pa
     mc.save_model(tmp_path / "m.npz", bigram, train_tokenizer(b"", 257), {}, force=True)
     out, _ = ran(capsys, "sample", "\x1b\n", tmp_path / "m.npz", "--temperature", 0, "--length", 2)
     assert out == "\\x1b\n\\xf0<START>\n"
+    out, _ = ran(capsys, "sample", "\udce9\udce2\udc80", tmp_path / "m.npz", "--temperature", 0,
+                 "--length", 1)
+    assert out == "\\xe9’\n"                         # half a character, which the model completes
 
 
 def test_heads_of_weights_without_a_tokenizer(folder, capsys):

@@ -16,10 +16,11 @@ def sample(options):
     """
     weights, tokenizer, _ = open_model(options.model or PRETRAINED, options.positions,
                                        options.tokens, options.start)
-    ids = drawn(weights, tokenizer.encode(options.text), np.random.default_rng(options.seed),
+    text = options.text.encode("utf-8", "surrogateescape")         # the bytes that were typed
+    ids = drawn(weights, tokenizer.encode(text), np.random.default_rng(options.seed),
                 options.length, options.temperature, options.top_k, tokenizer.start)
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
-    show(options.text)
+    show(decoder.decode(text))
     for id in ids:
         show(decoder.decode(tokenizer.show(id).encode() if id == tokenizer.start else
                             tokenizer.decode([id])))

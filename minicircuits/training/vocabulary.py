@@ -7,6 +7,8 @@ would, where that is known. Otherwise a text is tokens with spaces between: `The
 import contextlib
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +48,8 @@ class Vocabulary:
     b' the cat'
     """
 
-    def __init__(self, names: list, start: int | str | None = None, encoder=None):
+    def __init__(self, names: Sequence[str | None], start: int | str | None = None,
+                 encoder: Any = None):
         named = [(name, id) for id, name in enumerate(names) if name][::-1]
         if not all(isinstance(name, str) for name, _ in named):
             raise InputError("names of tokens must be strings or None")

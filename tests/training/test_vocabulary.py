@@ -64,6 +64,7 @@ def test_spellings(names, shown, bytes):
     assert [vocabulary.show(id) for id in range(3)] == shown and vocabulary.start == 2
     assert vocabulary.decode([2, 0, 1]) == bytes
     assert vocabulary.encode(" ".join(shown)).tolist() == [0, 1, 2]
+    assert Vocabulary([*names, *names]).encode(shown[0]).tolist() == [0]      # the first of equals
 
 
 def test_tokens_without_names():
