@@ -3,19 +3,19 @@
 One layer, one head. Every word is one of three kinds, and the residual stream has a dimension
 for each: it holds nothing but "a name", "a number" or "another word".
 
-    python examples/00_notation.py [--text FILE_OR_FOLDER ...]      (its first nine words)
+    python examples/00_notation.py [--sentence TEXT | --text FILE ...]     (its first nine words)
 
 Paper: "Notation", "Transformer Overview", "Attention Heads are Independent and Additive".
 """
 # %% The words
-from preamble import heading, options, say, table, words
+from preamble import heading, options, own, say, table, words
 import numpy as np
 from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.terminal.layout import cut
 
-chosen = options(__doc__, text="your own words")
+chosen = options(__doc__, text="your own words", sentence=True)
 sentence = words(chosen, "Potter can fly on a Nimbus 2000 to Hogwarts")
 sentence = [cut(word, 8) for word in sentence[:9]]
 vocabulary = list(dict.fromkeys(sentence))
@@ -128,11 +128,11 @@ by_hand = np.tril(by_hand) / np.tril(by_hand).sum(1, keepdims=True)
 assert np.allclose(A, by_hand) and not np.triu(A, 1).any()
 assert np.allclose((A @ x) @ W.T, A @ (x @ W.T))                    # either first
 assert np.allclose(np.kron(A, W) @ x.ravel(), moved.ravel())        # A ⊗ W, and x flattened:
-assert np.outer(A, W).shape != np.kron(A, W).shape                  # np.outer is another thing
+assert not np.array_equal(np.outer(A, W), np.kron(A, W))            # np.outer is another thing
 assert np.allclose(moved[:, NUMBER], 3 * A[:, [kind(word) == NAME for word in sentence]].sum(1))
 assert np.allclose(direct.logits + by_head.logits, acts.logits)
 assert errors.pop("softmax*(x W_QK xᵀ / √d_head)") < 1e-12
-if not chosen.text:
+if not own(chosen):
     assert np.allclose(A[sentence.index("can"), :2], [3 / 4, 1 / 4])
     assert min(errors.values()) > 0.05
     assert [expected[sentence.index(word)] for word in ("can", "a")] == ["number", "name"]

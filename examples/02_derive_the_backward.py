@@ -3,7 +3,9 @@
 What a learner derives on paper is the two lines of `causal_softmax_backward`. Here is the
 derivation, then each step of it on numbers.
 
-    python examples/02_derive_the_backward.py [--text FILE_OR_FOLDER ...]  (its first 12 bytes)
+    python examples/02_derive_the_backward.py [--sentence TEXT | --text FILE ...]
+
+Of a text of your own it takes the first 12 bytes.
 
 Paper: "Transformer Overview" (the softmax* of an attention pattern).
 """
@@ -14,9 +16,11 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.model.attention import causal_softmax, causal_softmax_backward
 
-chosen = options(__doc__, text="your own letters")
+chosen = options(__doc__, text="your own letters", sentence=True)
 text = " ".join(words(chosen, "Potter can fly")).encode()[:12]
 letters = sorted(set(text))
+if len(text) < 3 or len(letters) < 2:    # no gradient differs from 0
+    raise mc.InputError(f"this takes three bytes at least, not all the same; got {text!r}")
 tokens = np.array([[letters.index(letter) for letter in text]])          # bytes as tokens
 rng = np.random.default_rng(0)
 weights = mc.init_weights(n_layers=1, n_heads=1, d_model=8, d_head=4, d_vocab=len(letters),

@@ -3,7 +3,9 @@
 Nothing is trained. Each circuit does one thing exactly, so its patterns are 0, 1 or 1/m and its
 logits can be read as sentences.
 
-    python examples/04_hand_built_circuits.py [--text FILE_OR_FOLDER ...]   (its first words)
+    python examples/04_hand_built_circuits.py [--sentence TEXT | --text FILE ...]
+
+Of a text of your own it takes the first 40 words.
 
 Paper: "Virtual Attention Heads", "How Induction Heads Work", "Skip-Trigram "Bugs"".
 """
@@ -16,7 +18,7 @@ from minicircuits.circuits import hand_built
 from minicircuits.terminal.layout import cut
 from minicircuits.training.bigrams import bigram, count_bigrams
 
-chosen = options(__doc__, text="your own words")
+chosen = options(__doc__, text="your own words", sentence=True)
 text = words(chosen, "the small cat saw the old dog and the small cat saw")
 text = [cut(word, 11) for word in text[:40]]
 vocabulary = ["<START>", *dict.fromkeys(text)]
@@ -78,7 +80,7 @@ say("Look at the last column: it is the word two lines above.")
 two_back = hand_built.two_back(d_vocab, n)
 acts = mc.forward(two_back, tokens)
 path = {path.label: path for path in mc.expand_logits(two_back, tokens, acts.pattern)}["0.0→1.0"]
-by_place(["0.0 looks at", "0.0→1.0 looks at", "says"], range(n - 6, n), lambda i: [
+by_place(["0.0 looks at", "0.0→1.0 looks at", "says"], range(max(0, n - 6), n), lambda i: [
     looks_at(acts.pattern[0, 0, 0, i]), looks_at(path.A[0, i]), said(acts.logits[0, i])])
 
 # %% Two layers, induction

@@ -3,12 +3,12 @@
 [a][b] … [a] → [b]: a head of layer 1 attends to what followed the present token last time. Its
 keys read what a head of layer 0 wrote, which looks at the previous token (K-composition).
 
-    python examples/05_two_layer_induction.py [--text FILE_OR_FOLDER ...] [--steps N]
-On the packaged model; or, given a text, on two layers trained on it first.
+    python examples/05_two_layer_induction.py [--sentence TEXT | --text FILE ...] [--steps N]
+The packaged model, on any text; or, given --steps, two layers trained on the text first.
 Paper: "Two-Layer Attention-Only Transformers", "Induction Heads", "How Induction Heads Work".
 """
 # %% The model
-from preamble import heading, options, say, table, two_layers
+from preamble import heading, options, own, say, table, two_layers
 import numpy as np
 
 import minicircuits as mc
@@ -16,9 +16,10 @@ from minicircuits.behavior.patterns import after_earlier_copies
 from minicircuits.circuits.composition import composition_baseline
 from minicircuits.circuits.induction import nearest_matches
 
-chosen = options(__doc__, steps=400)
-weights, text = two_layers(chosen)
-start, show, contexts = text.tokenizer.start, text.tokenizer.show, text.validation[:16]
+chosen = options(__doc__, text="look at your own text", sentence=True, steps=None)
+study = two_layers(chosen)
+weights, start, show = study.weights, study.start, study.model.tokenizer.show
+contexts, acts = study.held_out                                          # tokens (b, i) of a text
 block = 29
 tokens = mc.random_blocks(weights.d_vocab, block, 2, 8, start, np.random.default_rng(0))
 
@@ -45,7 +46,7 @@ say(f"""{name} is the best induction head, and {previous_name} looks one back mo
     does the later head look for the present token there? And where does the earlier head look?""")
 K = mc.composition_scores(weights, "K")                                  # (l2, h, l1, g)
 pairs = [np.unravel_index(flat, K.shape) for flat in np.argsort(-K, axis=None)[:6]]
-profile = mc.offset_profiles(weights, contexts)[0, :, :weights.n_ctx // 2]
+profile = mc.offset_profiles(weights, tokens)[0, :, :block]
 offset = profile.argmax(-1)
 table(["pair", "K-composition", "matching", "the earlier looks at", "with attention"], [
     [f"{l1}.{g}→{l2}.{h}", f"{K[l2, h, l1, g]:.3f}",
@@ -53,25 +54,28 @@ table(["pair", "K-composition", "matching", "the earlier looks at", "with attent
      f"{profile[g].max():.2f}"] for l2, h, l1, g in pairs])
 say("""A composition score says how much a head reads of what another wrote, not what it does with
     it. For induction a pair must overlap, match, and have an earlier head that looks at −1.""")
-if not chosen.text:
+if not own(chosen):
     say("""Here the strongest pair, 0.3→1.1, is not the one: 0.3 looks two back, and the pair hardly
         matches. The second, 0.0→1.1, does it all. And 0.2→1.3 matches, but 0.2 looks at the present
         token, so nothing tells which one came before. What is 0.3→1.1 for? See the four parts.""")
 
 # %% In a text
-heading(f"Where head {name} finds what it says, in held-out text")
+heading(f"Where head {name} finds what it says, in a text")
 say("""Each line is a place in the text. The present token came before, and the head attends to what
     followed it then. The last column is what the head adds to the logit of the true next token.
     Look how often that is what followed.""")
-acts = mc.forward(weights, contexts)
 effect = mc.head_effects(weights, contexts)[best[0], :, best[1]]
 seen = np.where(after_earlier_copies(contexts), acts.pattern[best[0], :, best[1]], 0)
 found = seen[:, :-1].max(-1)                                             # (b, i−1)
-places = [np.unravel_index(flat, found.shape) for flat in np.argsort(-found, axis=None)[:400:50]]
-table(["earlier", "present", "attention", "true next", "its logit"], [
-    [" ".join(show(contexts[b, seen[b, i].argmax() - back]) for back in (1, 0)),
-     show(contexts[b, i]), f"{found[b, i]:.2f}", show(contexts[b, i + 1]), f"{effect[b, i]:+.1f}"]
-    for b, i in places])
+ranked = np.argsort(-found, axis=None)[:np.count_nonzero(found)][:400]
+places = [np.unravel_index(flat, found.shape) for flat in ranked[::max(1, len(ranked) // 8)][:8]]
+if not places:
+    say("There is no such place here: no token comes twice and has a next one.")
+else:
+    table(["earlier", "present", "attention", "true next", "its logit"], [
+        [" ".join(show(contexts[b, seen[b, i].argmax() - back]) for back in (1, 0)),
+         show(contexts[b, i]), f"{found[b, i]:.2f}", show(contexts[b, i + 1]),
+         f"{effect[b, i]:+.1f}"] for b, i in places])
 
 # %% The control
 heading("On random tokens, with the control")
@@ -107,7 +111,7 @@ matching = {row.term.label: f"{mc.copying_score(row.term.W):.2f}" for row in sha
             if row.term.query.source == row.term.key.source == "token"}
 table(["query · key", "share", "matching"], [
     [row.term.label, f"{row.share:.2f}", matching.get(row.term.label, "")] for row in shares[:5]])
-if not chosen.text:
+if not own(chosen):
     say("""Here 0.3→1.1 has its use: with 0.0 on the query side it matches. That term compares the
         token before the present one with the token two before the source. On the stripe they are
         the same. So the head looks for two tokens in a row, [a][b][c] … [a][b] → [c].""")
@@ -119,7 +123,8 @@ matches = nearest_matches(match.W, k=3)                                  # of a 
 say(f"""The term {match.label} is a table of tokens by tokens. It says which token this head takes
     for which. {(matches.own > matches.values[:, 0]).mean():.0%} match themselves best. Look at what
     else they take: a relative, at times.""")
-common = [u for u in np.argsort(-text.counts.sum(1)) if sum(map(str.isalpha, show(u))) > 3][:6]
+common = [u for u in np.argsort(-study.token_probabilities)
+          if sum(map(str.isalpha, show(u))) > 3][:6]
 table(["token", "itself", "next best"], [
     [show(u), f"{matches.own[u]:.1f}", "  ".join(map(show, matches.tokens[u]))] for u in common])
 
@@ -129,8 +134,8 @@ for kind, part in parts._asdict().items():
     terms = [row.term.scores for row in shares if row.term.kind == kind]
     assert mc.relative_error(sum(terms), part) < 1e-9
 assert mc.relative_error(mc.rebuild(weights, contexts).pattern, acts.pattern) < 1e-12
-if not chosen.text:                              # what this model is known to have learned
-    assert pairs[:2] == [(1, 1, 0, 3), (1, 1, 0, 0)] and offset.tolist() == [1, 1, 0, 2]
+if not own(chosen):                              # what this model is known to have learned
+    assert pairs[:2] == [(1, 1, 0, 3), (1, 1, 0, 0)] and offset[[0, 2, 3]].tolist() == [1, 0, 2]
     assert matching["token · token→0.3"] < "0.5" and matching["token→0.0 · token→0.3"] > "0.9"
     assert min(means["K"][0], means["both"][0]) > 1 > abs(means["neither"][0])
     assert max(map(abs, gaps[1:])) < 0.3 < 1 < gaps[0]

@@ -4,7 +4,9 @@ The data are random blocks that repeat: [a][b] … [a] → [b] is all there is t
 one layer depends on two tokens and two places, never on a source's neighbor. Smeared keys mix
 each key with the one before it, k_j ← (1 − g) k_j + g k_{j−1}, with a learned g for each head.
 
-    python examples/06_toy_induction.py [--text FILE_OR_FOLDER ...]   (words for the last table)
+    python examples/06_toy_induction.py [--sentence TEXT | --text FILE ...]
+
+A text of your own gives the words of the last table.
 
 Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction Heads".
 """
@@ -18,7 +20,7 @@ from minicircuits.terminal.layout import cut
 from minicircuits.training.optimizers import adamw
 from minicircuits.training.trainer import next_state
 
-chosen = options(__doc__, text="words to try it on")
+chosen = options(__doc__, text="words to try it on", sentence=True)
 text = words(chosen, "Potter can fly on a Nimbus 2000 to Hogwarts")
 text = list(dict.fromkeys(cut(word, 12) for word in text))[:16]
 START, STEPS, SHARP = 0, 300, 1e5
@@ -113,6 +115,8 @@ say("""Any words will do, since the models were trained on any tokens. The sente
 tokens = np.array([[START, *range(1, len(text) + 1), *range(1, len(text) + 1)]])
 guesses = {name: mc.forward(weights, tokens).logits[0].argmax(-1)
            for name, weights in models.items()}
+if len(text) == 1:
+    say("A single word has no next one: give two.")
 names = dict(enumerate(text, start=1))                                   # of tokens
 table(["after", *models], [[names[tokens[0, i]], *(
     "·" if said[i] == tokens[0, i + 1] else names.get(said[i], "?") for said in guesses.values())]

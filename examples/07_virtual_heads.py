@@ -3,13 +3,13 @@
 A virtual head is a term (A^h A^g) ⊗ (W_U W_OV^h W_OV^g W_E): V-composition. There are many, each
 small. Induction heads are not among them: those are single heads that look by K-composition.
 
-    python examples/07_virtual_heads.py [--text FILE_OR_FOLDER ...] [--steps N]
+    python examples/07_virtual_heads.py [--sentence TEXT | --text FILE ...] [--steps N]
 
-On the packaged model; or, given a text, on two layers trained on it first.
+The packaged model, on any text; or, given --steps, two layers trained on the text first.
 Paper: "Virtual Attention Heads", "Term Importance Analysis".
 """
 # %% The model
-from preamble import heading, options, say, table, two_layers
+from preamble import heading, options, own, say, table, two_layers
 import numpy as np
 
 import minicircuits as mc
@@ -19,10 +19,10 @@ from minicircuits.circuits.expansion import label
 from minicircuits.model.attention import causal_softmax
 from minicircuits.model.cross_entropy import cross_entropy
 
-chosen = options(__doc__, steps=400)
-weights, text = two_layers(chosen)
-contexts, block = text.validation[:16], 29
-start, rng = text.tokenizer.start, np.random.default_rng(0)
+chosen = options(__doc__, text="look at your own text", sentence=True, steps=None)
+study = two_layers(chosen)
+weights, start, (contexts, _) = study.weights, study.start, study.held_out
+block, rng = 29, np.random.default_rng(0)
 blocks = mc.random_blocks(weights.d_vocab, block, 2, 16, start, rng)
 acts = mc.forward(weights, blocks)
 
@@ -101,7 +101,7 @@ assert np.allclose(np.tril(path.A).sum(-1), 1)                           # and i
 assert mc.relative_error(versions["whole model"][0], acts.logits) < 1e-9
 (whole, loss), (same, _), (without_K, loss_without_K), *_ = results.values()
 assert abs(whole - same) < 1e-12
-if not chosen.text:                              # what this model is known to have learned
+if not own(chosen):                              # what this model is known to have learned
     assert without_K < 0.1 < 0.3 < whole and loss_without_K > loss + 1
     assert looks[path.label][1] > 0.3 > looks[h][1]
 print("All identities hold.")

@@ -3,21 +3,22 @@
 All attention patterns are frozen at the model's own. Then the model is run again and again: each
 run adds, in every layer, the head outputs that the previous run saved, and saves its own.
 
-    python examples/08_term_importance.py [--text FILE_OR_FOLDER ...] [--steps N]
+    python examples/08_term_importance.py [--sentence TEXT | --text FILE ...] [--steps N]
 
-On the packaged model; or, given a text, on two layers trained on it first.
+The packaged model, on any text; or, given --steps, two layers trained on the text first.
 Paper: "Term Importance Analysis".
 """
 # %% The model
-from preamble import heading, options, say, table, two_layers
+from preamble import heading, options, own, say, table, two_layers
 import numpy as np
 
 import minicircuits as mc
 from minicircuits.model.cross_entropy import cross_entropy
 
-chosen = options(__doc__, steps=400)
-weights, text = two_layers(chosen)
-contexts, L, H = text.validation[:8], weights.n_layers, weights.n_heads
+chosen = options(__doc__, text="look at your own text", sentence=True, steps=None)
+study = two_layers(chosen)
+weights, contexts = study.weights, study.held_out[0][:8]
+L, H = weights.n_layers, weights.n_heads
 
 # %% The algorithm
 heading("The algorithm: run, save, add what was saved")
@@ -90,8 +91,8 @@ assert abs(np.log(weights.d_vocab) - found.marginal.sum() - whole) < 1e-9
 assert found.counts == [1, L * H, H * H] and sum(found.counts) == (1 + H) ** L
 assert abs(found.given_direct[0] + found.given_others[1] - found.marginal[1]) < 1e-9
 for head in heads:                                       # the last layer steers nothing
-    assert (abs(steers[head]) > 1e-9) == (head[0] < L - 1), head
-if not chosen.text:
+    assert (abs(steers[head]) > 1e-9) == (head[0] < L - 1 and contexts.shape[1] > 2), head
+if not own(chosen):
     assert max(steers, key=steers.get) == np.unravel_index(previous.argmax(), previous.shape)
     assert (rest[1] < rest[0]).all()
 print("All identities hold.")

@@ -3,15 +3,16 @@
 Weights are random, but for one skip-trigram written into each head: a needle in two
 haystacks of 2.5 billion numbers. No matrix of tokens by tokens is ever held.
 
-    python examples/09_real_vocabulary.py [--text FILE_OR_FOLDER ...] [--heads N] [--tokens N]
+    python examples/09_real_vocabulary.py [--sentence TEXT | --text FILE ...]
+        [--heads N] [--tokens N]
 
-The text gives the tokens their names, by frequency, and their probabilities; without --text
-it is the source of Python's standard library. For a quick look: --heads 1 --tokens 2000.
+The text gives the tokens their names, by frequency, and their probabilities; without one it is
+the source of Python's standard library. For a quick look: --heads 1 --tokens 2000.
 
 Paper: "Interpretation of Skip-Trigrams", and the head dump it refers to.
 """
 # %% The vocabulary
-from preamble import heading, options, say, table
+from preamble import heading, options, own, say, table, texts_of
 import re
 import time
 import tracemalloc
@@ -22,12 +23,13 @@ import numpy as np
 import minicircuits as mc
 from minicircuits.terminal.layout import cut
 from minicircuits.terminal.progress import watched
-from minicircuits.training.text import read_texts, standard_library
+from minicircuits.training.text import standard_library
 
-chosen = options(__doc__, text="your own words", heads=6, tokens=50_257)
+chosen = options(__doc__, text="your own words", sentence=True, heads=6, tokens=50_257)
 d_vocab, d_model, d_head = chosen.tokens, 768, 64
 tracemalloc.start()                                      # to say how much memory it took
-counts = Counter(word for text in (read_texts(chosen.text) if chosen.text else standard_library())
+texts = [data for _, data in texts_of(chosen)] if own(chosen) else standard_library()
+counts = Counter(word for text in texts
                  for word in re.findall(r"\w+|[^\w\s]", text.decode(errors="replace")))
 common = counts.most_common(d_vocab)
 names = [word for word, _ in common] + [f"<{u}>" for u in range(len(common), d_vocab)]

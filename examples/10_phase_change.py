@@ -28,7 +28,7 @@ if chosen.text:
             heading(f"Training, layers: {layers}")
             print(LOG_HEADING)
             output = Path(folder, f"{layers}.npz")
-            model = train_to_file(layers, text, 0, output, chosen.steps, every=25)
+            model = train_to_file(layers, text, output, mc.Recipe(chosen.steps), every=25)
             print()
             logs.append((layers, 0, model.metadata["log"]))
 else:

@@ -16,43 +16,79 @@ from pathlib import Path
 import numpy as np
 
 import minicircuits as mc
+from minicircuits.findings.study import Study
 from minicircuits.runs import train_in_memory
 from minicircuits.terminal import layout
-from minicircuits.training.text import read_texts
+from minicircuits.training.model_file import Model
+from minicircuits.training.text import contexts_for, read_named, sample
 
 FOLDER = Path(__file__).resolve().parent
 
 
-def options(description, text="train on your own text", **numbers):
-    """--text, and a number for each of `numbers`. In a notebook, whose argv is the kernel's, all
-    are as by default."""
+def options(description, text="train on your own text", sentence=False, **numbers):
+    """--text, --sentence where a sentence will do, and a number for each of `numbers`. In a
+    notebook, whose argv is the kernel's, all are as by default."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help=text)
+    texts = parser.add_mutually_exclusive_group()
+    texts.add_argument("--text", nargs="+", metavar="FILE_OR_FOLDER", help=text)
+    if sentence:
+        texts.add_argument("--sentence", metavar="TEXT", help="the same, given here")
     for name, default in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
-    started = Path(sys.argv[0]).resolve().parent == FOLDER
-    return parser.parse_args(sys.argv[1:] if started else [])
+        parser.add_argument(f"--{name}", type=int, default=default, help=(
+            "of training on the text: if given, two layers are trained first" if default is None
+            else f"default {default}"))
+    if Path(sys.argv[0]).resolve().parent != FOLDER:
+        return parser.parse_args([])
+    sys.excepthook = in_one_line
+    return parser.parse_args()
+
+
+def in_one_line(kind, error, trace):
+    """What Python calls at the end of a script that fails: bad input has no need of a trace."""
+    if issubclass(kind, mc.InputError):
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def own(chosen):
+    """Whether the text or the model is the reader's."""
+    return any(vars(chosen).get(name) is not None for name in ("text", "sentence", "steps"))
+
+
+def texts_of(chosen):
+    """The texts asked for, a list of (name, bytes)."""
+    if chosen.sentence is not None:
+        return [("your sentence", chosen.sentence.encode("utf-8", "surrogateescape"))]
+    return read_named(chosen.text) if chosen.text else []
 
 
 def words(chosen, default):
-    """The words of the first file asked for, or of the text `default`."""
-    return (read_texts(chosen.text)[0].decode(errors="replace") if chosen.text else default).split()
+    """The words of the first text asked for, or of the text `default`; InputError without any."""
+    texts = texts_of(chosen) or [("", default.encode())]
+    if not (found := texts[0][1].decode(errors="replace").split()):
+        raise mc.InputError(f"{texts[0][0]} must have a word; got none")
+    return found
 
 
 def train(n_layers, text, steps):
     """A model of `n_layers` after `steps` of training on a prepared text, in float64."""
-    weights = train_in_memory(n_layers, text, steps=steps).astype(float)
+    weights = train_in_memory(n_layers, text, mc.Recipe(steps)).astype(float)
     print()
     return weights
 
 
 def two_layers(chosen):
-    """A model of two layers and its prepared text: packaged, or trained on the text asked for."""
-    if chosen.text:
+    """A `Study` of a model of two layers on a text: the packaged model, on the text asked for or
+    the sample; or, where steps are asked for, a model trained on the text, on what is held out."""
+    if chosen.steps:
+        if chosen.sentence:
+            raise mc.InputError("a sentence is too short to train on: leave --steps out")
         text = mc.load_text(chosen.text)
-        return train(2, text, chosen.steps), text
-    weights, tokenizer, _ = mc.load_pretrained()
-    return weights.astype(float), mc.load_text(None, tokenizer, weights.n_ctx)
+        model = Model(train(2, text, chosen.steps), text.tokenizer, {})
+        return Study(model, text.contexts(), seed=0)
+    model = mc.load_pretrained()
+    return Study(model, contexts_for(model, texts_of(chosen) or sample()), seed=0)
 
 
 def heading(title):

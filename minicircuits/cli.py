@@ -87,16 +87,45 @@ def main_job(command):
                          "an id, or none")
     tour.add_argument("-o", "--output", metavar="FOLDER",
                       help="for the models (default: the first of tour-1, tour-2, … that is new)")
-    tour.add_argument("--steps", type=positive, metavar="N",
-                      help="of training, for each model: fewer for a quick look")
     train.add_argument("-o", "--output", metavar="FILE", required=True, help="model file, .npz")
-    train.add_argument("--layers", type=whole, default=2, metavar="N", help="(default 2)")
-    train.add_argument("--steps", type=positive, metavar="N", help="of training")
-    train.add_argument("--resume", action="store_true",
-                       help="go on from OUTPUT.checkpoint as if never interrupted (with the "
-                       "same --text; layers, steps and seed are the checkpoint's)")
+    for sub in tour, train:
+        sizes_and_rates(sub)
+    further = train.add_mutually_exclusive_group()
+    further.add_argument("--from", dest="begun", metavar="MODEL",
+                         help="go on with a finished model: more steps, or another text. Its "
+                         "tokens and sizes stay; the log begins anew")
+    further.add_argument("--resume", action="store_true",
+                         help="go on from OUTPUT.checkpoint as if never interrupted (with the "
+                         "same --text; all else is the checkpoint's)")
     report.add_argument("-o", "--output", metavar="FILE", default="report.html",
                         help="(default report.html)")
+
+
+def sizes_and_rates(sub):
+    """The numbers of `training.recipe`, in the order in which they are worth changing."""
+    first = sub.add_argument_group("worth changing")
+    first.add_argument("--steps", type=positive, metavar="N",
+                       help="of training: fewer for a quick look or a short text (default 650)")
+    if "train" in sub.prog:
+        first.add_argument("--layers", type=whole, metavar="N", help="(default 2)")
+    sizes = sub.add_argument_group(
+        "sizes: smaller is faster; with these induction forms")
+    for option, name, default, help in (
+            ("--heads", "n_heads", 4, "in a layer"),
+            ("--d-model", "d_model", 128, "of the residual stream"),
+            ("--d-head", "d_head", 32, "of queries, keys and values"),
+            ("--vocabulary", "d_vocab", 1024, "tokens to learn from the text, from 257 on"),
+            ("--context", "n_ctx", 128, "tokens of a context, from 2 on")):
+        sizes.add_argument(option, dest=name, type=positive, metavar="N",
+                           help=f"{help} (default {default})")
+    sizes.add_argument("--positions", choices=("shortformer", "standard", "none"),
+                       help="where they are added (default shortformer)")
+    rates = sub.add_argument_group("seldom worth changing")
+    rates.add_argument("--batch", type=positive, metavar="N", help="contexts a step (default 24)")
+    for name, default, help in (("adamw_rate", 0.01, "for W_E, W_pos and W_U"),
+                                ("muon_rate", 0.1, "for the heads")):
+        rates.add_argument(f"--{name.replace('_', '-')}", type=rate, metavar="RATE",
+                           help=f"{help} (default {default})")
 
 
 def oracle(command):
@@ -148,11 +177,17 @@ def whole(text, least=0):
 positive = partial(whole, least=1)
 
 
-def number(text):
+def number(text, zero=True):
     try:
-        return float(text)
+        if 0 < float(text) < float("inf") or zero and float(text) == 0:
+            return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number; got {text!r}") from None
+        pass
+    raise argparse.ArgumentTypeError(
+        f"must be a number {'from 0 on' if zero else 'over 0'}; got {text!r}")
+
+
+rate = partial(number, zero=False)
 
 
 def main(arguments=None):
@@ -173,6 +208,9 @@ def main(arguments=None):
         return status
     except mc.InputError as error:
         print(f"minicircuits: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"minicircuits: not enough memory for these sizes: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("minicircuits: interrupted", file=sys.stderr)

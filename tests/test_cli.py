@@ -3,9 +3,11 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from contextlib import chdir, redirect_stdout
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +21,9 @@ from minicircuits.commands import model, tour     # noqa: F401: so that what the
 from minicircuits.findings import study
 from minicircuits.model.transformer import forward, loss
 from minicircuits.terminal.sections import bigram_lines
-from minicircuits.training.model_file import load_model, save_model
-from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.training.model_file import PRETRAINED, load_model, save_model
+from minicircuits.training.recipe import SHAPE, Recipe
+from minicircuits.training.tokenizer import D_VOCAB, train_tokenizer
 
 PACKAGE = Path(mc.__file__).parent          # a text that is always there
 TEXT = PACKAGE / "circuits"                 # a smaller one
@@ -83,8 +86,10 @@ def done(request):
 
 
 def test_it_ends_well_and_prints_80_columns(done):
+    """But for a command to type again, which is as long as the paths in it."""
     assert done.status == 0
-    assert [line for line in done.lines if len(line) > 80] == []
+    assert [line for line in done.lines
+            if len(line) > 80 and not line.startswith("    minicircuits ")] == []
 
 
 def test_no_context_goes_through_a_model_twice(done):
@@ -114,11 +119,25 @@ def test_the_tour_leaves_its_files_and_figures_add_up(toured):
     for name in ("zero_layers", "one_layer", "two_layers"):
         errors = toured.json[name]["exactness"]
         assert max(errors["logits"], errors["scores"], errors["patterns"]) <= 1e-12
-    prediction = toured.json["two_layers"]["prediction"]
+
+
+def test_what_an_induction_head_does_adds_up(packaged):
+    prediction = packaged.json["prediction"]
     assert prediction["sum"] == pytest.approx(prediction["logit"], rel=1e-12)
-    parts = toured.json["two_layers"]["split"]["parts"]
+    parts = packaged.json["split"]["parts"]
     assert sum(parts[name]["stripe"] for name in ("neither", "Q", "K", "both")) == pytest.approx(
         parts["total"]["stripe"], rel=1e-12)
+
+
+def test_no_head_is_named_that_is_none(toured, packaged):
+    """After three steps of training, and in the model that comes along."""
+    for found, name in (toured.json["two_layers"], None), (packaged.json, [1, 1]):
+        assert found["induction_head"] == name
+        for key in "split", "removed", "prediction":
+            assert (key in found) == (name is not None)
+    assert any(line.startswith("  No head is an induction head: prefix matching is 0.0")
+               for line in toured.lines)
+    assert not any("← carries" in line for line in toured.lines)
 
 
 def test_model_files_say_nothing_of_this_machine(toured):
@@ -148,7 +167,7 @@ def test_where_output_has_no_code_for_a_character_it_is_a_question_mark(monkeypa
 
 def test_heads_of_a_model_of_your_own(one_layer):
     assert any(line.startswith("  0.3  ") for line in one_layer.lines)
-    assert set(one_layer.json) == {"losses", "held_out", "recorded", "exactness", "heads"}
+    assert set(one_layer.json) == {"losses", "held_out", "recorded", "exactness", "blocks", "heads"}
     assert set(one_layer.json["losses"]) == {"this 1-layer model"}
     assert any("not the text that this model was trained on" in line for line in one_layer.lines)
 
@@ -209,7 +228,7 @@ def test_texts_that_cannot_be_used(tmp_path, capsys):
     binary.write_bytes(b"a\0b" * 1000)
     short.write_text("too short")
     for text, complaint in ((tmp_path / "none", "no such file"), (empty, "empty"),
-                            (binary, "binary"), (short, "at least 127 tokens")):
+                            (binary, "binary"), (short, "got 0 of 0.0 kb: about 1 kb are needed")):
         line = refused(capsys, "train", "--text", text, "-o", tmp_path / "model.npz")
         assert complaint in line.lower()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["binary", "empty", "short"]
@@ -240,6 +259,57 @@ def test_options_that_make_no_sense(tmp_path, capsys):
     for arguments in (["tour", "--steps", "0"], ["tour", "--seed", "-1"], ["train"],
                       ["tour", "--steps", "many"], ["nothing"]):
         refused(capsys, *arguments)
+
+
+def test_sizes_that_do_not_fit_together_are_refused_before_training(tmp_path, capsys):
+    output = tmp_path / "model.npz"
+    for arguments, says in (
+            (["--vocabulary", 256], "d_vocab must be from 257"),
+            (["--context", 1], "n_ctx must be at least 2"),
+            (["--context", 100_000], "about .* kB are needed"),
+            (["--d-model", 10 ** 6], "at most 134,217,728 parameters"),
+            (["--heads", 0], "from 1 on"), (["--muon-rate", "inf"], "a number over 0"),
+            (["--positions", "rotary"], "invalid choice"),
+            (["--from", PRETRAINED, "--d-head", 4], "give no others beside --from"),
+            (["--from", PRETRAINED, "--resume"], "not allowed with")):
+        assert re.search(says, refused(capsys, "train", "--text", TEXT, "-o", output, *arguments))
+    assert not list(tmp_path.iterdir())
+
+
+def test_defaults_in_the_help_are_those_of_the_recipe(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    recipe = asdict(Recipe())
+    for option, default in (
+            *((name, recipe[name]) for name in ("steps", "batch", "adamw_rate", "muon_rate")),
+            ("heads", SHAPE["n_heads"]), ("d-model", SHAPE["d_model"]), ("vocabulary", D_VOCAB),
+            ("d-head", SHAPE["d_head"]), ("context", SHAPE["n_ctx"])):
+        option = option.replace("_", "-")
+        assert re.search(rf"--{option} \w+ [^()]*\(default {default}\)", shown), option
+    assert f"(default {SHAPE['positions']})" in shown
+
+
+def test_a_model_of_ones_own_sizes_goes_on_and_is_looked_at(tmp_path, monkeypatch, capsys):
+    """Contexts of 4 have no room for two blocks; another text and more steps; quoted again."""
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "my text.txt"
+    text.write_bytes((PACKAGE / "cli.py").read_bytes())
+    sizes = ["--heads", "1", "--d-model", "8", "--d-head", "4", "--context", "4",
+             "--vocabulary", "260", "--steps", "2"]
+    assert main(["train", "--text", str(TEXT), "-o", "small.npz", *sizes]) == 0
+    assert main(["train", "--text", str(text), "-o", "further.npz", "--from", "small.npz",
+                 "--steps", "1", "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    assert f"minicircuits heads further.npz --text '{text}' --seed 3" in out
+    model, before = load_model("further.npz"), load_model("small.npz")
+    assert (model.weights.n_ctx, model.weights.d_vocab, model.tokenizer) == (
+        4, 260, before.tokenizer)
+    assert model.metadata["from"] == before.metadata
+    assert main(["report", "further.npz", "--text", str(text)]) == 0
+    shown = capsys.readouterr().out
+    assert "Contexts are too short for random tokens that are repeated." in shown
+    assert "induct " not in shown and "is an induction head" not in shown
 
 
 def test_help_has_an_example(capsys):

@@ -1,5 +1,6 @@
 """A run from text to model file: interrupted, resumed, and the same as if it never had been."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,8 @@ resume = partial(runs.resume, every=2, report=silent)
 
 
 def train_to_file(n_layers, text, output, steps, report=silent):
-    return runs.train_to_file(n_layers, text, 3, output, steps, every=2, report=report)
+    return runs.train_to_file(n_layers, text, output, mc.Recipe(steps, seed=3), every=2,
+                              report=report)
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +82,13 @@ def test_the_log_and_the_baselines_are_there(text, whole):
     log = whole.metadata["log"]
     assert [row["step"] for row in log] == [0, 2, 4, 5]
     assert all(row["tokens"] == row["step"] * 24 * 128 for row in log)
-    assert log[0].keys() == {"step", "tokens", "seconds", "loss", "validation", "in_context",
-                             "gap", "prefix_matching", "previous_token"}
+    assert log[0].keys() == {"step", "tokens", "seconds", "loss", "validation", "in_context", "gap",
+                             "prefix_matching", "previous_token", "block"}
 
 
 def test_in_memory_and_by_the_front_door_the_same_weights(text, whole):
     lines = []
-    weights = runs.train_in_memory(2, text, seed=3, steps=5, every=2, report=lines.append)
+    weights = runs.train_in_memory(2, text, mc.Recipe(5, seed=3), every=2, report=lines.append)
     assert same(weights, whole.weights)
     assert [int(line.split()[1]) for line in lines] == [0, 2, 4]
     recipe = mc.Recipe(steps=5, seed=3)
@@ -115,6 +117,97 @@ def test_an_output_that_appears_meanwhile_is_kept(text, tmp_path):
     assert output.read_bytes() == b"precious"
     kept = mc.load_model(f"{output}.checkpoint")
     assert (kept.weights.n_layers, kept.metadata["recipe"]["decay"]) == (0, 0)
+
+
+def test_the_step_of_the_least_held_out_loss_is_kept(text, tmp_path, monkeypatch):
+    """Also through an interruption after it; what is last is said."""
+    losses = {0: 6.0, 2: 3.0, 4: 5.0, 5: 4.0}
+    measure, seen, lines = runs.measure, [], []
+
+    def made_up(weights, *rest):
+        step = [0, 2, 4, 5][len(seen)]
+        seen.append(weights)
+        return {**measure(weights, *rest), "validation": losses[step]}
+
+    monkeypatch.setattr(runs, "measure", made_up)
+    output = tmp_path / "model.npz"
+
+    def interrupt(line):
+        lines.append(line)
+        if line.split()[0] == "4":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_to_file(2, text, output, 5, interrupt)
+    model = runs.resume(text, output, every=2, report=lines.append)
+    assert model.metadata["kept_step"] == 2
+    assert same(model.weights, seen[1]) and same(mc.load_model(output).weights, seen[1])
+    assert lines[-1] == ("  kept: step 2, whose held-out loss is the least (3.000); the last has "
+                         "4.000")
+
+
+def test_going_on_with_a_finished_model(text, whole, tmp_path):
+    """The log begins with the model as it came; interrupted and resumed is the same here too."""
+    def interrupt(line):
+        if line.split()[0] == "2":
+            raise KeyboardInterrupt
+
+    further = partial(runs.train_further, whole, text, recipe=mc.Recipe(3, seed=1), every=2)
+    model = further(tmp_path / "a.npz", report=silent)
+    assert model.metadata["from"] == whole.metadata
+    assert [row["step"] for row in model.metadata["log"]] == [0, 2, 3]
+    assert model.metadata["log"][0]["validation"] == whole.metadata["log"][-1]["validation"]
+    with pytest.raises(KeyboardInterrupt):
+        further(tmp_path / "b.npz", report=interrupt)
+    resumed = resume(text, tmp_path / "b.npz")
+    assert same(resumed.weights, model.weights)
+    assert without_times(resumed) == without_times(model)
+    other = load_text([Path(mc.__file__).parent / "plain"])
+    with pytest.raises(mc.InputError, match="its tokenizer"):
+        runs.train_further(whole, other, tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_two_runs_with_one_output_leave_each_other_their_checkpoints(text, tmp_path, force):
+    """A second run begins and is interrupted while the first goes on."""
+    output, checkpoint = tmp_path / "model.npz", tmp_path / "model.npz.checkpoint"
+
+    def stop(line):
+        raise KeyboardInterrupt
+
+    def second(line):
+        if line.split()[0] == "4":
+            with pytest.raises(KeyboardInterrupt):
+                runs.train_to_file(0, text, output, mc.Recipe(5, seed=8), report=stop)
+
+    if force:
+        runs.train_to_file(2, text, output, mc.Recipe(5), force=True, every=2, report=second)
+        assert output.exists() and not checkpoint.exists()
+    else:
+        with pytest.raises(FileError, match="checkpoint.*exists"):
+            train_to_file(2, text, output, 5, second)
+        assert mc.load_model(checkpoint).metadata["seed"] == 8
+
+
+def test_a_text_that_is_too_short_is_told_from_one_that_is_not(text):
+    """With as much as it asks for, or as few steps, it is content."""
+    recipe = mc.Recipe(steps=650)
+    passes = 650 * 24 * 128 / len(text.stream)
+    line = runs.too_short(text, recipe)
+    assert f"read it {passes:.0f} times" in line
+    enough, fewer = (int(number.replace(",", "")) for number in re.findall(
+        r"takes ([0-9,]+) kB.*about (\d+)", line)[0])
+    assert runs.too_short(text, mc.Recipe(steps=fewer)) is None
+    more = enough * 1000 / text.size * 1.01
+    assert runs.too_short(text._replace(stream=np.zeros(int(len(text.stream) * more))),
+                          recipe) is None
+
+
+def test_contexts_too_short_for_a_score_leave_it_out():
+    weights = induction_by_k_composition(60, 4)
+    found = runs.measure(weights, np.ones((2, 4), int), START, seed=2)
+    assert [name for name, value in found.items() if value is None] == [
+        "in_context", "block", "gap", "prefix_matching", "previous_token"]
 
 
 def test_what_is_measured():

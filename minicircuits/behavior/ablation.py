@@ -70,19 +70,23 @@ class VirtualHead(NamedTuple):
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
     """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
-    return sorted(each_virtual_head(weights, *tokens_and_acts(weights, tokens, acts)),
+    tokens, acts = tokens_and_acts(weights, tokens, acts)
+    return sorted(each_virtual_head(weights, tokens, acts.pattern, acts.logits),
                   key=lambda virtual: -virtual.importance)
 
 
-def each_virtual_head(weights, tokens, acts, longest=None):
-    """Yields the virtual heads by order, those of at most `longest` heads, or all."""
-    loss = mean_loss(acts.logits, tokens)
+def each_virtual_head(weights, tokens, pattern, logits, longest=None):
+    """Yields the virtual heads by order, those of at most `longest` heads, or all.
+
+    pattern, logits : the model's on the tokens
+    """
+    loss = mean_loss(logits, tokens)
 
     def measured(path):
-        importance = mean_loss(map(np.subtract, acts.logits, path.logits), tokens) - loss
+        importance = mean_loss(map(np.subtract, logits, path.logits), tokens) - loss
         return VirtualHead(path.heads, copying_score(path.W), float(importance))
 
-    paths = expand_logits(weights, tokens, acts.pattern, longest)
+    paths = expand_logits(weights, tokens, pattern, longest)
     yield from side_by_side(measured, [path for path in paths if path.order >= 2])
 
 

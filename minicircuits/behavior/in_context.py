@@ -102,6 +102,23 @@ def induction_scores(weights: Weights, start: int | None, rng: np.random.Generat
         weights.d_vocab, block, 2, batch, start, rng)) for block in blocks], axis=0)
 
 
+def least_prefix_matching(block):
+    """What a head must reach on blocks of this length to be called an induction head.
+
+    0.1, and on short blocks 3 · ln 2/block: three times what uniform attention gets. Untrained
+    models and short trainings stay below. On blocks of 2 no head can reach it: one distance
+    back fits them all.
+    """
+    return max(0.1, 3 * np.log(2) / block)
+
+
+def formed(measured):
+    """Whether the best head's prefix matching, as training logs have it, is an induction head's."""
+    prefix_matching = measured["prefix_matching"]
+    return (prefix_matching is not None
+            and prefix_matching > least_prefix_matching(measured.get("block", 29)))
+
+
 class OrderedVersusShuffled(NamedTuple):
     """Nats per token of a second block that repeats the first, in order and shuffled."""
     ordered: float

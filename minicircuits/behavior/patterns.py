@@ -71,11 +71,6 @@ def prefix_matching_scores(weights: Weights, tokens: Tokens,
     return attention_on(acts.pattern, after_earlier_copies(tokens))
 
 
-def formed(measured):
-    """Whether the best head's prefix matching is over 0.1: 4.3 times uniform attention's 0.023."""
-    return measured["prefix_matching"] > 0.1
-
-
 def previous_token_scores(weights: Weights, tokens: Tokens,
                           acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥1} A[i, i−1]: (l, h). Raises InputError for contexts of one token."""

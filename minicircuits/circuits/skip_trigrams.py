@@ -114,7 +114,10 @@ def positive(scores, n):
 
 def strongest(column, k):
     """Indices and values of the k largest entries, largest first; of equals the first."""
-    index = np.argsort(-column, kind="stable")[:k]
+    index = np.arange(len(column))
+    if 0 < k < len(column):                          # few are worth sorting, of very many
+        index = np.flatnonzero(~(column < np.partition(column, -k)[-k]))
+    index = index[np.argsort(-column[index], kind="stable")[:k]]
     return index, column[index]
 
 

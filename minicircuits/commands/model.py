@@ -1,37 +1,89 @@
 """`minicircuits train`, `heads` and `report`: a model trained, in tables, and as a page."""
 
+import shlex
 import time
+from contextlib import contextmanager
+from dataclasses import fields
 
 import numpy as np
 
 from minicircuits import files
 from minicircuits.findings.study import Study, sections
 from minicircuits.interop.open_model import open_model
+from minicircuits.notation import InputError
 from minicircuits.report.data import page_data
 from minicircuits.report.page import html_file
-from minicircuits.runs import resume, train_to_file
+from minicircuits.runs import resume, too_short, train_further, train_to_file
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.terminal.progress import LOG_HEADING, watched
 from minicircuits.terminal.sections import section
-from minicircuits.training.model_file import PRETRAINED
+from minicircuits.training.model_file import PRETRAINED, load_model
+from minicircuits.training.recipe import SHAPE, Recipe
 from minicircuits.training.text import contexts_for, load_text, read_named, sample
+from minicircuits.training.tokenizer import D_VOCAB
 
 EXACT = 1e-12         # relative, in float64
+SIZES = ("layers", "n_heads", "d_model", "d_head", "d_vocab", "positions")
 MODELS = (".npz", ".safetensors")
 
 
 def train(options):
-    checkpoint = [] if options.resume else [f"{options.output}.checkpoint"]
-    check_outputs(options, *checkpoint, options.output)
-    text = read_text(options)
-    print(LOG_HEADING)
-    if options.resume:
-        model = resume(text, options.output, options.force)
-    else:
-        model = train_to_file(options.layers, text, options.seed, options.output, options.steps,
-                              options.force)
-    print(f"  written: {options.output}")
+    checkpoint = f"{options.output}.checkpoint"
+    check_outputs(options, *([] if options.resume else [checkpoint]), options.output)
+    begun = load_model(checkpoint if options.resume else options.begun) if (
+        options.resume or options.begun) else None
+    if options.begun and any(getattr(options, name) is not None for name in SIZES):
+        raise InputError("a model that goes on keeps its sizes: give no others beside --from")
+    text = read_text(options, begun)
+    with resumable(options, options.output):
+        if options.resume:
+            print(LOG_HEADING)
+            model = resume(text, options.output, options.force)
+        elif options.begun:
+            model = train_further(begun, text, options.output, recipe(options, text),
+                                  options.force)
+        else:
+            layers = 2 if options.layers is None else options.layers
+            model = train_to_file(layers, text, options.output, recipe(options, text),
+                                  shape(options), options.force)
+    print(f"  written: {options.output}", "  to look at it:",
+          f"    {again(options, 'heads', options.output)}", sep="\n")
     write_json(options, model.metadata)
+
+
+def recipe(options, text):
+    """The `Recipe` asked for; says so if the text is short for it, and begins the log."""
+    names = [field.name for field in fields(Recipe)]
+    asked = {name: value for name, value in vars(options).items()
+             if name in names and value is not None}
+    if warning := too_short(text, Recipe(**asked)):
+        print(wrapped(warning))
+    print(LOG_HEADING)
+    return Recipe(**asked)
+
+
+def shape(options):
+    """The sizes asked for, as in SHAPE."""
+    return {name: default if (asked := getattr(options, name)) is None else asked
+            for name, default in SHAPE.items()}
+
+
+@contextmanager
+def resumable(options, output):
+    """Says after Ctrl-C how a run goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = again(options, "train", "-o", output, "--resume")
+        print("  interrupted; to go on:", f"    {command}", sep="\n")
+        raise
+
+
+def again(options, *arguments):
+    """A command that repeats text and seed of this one, as the shell takes it."""
+    text = ["--text", *options.text] if options.text else []
+    seed = ["--seed", str(options.seed)] if options.seed else []
+    return shlex.join(["minicircuits", *arguments, *text, *seed])
 
 
 def heads(options, *pages):
@@ -99,11 +151,13 @@ def random_tokens(tokenizer, seed):
     return [("random tokens", " ".join(f"#{id}" for id in ids if id != tokenizer.start).encode())]
 
 
-def read_text(options):
-    """The text asked for, prepared for training."""
+def read_text(options, begun=None):
+    """The text asked for, prepared for training; in tokens and contexts of a model that goes on."""
     began = time.perf_counter()
-    text = load_text(options.text)
-    print(f"\nText: {text.size / 1e6:.1f} MB, {len(text.stream):,} tokens of "
+    n_ctx = begun and begun.weights.n_ctx or options.n_ctx or SHAPE["n_ctx"]
+    text = load_text(options.text, begun and begun.tokenizer, n_ctx, options.d_vocab or D_VOCAB)
+    size = f"{text.size / 1e6:.1f} MB" if text.size >= 1e6 else f"{text.size / 1000:.1f} kB"
+    print(f"\nText: {size}, {len(text.stream):,} tokens of "
           f"{text.tokenizer.d_vocab} for training, read and tokenized in "
           f"{time.perf_counter() - began:.0f} s.")
     return text

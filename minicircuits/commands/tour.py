@@ -7,14 +7,14 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
-from minicircuits.commands.model import (check_outputs, exact_status, print_findings, read_text,
-                                         write_json, write_page)
+from minicircuits.commands.model import (again, check_outputs, exact_status, print_findings,
+                                         read_text, recipe, resumable, shape, write_json,
+                                         write_page)
 from minicircuits.findings.effects import exactness
 from minicircuits.findings.study import Study
 from minicircuits.model.transformer import forward, init_weights
 from minicircuits.runs import train_to_file
 from minicircuits.terminal.layout import heading
-from minicircuits.terminal.progress import LOG_HEADING
 from minicircuits.terminal.sections import exactness_lines
 
 NAMES = ("zero_layers", "one_layer", "two_layers")
@@ -26,15 +26,19 @@ def tour(options):
         name for name in map("tour-{}".format, count(1)) if not os.path.exists(name))
     outputs = [os.path.join(folder, f"{name}.npz") for name in NAMES]
     page = os.path.join(folder, "report.html")
-    files.check_folder(folder, map(os.path.basename, (*outputs, page)), options.force)
+    checkpoints = [f"{output}.checkpoint" for output in outputs]
+    files.check_folder(folder, map(os.path.basename, (*outputs, *checkpoints, page)),
+                       options.force)
     check_outputs(options)
     results = {"algebra": the_claim()}
     induction_by_hand()
     text = read_text(options)
     files.make_folder(folder)
     for n_layers, (name, output) in enumerate(zip(NAMES, outputs)):
-        print(heading(f"{name.replace('_', ' ').upper()}, from scratch"), LOG_HEADING, sep="\n")
-        model = train_to_file(n_layers, text, options.seed, output, options.steps, options.force)
+        print(heading(f"{name.replace('_', ' ').upper()}, from scratch"))
+        with resumable(options, output):
+            model = train_to_file(n_layers, text, output, recipe(options, text), shape(options),
+                                  options.force)
         study = Study(model, text.contexts(), options.seed)
         results[name] = print_findings(study)
     write_json(options, results)
@@ -43,7 +47,7 @@ def tour(options):
           f"  weights, tokenizers and training logs: {folder}/",
           f"  the two-layer model, to click through in a browser: {page}",
           "  to look at the heads again:",
-          f"    minicircuits heads {output}",
+          f"    {again(options, 'heads', output)}",
           "  to train on a text of your own:",
           "    minicircuits tour --text FILE_OR_FOLDER", sep="\n")
     return exact_status(results["algebra"], *(results[name]["exactness"] for name in NAMES))

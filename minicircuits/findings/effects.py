@@ -15,10 +15,9 @@ from minicircuits.circuits.score_expansion import (count_terms, expand_scores, r
 from minicircuits.findings.heads import heads_of, unwatched
 from minicircuits.notation import relative_error
 
-BLOCK = 29            # tokens of a block that is repeated
 MAX_PATHS = 2000      # that are looked at one by one
 MAX_TERMS = 100_000   # of the scores of all heads together
-MAX_LOGITS = 2 ** 32  # that are computed to rank virtual heads: about a minute
+MAX_LOGITS = 2 ** 31  # that virtual heads take, about half a minute; a check takes an eighth
 
 
 def one_by_one(weights):
@@ -30,7 +29,7 @@ def one_by_one(weights):
 def few_tokens(weights):
     """How many tokens of a context MAX_LOGITS allows for, path by path; 2 at least."""
     paths = sum(count_paths(weights)) if one_by_one(weights) else weights.n_layers + 1
-    return max(2, MAX_LOGITS // (4 * paths * weights.d_vocab))
+    return max(2, MAX_LOGITS // (8 * paths * weights.d_vocab))
 
 
 def exactness(weights, tokens, acts, watch=unwatched):
@@ -67,57 +66,65 @@ def error_of_sum(shares, whole):
 def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
-    longest : how many heads the listed virtual heads have at most. `limit` says why some are
-    left out, or is None.
+    Virtual heads are tried on as many contexts as MAX_LOGITS allows, and left out from the order
+    on at which they are too many for one; `limit` says so, or is None.
     """
     found = ablation.term_importance(weights, tokens, acts)
     virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads
-    most = min(MAX_PATHS, MAX_LOGITS // acts.logits.size)
+    most, (b, T) = min(MAX_PATHS, MAX_LOGITS // acts.logits[0].size), tokens.shape
     longest = max(order for order, paths in enumerate(virtual) if paths <= most)
-    left_out = virtual[-1] - virtual[longest]
-    heads = watch(ablation.each_virtual_head(weights, tokens, acts, longest), "virtual heads",
-                  total=virtual[longest])
+    tried = min(b, MAX_LOGITS // (acts.logits[0].size * max(1, virtual[longest])))
+    limits = ([f"Virtual heads are tried on {tried} of {b} contexts."] if tried < b else []) + (
+        [f"Those of {longest + 1} heads and more, {virtual[-1] - virtual[longest]:,}, are too many "
+         f"to try: {most:,} are not."] if longest < weights.n_layers else [])
+    heads = watch(ablation.each_virtual_head(
+        weights, tokens[:tried], acts.pattern[:, :tried], acts.logits[:tried], longest),
+        "virtual heads", total=virtual[longest])
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
         "virtual_heads": [head._asdict() | {"heads": label(head.heads)}
                           for head in sorted(heads, key=lambda head: -head.importance)],
-        "limit": f"Virtual heads of {longest + 1} heads and more are left out: {left_out:,}, and "
-                 f"{most:,} can be tried." if left_out else None}
+        "limit": " ".join(limits) or None}
 
 
-def induction_split(weights, tokens, acts, layer, head):
+def induction_split(weights, tokens, acts, block, layer, head):
     """One head's scores on a block that is repeated, in four parts, on the stripe and off it.
 
-    On the stripe: the source that followed the earlier copy, i − (BLOCK − 1). Off it: the mean
+    tokens, acts : of contexts that end in two blocks of `block` tokens
+    On the stripe: the source that followed the earlier copy, i − (block − 1). Off it: the mean
     of all other sources the destination may see. A constant added to all scores of a destination
     changes neither a difference nor a pattern. The part with the largest difference is `carrier`.
     """
-    i, j = np.ogrid[BLOCK + 1:tokens.shape[1], :tokens.shape[1]]     # i: in the second block
-    stripe = j == i - BLOCK + 1
+    T = tokens.shape[1]
+    i, j = np.ogrid[T - block:T, :T]                                 # i: in the second block
+    stripe = j == i - block + 1
     others = (j <= i) & ~stripe
 
     def mean_over(places, part):
         """Mean over the places of each destination, then over destinations and contexts."""
-        return float(((part[:, BLOCK + 1:] * places).sum(-1) / places.sum(-1)).mean())
+        return float(((part[:, -block:] * places).sum(-1) / places.sum(-1)).mean())
 
     split = split_scores(weights, tokens, acts.pattern, layer, head)
     parts = {name: {"stripe": mean_over(stripe, part), "elsewhere": mean_over(others, part)}
              for name, part in {**split._asdict(), "total": sum(split)}.items()}
     carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
-    return {"parts": parts, "carrier": carrier, "block": BLOCK,
+    return {"parts": parts, "carrier": carrier, "block": block,
             "attention": mean_over(stripe, acts.pattern[layer, :, head])}
 
 
 def removals(weights, tokens, acts, induction, previous, start, seed):
     """What removing the induction head or the previous-token head does, in nats per token.
 
+    previous : None leaves that out, where no head has earned the name
     gaps: of `ordered_versus_shuffled`, on the same blocks each time; removed: losses on the text.
     """
-    without = {"whole": [], "without_induction": [induction], "without_previous": [previous]}
+    without = {"whole": [], "without_induction": [induction]}
+    if previous:
+        without["without_previous"] = [previous]
     return {"gaps": {name: float(ordered_versus_shuffled(
                 ablation.without_heads(weights, heads), start, np.random.default_rng(seed)).gap)
                      for name, heads in without.items()},
-            "removed": {label((head,)): ablation.loss_without_heads(
-                weights, tokens, [head], acts)._asdict() for head in (induction, previous)}}
+            "removed": {label(heads): ablation.loss_without_heads(
+                weights, tokens, heads, acts)._asdict() for heads in without.values() if heads}}
 
 
 def prediction(weights, tokens, acts, head):

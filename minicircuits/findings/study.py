@@ -6,11 +6,11 @@ from functools import cached_property
 import numpy as np
 from scipy.special import softmax
 
-from minicircuits.behavior.in_context import random_blocks
+from minicircuits.behavior.in_context import block_lengths, middle_length, random_blocks
 from minicircuits.circuits.heads import direct_path
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import (best_heads, head_table, ranked_sources, strongest_pairs,
+from minicircuits.findings.heads import (head_table, named_heads, ranked_sources, strongest_pairs,
                                          unwatched)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
@@ -32,6 +32,7 @@ class Study:
         many as fit twice MEMORY
     losses : of every context, (nats, predicted tokens); loss : nats per predicted token, or None
     repeated : START and a block of random tokens, twice, in eight contexts; run when asked for
+    block : how many tokens that block has; None where no two blocks of 2 fit a context
     weights : a small model's in float64, so that the exactness shown is that of the algebra
     """
 
@@ -41,6 +42,7 @@ class Study:
         if sum(W.size for _, W in self.weights.items()) <= LARGE:
             self.weights = self.weights.astype(np.float64)
         self.token_probabilities = contexts.probabilities                         # (v,)
+        self.block = middle_length(self.weights, self.start)
         self.losses, self.kept, self.ranked = np.zeros((len(contexts.tokens), 2)), {}, {}
         T, chosen = rectangle([len(context) for context in contexts.tokens],
                               lambda T: min(MEASURED, self.room(T)))
@@ -96,7 +98,7 @@ class Study:
 
     @cached_property
     def repeated(self):
-        tokens = random_blocks(self.weights.d_vocab, effects.BLOCK, 2, 8, self.start,
+        tokens = random_blocks(self.weights.d_vocab, self.block, 2, 8, self.start,
                                np.random.default_rng(self.seed))
         return tokens, self.run(tokens)
 
@@ -136,16 +138,21 @@ def sections(study, watch=unwatched):
         yield "bigrams", bigrams(study)
         return
     rows = head_table(weights, study.sources, *study.held_out, study.start, seed, watch)
-    yield "heads", {"heads": rows}
+    blocks = block_lengths(weights, study.start)
+    yield "heads", {"heads": rows, "blocks": blocks}
     if weights.n_layers == 1:
         yield "skip_trigrams", {"heads": rows}
         return
-    induction, previous = ((row["layer"], row["head"]) for row in best_heads(rows))
-    yield "composition", {"induction_head": induction, "previous_token_head": previous,
-                          "composition": strongest_pairs(weights)}
+    named = named_heads(rows, blocks)
+    induction, previous = named["induction_head"], named["previous_token_head"]
+    yield "named", named
+    yield "composition", {"composition": strongest_pairs(weights)}
     yield "importance", {"importance": effects.importance_table(
         weights, *study.held_out, watch)}
-    yield "split", {"split": effects.induction_split(weights, *study.repeated, *induction)}
+    if induction is None:
+        return
+    yield "split", {"split": effects.induction_split(weights, *study.repeated, study.block,
+                                                     *induction)}
     yield "removals", effects.removals(weights, *study.held_out, induction, previous, study.start,
                                        seed)
     yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
@@ -158,7 +165,9 @@ def losses(study):
     name = f"this {study.weights.n_layers}-layer model"
     recorded = {} if contexts.held_out else dict(metadata.get("baselines", {}))
     if recorded and metadata.get("log"):
-        recorded["this model"] = metadata["log"][-1]["validation"]
+        kept = metadata.get("kept_step", metadata["log"][-1]["step"])
+        recorded["this model"] = next(row["validation"] for row in metadata["log"]
+                                      if row["step"] == kept)
     return {"losses": contexts.baselines | ({} if study.loss is None else {name: study.loss}),
             "held_out": contexts.held_out, "recorded": recorded}
 
@@ -170,7 +179,8 @@ def bigrams(study):
     """
     weights, counts, show = study.weights, study.contexts.counts, study.model.tokenizer.show
     words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
-             if sum(map(str.isalpha, show(token))) >= 3 and token != study.start][:8]
+             if sum(map(str.isalpha, show(token))) >= 3 and token != study.start
+             and counts[:, token].any()][:8]
     shares = {"model": softmax(direct_path(weights).columns(words), axis=-1),        # (u, v)
               "text": (counts[:, words] / counts[:, words].sum(0)).T}
     return {"next_tokens": [

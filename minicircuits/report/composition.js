@@ -93,15 +93,16 @@ function eigenvalues(pairs, rows) {
   const size = 380, edge = 52;
   const x = scale([-1, 1], [edge, size - 8]), y = scale([-1, 1], [size - edge, 8]);
   const induction = ([layer, head]) => rows.find(row => row.layer === layer && row.head === head)
-    .induction;
+    .induction;                               // undefined where contexts are too short for it
   const readout = el("p", {class: "readout", "aria-live": "polite"}, "Point at a pair of heads.");
   const dots = pairs.map(pair => {
     const text = `${headName(pair.earlier)}→${headName(pair.later)}: copying ` +
-      `${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}, prefix matching of ` +
-      `${headName(pair.later)} ${fixed(induction(pair.later), 2)}`;
+      `${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}` +
+      (induction(pair.later) === undefined ? "" : `, prefix matching of ${headName(pair.later)} ` +
+       fixed(induction(pair.later), 2));
     const show = () => { readout.textContent = text; };
     return svg("circle", {class: "dot", cx: x(pair.copying), cy: y(pair.matching), tabindex: 0,
-                          r: 4 + 8 * induction(pair.later), role: "img", "aria-label": text,
+                          r: 4 + 8 * (induction(pair.later) ?? 0), role: "img", "aria-label": text,
                           onpointerenter: show, onfocus: show});
   });
   const both = pair => Math.min(pair.copying, pair.matching);
@@ -126,6 +127,11 @@ function eigenvalues(pairs, rows) {
 
 /* The two behaviors that make induction, head by head. */
 function behaviors(rows) {
+  if (!("induction" in rows[0])) {
+    byId("behavior-figure").append(el("p", {class: "notice"},
+      "Contexts are too short for repeated random tokens."));
+    return;
+  }
   byId("behavior-figure").append(table(["head", "previous token", "prefix matching"],
     rows.map(row => [headLink([row.layer, row.head]), ...["previous", "induction"].map(key =>
       el("span", {class: "inbar"}, bar(row[key]), fixed(row[key], 2)))])));

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import logsumexp
 
 from minicircuits.behavior.attribution import source_effects
-from minicircuits.behavior.patterns import formed, value_weighted_patterns
+from minicircuits.behavior.in_context import formed
+from minicircuits.behavior.patterns import value_weighted_patterns
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
@@ -33,8 +34,9 @@ def page_data(study, found):
     shown = heads[:MAX_HEADS]
     opening = opening_prediction(weights, *held_out, found)
     place, row = len(opening["context"]) - 1, opening["row"]
-    texts = {"held-out text": excerpt(*held_out, slice(row, row + 1)),
-             "repeated random tokens": excerpt(*study.repeated, slice(1))}
+    texts = {"held-out text": excerpt(*held_out, slice(row, row + 1))}
+    if study.block:
+        texts["repeated random tokens"] = excerpt(*study.repeated, slice(1))
     page = {"title": f"What a {weights.n_layers}-layer model does, taken apart",
             "overview": overview(study.model, found), "notices": notices, "start": place,
             "n_heads": weights.n_heads, "shown_heads": shown,
@@ -46,7 +48,7 @@ def page_data(study, found):
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
                  "eigenvalues": eigenvalue_pairs(weights, found["heads"]),
-                 "importance": found["importance"], "split": found["split"],
+                 "importance": found["importance"], "split": found.get("split"),
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"], probabilities)
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
@@ -120,6 +122,8 @@ def absent(page, n_layers):
     if n_layers < 2:
         reasons |= dict.fromkeys(("split", "composition", "importance"),
                                  "It takes two layers to compose.")
+    elif not page["split"]:
+        reasons["split"] = "No head has earned the name of an induction head."
     if "ledger" not in page:
         reasons["ledger"] = (f"A ledger here has room for {MAX_PATHS:,} paths and {MAX_HEADS} "
                              "heads, and there are more.")

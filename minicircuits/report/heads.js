@@ -10,7 +10,7 @@ function headDump(dump, rows) {
   byId("head-list").append(...dump.map((head, n) => el("article",
     {id: `head-${head.layer}-${head.head}`, class: "head"},
     el("h3", {}, `Head ${headName([head.layer, head.head])}`),
-    el("div", {class: "scores"}, SCORES.map(([key, title]) =>
+    el("div", {class: "scores"}, SCORES.filter(([key]) => key in rows[n]).map(([key, title]) =>
       el("span", {}, title, " ", el("b", {class: "number"}, fixed(rows[n][key], 2))))),
     profile(head.profile), skipTrigrams(head.rows))));
   byId("head-links").append(...dump.map(({layer, head}) => headLink([layer, head])));

@@ -43,11 +43,14 @@ function training(log, formation, layers) {
     lineChart({xs, unit: "step", mark, label: "loss", range: [Math.floor(Math.min(...losses)),
                                                               Math.ceil(Math.max(...losses))],
                lines: [line("loss in training", "loss", "soft"),
-                       line("held-out loss", "validation", "a")]}),
-    lineChart({xs, unit: "step", mark, label: "in-context score",
-               range: [Math.min(-0.5, ...inContext), Math.max(0.5, ...inContext)],
-               lines: [line("in-context score", "in_context", "b")]}));
-  if (layers) {
+                       line("held-out loss", "validation", "a")]}));
+  if (!inContext.includes(null)) {
+    byId("curves").append(
+      lineChart({xs, unit: "step", mark, label: "in-context score",
+                 range: [Math.min(-0.5, ...inContext), Math.max(0.5, ...inContext)],
+                 lines: [line("in-context score", "in_context", "b")]}));
+  }
+  if (layers && !log.some(row => row.prefix_matching === null)) {
     byId("curves").append(
       lineChart({xs, unit: "step", mark, label: "best heads", range: [0, 1],
                  lines: [line("best previous-token head", "previous_token", "soft"),

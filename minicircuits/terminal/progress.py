@@ -40,8 +40,9 @@ def clear_line():
 
 
 def log_line(row, newly_formed):
-    """A measurement of a training run, as a line below LOG_HEADING."""
-    mark = " ← over 0.1" if newly_formed else ""
+    """A measurement of a training run, as a line below LOG_HEADING; "–": contexts too short."""
+    mark = " ← induction" if newly_formed else ""
+    scores = (f"{'–' if row[name] is None else f'{row[name]:.2f}':>10}"
+              for name in ("in_context", "previous_token", "prefix_matching"))
     return (f"  {row['step']:>5} {row['seconds']:>6.0f} s {row['loss']:>8.3f} "
-            f"{row['validation']:>10.3f} {row['in_context']:>10.2f} "
-            f"{row['previous_token']:>10.2f} {row['prefix_matching']:>10.2f}{mark}")
+            f"{row['validation']:>10.3f} {' '.join(scores)}{mark}")

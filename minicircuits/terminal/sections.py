@@ -10,8 +10,8 @@ from minicircuits.terminal.layout import WIDTH, cut, heading, table, wrapped
 def section(name, found, show):
     """The heading and lines of a section of `findings.study.sections`, from all found so far."""
     title, lines = SECTIONS[name]
-    title = title.format(*found.get("induction_head", ()))
-    whole = name == "losses"
+    title = title.format(*found.get("induction_head") or ())
+    whole = name in ("losses", "heads")
     return [heading(title), *lines(found if whole else found.get(name, found), show)]
 
 
@@ -58,19 +58,42 @@ def bigram_lines(found, show):
         f"counts\n  by L-BFGS {best:.3f}: the trainer is {reached - best:.3f} above it"]
 
 
-def head_lines(rows, show=None):
+def head_lines(found, show=None):
     """What each head looks at and copies, with a legend."""
+    rows, blocks = found["heads"], " and ".join(map(str, found["blocks"]))
     columns = {"previous": "prev", "duplicate": "dupl", "induction": "induct", "first": "first",
                "by_position": "by pos", "copying": "copying"}
+    columns = {key: title for key, title in columns.items() if key in rows[0]}
+    blocks = ", ".join(map(str, found["blocks"]))
+    on_blocks = (f"  On repeated random tokens (blocks of {blocks}), attention: prev to the\n"
+                 "  previous one, dupl to earlier copies, induct to what followed those."
+                 if blocks else "  Contexts are too short for random tokens that are repeated.")
     return table(["head", *columns.values(), "own top", "main offset"], [
         [f"{row['layer']}.{row['head']}", *(f"{row[key]:.2f}" for key in columns),
          f"{row['top_own']:4.0%}", f"{-row['offset']} ({row['at_offset']:.2f})"]
         for row in rows]) + [
-        "  On repeated random tokens, attention: prev to the previous one, dupl to",
-        "  earlier copies, induct to what followed those. On the text: first to the",
-        "  first token, by pos how much of a pattern position explains, main offset",
-        "  where most goes. In weights: the copying score; own top, tokens that are",
-        "  their own top output."]
+        on_blocks,
+        "  On the text: first to the first token, by pos how much of a pattern position",
+        "  explains, main offset where most goes. In weights: the copying score; own top,",
+        "  tokens that are their own top output."]
+
+
+def named_lines(found, show=None):
+    """Which heads have earned a name of the paper's; where none has, how near the best came."""
+    kinds = {"induction_head": ("an induction head", "prefix matching"),
+             "previous_token_head": ("a previous-token head", "attention to the token before")}
+    lines = [] if found["nearest"] else ["  Contexts are too short to tell."]
+    for name, nearest in found["nearest"].items():
+        (kind, what), head = kinds[name], "{}.{}".format(*nearest["head"])
+        score, least = f"{nearest['score']:.2f}", f"{nearest['least']:.2f}"
+        lines.append(f"  {head} is {kind}: its {what} is {score}, more than {least}."
+                     if found[name] else f"  No head is {kind}: {what} is {score} at best "
+                     f"({head}), and it takes more than {least}." if nearest["least"] < 1 else
+                     f"  No head can show that it is {kind} in contexts so short.")
+    if not found["induction_head"]:
+        lines.append("  Left out is what only an induction head has: scores in four parts on its "
+                     "stripe, what its removal does, a prediction that it helped.")
+    return [wrapped(line) for line in lines]
 
 
 def skip_trigram_lines(found, show):
@@ -152,6 +175,7 @@ SECTIONS = {
     "heads": ("What each head looks at, and copies", head_lines),
     "skip_trigrams": ("Skip-trigrams: source … destinations → outs it adds to",
                       skip_trigram_lines),
+    "named": ("Which heads have earned a name", named_lines),
     "composition": ("Who reads whom: composition scores", pair_lines),
     "importance": ("How much each order of terms matters (patterns frozen)", importance_lines),
     "split": ("Scores of head {}.{} on repeated random tokens, in four parts", split_lines),

@@ -36,10 +36,14 @@ def count_bigrams(tokens, d_vocab):
 def count_in_contexts(stream, start, n_ctx, d_vocab):
     """C (v, u) as it is on average in contexts of n_ctx tokens, drawn as `text.batch` does.
 
-    To each n_ctx − 2 bigrams of the stream comes one from START to whatever token it is.
+    To each n_ctx − 2 bigrams of the stream comes one from START to whatever token it is. In
+    contexts of 2 tokens there are no others.
     """
     C = count_bigrams(stream, d_vocab)
-    C[:, start] += C.sum(1) / (n_ctx - 2)
+    first = C.sum(1) / max(1, n_ctx - 2)
+    if n_ctx == 2:
+        C[:] = 0
+    C[:, start] += first
     return C
 
 

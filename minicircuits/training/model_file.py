@@ -107,23 +107,36 @@ def _checked(path, model):
     return model
 
 
-def save_checkpoint(path, model, state):
-    """Write `model` and the trainer's `State` that it is at, in the place of an earlier one."""
+def save_checkpoint(path, model, state, best=None, force=True):
+    """Write `model` and the trainer's `State` that it is at, in the place of an earlier one.
+
+    best : the `Weights` to keep so far, if they are not the model's
+    """
     recipe = json.dumps(asdict(state.recipe)).encode()
     moments = {f"state/{name}/{n}": moment for name, moments in state.moments.items()
                for n, moment in enumerate(moments)}
+    kept = {} if best is None else {f"state/best/{name}": W for name, W in best.items()}
     files.write_arrays(path, {**model_to_arrays(path, model), "state/step": np.array(state.step),
-                              "state/recipe": np.frombuffer(recipe, np.uint8), **moments},
-                       force=True)
+                              "state/recipe": np.frombuffer(recipe, np.uint8), **moments, **kept},
+                       force)
+
+
+def laid_out(weights):
+    """`weights` with W_E and W_pos laid out as in init_weights: sums depend on the layout."""
+    return replace(weights, **{name: np.asfortranarray(W) for name, W in weights.items()
+                               if name in ("W_E", "W_pos")})
 
 
 def load_checkpoint(path):
-    """The `Model` and the `State` that `save_checkpoint` wrote, bit for bit, or FileError."""
+    """The `Model`, the `State` and the best `Weights` (or None) that `save_checkpoint` wrote.
+
+    Bit for bit, or FileError.
+    """
     arrays = files.read_arrays(path)
     model = model_among(path, arrays)
-    by_column = {name: np.asfortranarray(W) for name, W in model.weights.items()
-                 if name in ("W_E", "W_pos")}    # as in init_weights: sums depend on the layout
-    weights = replace(model.weights, **by_column)
+    weights = laid_out(model.weights)
+    best = {name: arrays.pop(f"state/best/{name}") for name, _ in weights.items()
+            if f"state/best/{name}" in arrays}
     try:
         recipe = Recipe(**files.parse_json(arrays.pop("state/recipe").tobytes(), path))
         state, step = first_state(recipe, weights), arrays.pop("state/step")
@@ -134,11 +147,12 @@ def load_checkpoint(path):
                    for name, zeros in state.moments.items()}
         if arrays:
             raise InputError(f"got also {min(arrays)}")
+        best = replace(weights, **best) if best else None
     except KeyError as error:
         raise FileError(f"{str(path)!r} must be a checkpoint; got no {error}") from None
     except (TypeError, InputError) as error:
         raise FileError(f"{str(path)!r} must be a checkpoint: {error}") from None
-    return model, replace(state, moments=moments, step=int(step))
+    return model, replace(state, moments=moments, step=int(step)), best
 
 
 def _moment_like(zero, moment):

@@ -5,10 +5,12 @@ from math import inf
 
 import numpy as np
 
+from minicircuits.files.disk import MAX_BYTES
 from minicircuits.model.transformer import init_weights, sinusoids
 from minicircuits.notation import InputError, Weights
 
 SHAPE = {"n_heads": 4, "d_model": 128, "d_head": 32, "n_ctx": 128, "positions": "shortformer"}
+MAX_PARAMETERS = MAX_BYTES // (4 * 4)     # a checkpoint has four float32 of each, at most
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,20 @@ def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAP
     Heads of later layers begin with W_Q = 0, so they attend to every source alike. Before an
     earlier layer has learned anything, there is nothing worth looking for.
 
-    shape : n_heads, d_model, d_head, n_ctx and positions, as in SHAPE; there must be positions.
+    shape : n_heads, d_model, d_head, n_ctx and positions, as in SHAPE. Without positions ("none")
+    only the second change is made. Raises InputError also where a checkpoint of so many
+    parameters would be too large for a file.
     """
+    n_parameters = (2 * d_vocab + shape["n_ctx"] + 4 * n_layers * shape["n_heads"]
+                    * shape["d_head"]) * shape["d_model"]
+    if n_parameters > MAX_PARAMETERS:
+        raise InputError(f"a model to train must have at most {MAX_PARAMETERS:,} parameters; these "
+                         f"sizes make {n_parameters:,}")
     weights = init_weights(n_layers, d_vocab=d_vocab, rng=np.random.default_rng(seed),
                            dtype=np.float32, **shape)
-    d = weights.d_model // 4
-    W_pos, W_Q = np.zeros_like(weights.W_pos), weights.W_Q.copy()
-    W_pos[:d] = 3 * sinusoids(weights.n_ctx, d, fastest=2.5, slowest=0.025).T
+    W_pos, W_Q = weights.W_pos, weights.W_Q.copy()
     W_Q[1:] = 0
+    if W_pos is not None:
+        d, W_pos = weights.d_model // 4, np.zeros_like(W_pos)
+        W_pos[:d] = 3 * sinusoids(weights.n_ctx, d, fastest=2.5, slowest=0.025).T
     return replace(weights, W_pos=W_pos, W_Q=W_Q)

@@ -23,9 +23,9 @@ import numpy as np
 from minicircuits import files
 from minicircuits.notation import InputError
 from minicircuits.training import bigrams
-from minicircuits.training.contexts import Contexts, contexts_of
+from minicircuits.training.contexts import COUNTED, Contexts, contexts_of
 from minicircuits.training.recipe import SHAPE
-from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
+from minicircuits.training.tokenizer import D_VOCAB, Tokenizer, train_tokenizer
 
 SAMPLE = Path(__file__).with_name("sample.txt")
 # What tests the library, is not the library, was made by a program, or belongs to this host.
@@ -40,7 +40,7 @@ class Text(NamedTuple):
     tokenizer: Tokenizer
     stream: np.ndarray           # training ids (token,)
     validation: np.ndarray       # held-out contexts (b, i)
-    counts: np.ndarray           # bigrams of the training text in contexts (v, u)
+    counts: np.ndarray | None    # bigrams of the training text in contexts (v, u)
     baselines: dict              # held-out losses of counts, nats per token
     digest: str
     size: int                    # bytes
@@ -53,37 +53,53 @@ class Text(NamedTuple):
     def contexts(self):
         """The held-out part as `Contexts`, with counts and probabilities of the other part."""
         names = [f"held-out text, context {n}" for n in range(len(self.validation))]
-        return Contexts(list(self.validation), names, bigrams.unigram(self.counts)[:, 0],
-                        self.counts, self.baselines, [], held_out=True)
+        shares = bigrams.unigram(next_tokens(self.stream, self.tokenizer.d_vocab)
+                                 if self.counts is None else self.counts)[:, 0]
+        return Contexts(list(self.validation), names, shares, self.counts, self.baselines, [],
+                        held_out=True)
 
 
 def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
-              n_ctx: int = SHAPE["n_ctx"]) -> Text:
+              n_ctx: int = SHAPE["n_ctx"], d_vocab: int = D_VOCAB) -> Text:
     """Read a text, hold out a part, tokenize and count it: a `Text`.
 
     paths : a list of files and folders, or None for the source of Python's standard library
-    tokenizer : that of a trained model, or None to learn one of 1,024 tokens from the text
-    n_ctx : length of the held-out contexts, at least 3. Raises InputError if the text is too
-        short for one.
+    tokenizer : that of a trained model, or None to learn one of `d_vocab` tokens from the text
+    n_ctx : length of the held-out contexts, at least 2. Raises InputError if the text is too
+        short for one. Bigrams are counted for at most COUNTED tokens: there are d_vocab² of them.
     """
-    if n_ctx < 3:
-        raise InputError(f"n_ctx must be at least 3; got {n_ctx}")
-    return prepared(read_texts(paths) if paths else standard_library(), tokenizer, n_ctx)
+    if n_ctx < 2:
+        raise InputError(f"n_ctx must be at least 2; got {n_ctx}")
+    return prepared(read_texts(paths) if paths else standard_library(), tokenizer, n_ctx, d_vocab)
 
 
-def prepared(texts, tokenizer, n_ctx):
+def prepared(texts, tokenizer, n_ctx, d_vocab=D_VOCAB):
     """`load_text` of texts that are read already: a list of bytes."""
     training, held_out = split(texts)
-    tokenizer = tokenizer or train_tokenizer(training)
+    size, tokenizer = sum(map(len, texts)), tokenizer or train_tokenizer(training, d_vocab)
     stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
-    validation = spread(held_out, 32, n_ctx, tokenizer.start)
-    counts = bigrams.count_in_contexts(stream, tokenizer.start, n_ctx, tokenizer.d_vocab)
-    ahead = bigrams.count_bigrams(validation, tokenizer.d_vocab)
+    if len(held_out) < n_ctx - 1:
+        needed = size / 1000 * (n_ctx - 1) / max(1, len(held_out))
+        raise InputError(f"a text to train on, in contexts of {n_ctx}, must hold out at least "
+                         f"{n_ctx - 1} tokens, 5 % of it; got {len(held_out)} of "
+                         f"{size / 1000:.1f} kB: about {needed:.0f} kB are needed")
+    validation, d_vocab = spread(held_out, 32, n_ctx, tokenizer.start), tokenizer.d_vocab
+    if d_vocab > COUNTED:
+        baselines = {"unigram counts": bigrams.counted_loss(
+            bigrams.unigram(next_tokens(stream, d_vocab)),
+            next_tokens(validation[:, 1:], d_vocab))}
+        return Text(tokenizer, stream, validation, None, baselines, digest(texts), size)
+    counts = bigrams.count_in_contexts(stream, tokenizer.start, n_ctx, d_vocab)
+    ahead = bigrams.count_bigrams(validation, d_vocab)
     baselines = {
         "unigram counts": bigrams.counted_loss(bigrams.unigram(counts), ahead),
         "bigram counts, interpolated": bigrams.counted_loss(bigrams.bigram(counts), ahead)}
-    return Text(tokenizer, stream, validation, counts, baselines, digest(texts),
-                sum(map(len, texts)))
+    return Text(tokenizer, stream, validation, counts, baselines, digest(texts), size)
+
+
+def next_tokens(tokens, d_vocab):
+    """How often each token is predicted, whatever came before it: (v, 1)."""
+    return np.bincount(tokens.ravel(), minlength=d_vocab)[:, None]
 
 
 def contexts_for(model, texts):

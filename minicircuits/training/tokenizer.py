@@ -40,7 +40,7 @@ PIECE = re.compile(rb"""
   | [^\S\n]{1,32}(?=\ \S) | [^\S\n]{1,32}      # other space, less the one that a word takes
 """ % BEYOND_ASCII.encode(), re.VERBOSE)
 LONGEST = 133         # a space, __, 32 characters of four bytes, __
-MAX_VOCAB = 2**16
+D_VOCAB, MAX_VOCAB = 1024, 2**16          # tokens to learn, by default and at most
 ALONE = 2**16         # symbols from here on are no ids, and no merge reads them
 AT_ONCE = 4096        # pieces: they stay in the fast memory of a core while merges are made
 FIRST, LAST = chr(ALONE), "\U0010ffff"
@@ -139,7 +139,7 @@ class Tokenizer:
         return "<START>" if id == self.start else visible(self.decode([id]))
 
 
-def train_tokenizer(text, d_vocab=1024):
+def train_tokenizer(text, d_vocab=D_VOCAB):
     """The `Tokenizer` of `d_vocab` tokens (bytes and START included) that BPE learns from `text`.
 
     Among pairs that occur equally often, the one with the smaller ids is joined first. A

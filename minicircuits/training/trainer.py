@@ -58,6 +58,9 @@ def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | Non
 
     Raises InputError when numbers stop being finite, and does not call `save` then.
     """
+    if every < 1:
+        raise InputError(f"every must be at least 1, the steps from checkpoint to checkpoint; got "
+                         f"{every}")
     save = save or (lambda state: None)
     try:
         while True:

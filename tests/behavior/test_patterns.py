@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import (
     after_earlier_copies, attention_on, duplicate_token_scores, earlier_copies, first_token,
-    first_token_scores, formed, offset_profiles, position_share, prefix_matching_scores,
+    first_token_scores, offset_profiles, position_share, prefix_matching_scores,
     previous_token, previous_token_scores, value_weighted_patterns)
 from minicircuits.model.transformer import forward
 from minicircuits.notation import POSITIONS, InputError, Weights

@@ -25,17 +25,21 @@ mc = import_module("minicircuits")
 effects = import_module("minicircuits.findings.effects")
 heads = import_module("minicircuits.findings.heads")
 train_to_file = import_module("minicircuits.runs").train_to_file
+BLOCKS = import_module("minicircuits.behavior.in_context").BLOCKS
 
 
 def two_layers(text, seed, folder):
-    model = train_to_file(2, text, seed, os.path.join(folder, f"two-{seed}.npz"), report=log)
+    model = train_to_file(2, text, os.path.join(folder, f"two-{seed}.npz"), mc.Recipe(seed=seed),
+                          report=log)
     weights, start = model.weights.astype(np.float64), model.tokenizer.start
     tokens = text.validation[:16]
     acts = mc.forward(weights, tokens)
     rows = heads.head_table(weights, text.counts.sum(1) / text.counts.sum(), tokens, acts, start,
                             seed)
-    row, earlier = heads.best_heads(rows)
-    pair = ((found["layer"], found["head"]) for found in (row, earlier))
+    nearest = heads.named_heads(rows, BLOCKS)["nearest"]
+    pair = [nearest[name]["head"] for name in ("induction_head", "previous_token_head")]
+    row, earlier = (next(row for row in rows if (row["layer"], row["head"]) == head)
+                    for head in pair)
     gaps = effects.removals(weights, tokens, acts, *pair, start, seed)["gaps"]
     formed = [entry for entry in model.metadata["log"] if entry["prefix_matching"] > 0.1]
     first = (f"{formed[0]['seconds']:5.0f} s at {formed[0]['step']:4d}" if formed
@@ -46,7 +50,8 @@ def two_layers(text, seed, folder):
 
 
 def one_layer(text, seed, folder):
-    model = train_to_file(1, text, seed, os.path.join(folder, f"one-{seed}.npz"), report=log)
+    model = train_to_file(1, text, os.path.join(folder, f"one-{seed}.npz"), mc.Recipe(seed=seed),
+                          report=log)
     scores = mc.induction_scores(model.weights, model.tokenizer.start,
                                  np.random.default_rng(seed))
     return f"{scores.max():9.2f}"

@@ -19,6 +19,7 @@ for name in THREADS:
 files = import_module("minicircuits.files")
 train_to_file = import_module("minicircuits.runs").train_to_file
 load_text = import_module("minicircuits.training.text").load_text
+Recipe = import_module("minicircuits.training.recipe").Recipe
 VALUES = ("step", "tokens", "validation", "in_context", "prefix_matching", "gap")
 
 
@@ -36,8 +37,8 @@ def main():
             for n_layers in (1, 2):
                 log(f"layers: {n_layers}, seed: {seed}")
                 output = os.path.join(folder, f"{n_layers}-{seed}.npz")
-                metadata = train_to_file(n_layers, text, seed, output, every=25,
-                                         report=log).metadata
+                metadata = train_to_file(n_layers, text, output, Recipe(seed=seed),
+                                         every=25, report=log).metadata
                 found.append({"layers": n_layers, "seed": seed, "log": [
                     {name: round(row[name], 4) for name in VALUES} for row in metadata["log"]]})
     shared = {name: metadata[name] for name in ("recipe", "text_sha256", "python", "numpy")}

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 
 import minicircuits as mc
+from minicircuits.findings import heads
 from minicircuits.findings.study import Study, sections
 from minicircuits.report.data import page_data
 from minicircuits.training.model_file import Model
@@ -44,12 +46,18 @@ def text():
     return mc.load_text([TEXT], train_tokenizer(source, 640))
 
 
-def studied(weights, metadata):
-    """A `Reported` of any weights that fit the text."""
+def studied(weights, metadata, least=-1.0):
+    """A `Reported` of any weights that fit the text.
+
+    least : what earns a head its name: by default any score does, so that there is all to show
+    """
     model = Model(weights, text().tokenizer, metadata)
     study, found = Study(model, text().contexts(), 0), {}
-    for _, finding in sections(study):
-        found |= finding
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "PREVIOUS", least)
+        patch.setattr(heads, "least_prefix_matching", lambda block: least)
+        for _, finding in sections(study):
+            found |= finding
     return Reported(model, text(), study, found, page_data(study, found))
 
 

@@ -152,6 +152,11 @@ def test_three_layers(two):
             earlier[0] >= later[0] for earlier in found["earlier"]]
 
 
+def test_without_an_induction_head_what_shows_one_is_absent(two):
+    page = studied(two.model.weights, {}, least=0.99).data
+    assert set(page["absent"]) == {"split"} and page["induction"] is page["previous"] is None
+
+
 def test_cuts_are_told(two, monkeypatch):
     for name, most in (("TOKENS", 100), ("HEADS", 4), ("PATHS", 15), ("VOCAB", 600)):
         monkeypatch.setattr(data, f"MAX_{name}", most)

@@ -33,7 +33,8 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path, n_layers, positions, d
         for _, (step, _, _) in zip(range(stop + 1), steps):
             pass
     assert step == stop
-    model, state = load_checkpoint(path)
+    model, state, best = load_checkpoint(path)
+    assert best is None
     resumed = list(train(state, batch))
     assert len(resumed) == 13 - stop and all(map(same, resumed, whole[stop:]))
     for array in state.weights.W_E, *state.moments["W_E"]:      # laid out as before

@@ -11,7 +11,7 @@ from minicircuits import runs
 from minicircuits.behavior.in_context import BLOCKS, ordered_versus_shuffled
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import ov_circuit
-from minicircuits.findings.heads import best_heads, head_table
+from minicircuits.findings.heads import head_table, named_heads
 from minicircuits.findings.study import Study
 from minicircuits.training.model_file import PRETRAINED
 from minicircuits.training.recipe import Recipe
@@ -30,9 +30,12 @@ def study(pretrained):
 
 @pytest.fixture(scope="module")
 def heads(study):
-    """Its best induction head and the best previous-token head before it, as head_table rows."""
-    return best_heads(head_table(study.weights, study.sources, *study.held_out,
-                                 study.start, seed=0))
+    """Its induction head and its previous-token head, as head_table rows."""
+    rows = head_table(study.weights, study.sources, *study.held_out, study.start,
+                      seed=0)
+    named = named_heads(rows, BLOCKS)
+    return [next(row for row in rows if (row["layer"], row["head"]) == named[name])
+            for name in ("induction_head", "previous_token_head")]
 
 
 def test_it_is_small():

@@ -168,7 +168,7 @@ def test_a_text_shorter_than_the_context():
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (("/",), "must be a list"), ((None, None, 2), "n_ctx must be at least 3")])
+    (("/",), "must be a list"), ((None, None, 1), "n_ctx must be at least 2")])
 def test_what_is_no_list_of_texts_or_no_context_is_refused_at_once(arguments, says):
     with pytest.raises(InputError, match=says):
         load_text(*arguments)
