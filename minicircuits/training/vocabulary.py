@@ -77,7 +77,8 @@ class Vocabulary:
         """The ids of a text, int32 (i,), str or UTF-8 bytes. The start token is not put before it.
 
         Without an encoder, a text is names and ids such as `#17` (where no token has a name,
-        also `17`), with white space between. Raises InputError on anything else.
+        also `17`), with white space between. Raises InputError on anything else. Bytes that are
+        no UTF-8 become U+FFFD, since other tokenizers take characters.
         """
         if isinstance(text, bytes):
             text = text.decode("utf-8", "replace")
