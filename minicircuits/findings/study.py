@@ -1,20 +1,20 @@
 """A model and its texts, each run once; and all that is found, section by section."""
 
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from scipy.special import softmax
 
+from minicircuits.behavior import excerpt
 from minicircuits.behavior.in_context import block_lengths, middle_length, random_blocks
-from minicircuits.circuits.heads import direct_path
+from minicircuits.circuits.biases import without_biases
+from minicircuits.circuits.normalization import as_read, norm_of
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import (head_table, named_heads, ranked_sources, strongest_pairs,
-                                         unwatched)
+from minicircuits.findings.heads import (folded, head_table, named_heads, ranked_sources,
+                                         strongest_pairs, unwatched)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
-from minicircuits.notation import ACTIVATION_AXES
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
 
 
@@ -44,14 +44,15 @@ class Study:
         self.token_probabilities = contexts.probabilities                         # (v,)
         self.block = middle_length(self.weights, self.start)
         self.losses, self.kept, self.ranked = np.zeros((len(contexts.tokens), 2)), {}, {}
-        T, chosen = rectangle([len(context) for context in contexts.tokens],
-                              lambda T: min(MEASURED, self.room(T)))
+        lengths = [len(context) for context in contexts.tokens]
+        room = self.room(max(lengths))                 # each is run as a whole, then cut
+        T, chosen = rectangle(lengths, min(MEASURED, room))
         self.measured = chosen                                     # the rows of held_out
         self.held_out = excerpt(*self._measured(chosen, True), slice(None), T)
         rest = [n for n in range(len(contexts.tokens)) if n not in set(chosen)]
         for first in range(0, len(rest), len(chosen)):
             some = rest[first:first + len(chosen)]
-            self._measured(some, len(self.kept) + len(some) <= 2 * self.room(T))
+            self._measured(some, len(self.kept) + len(some) <= 2 * room)
         self.notes = list(contexts.notes)
         if (len(chosen), T) != (len(contexts.tokens), max(map(len, contexts.tokens))):
             self.notes.append(f"What heads do is measured on {len(chosen)} of "
@@ -93,8 +94,13 @@ class Study:
     def sources(self, head):
         """The strongest sources of a head (layer, head), ranked when first asked for."""
         if head not in self.ranked:
-            self.ranked[head] = ranked_sources(self.weights, self.token_probabilities, head)
+            self.ranked[head] = ranked_sources(self.matrices, self.token_probabilities, head)
         return self.ranked[head]
+
+    @cached_property
+    def matrices(self):
+        """The weights `without_biases`."""
+        return without_biases(self.weights)
 
     @cached_property
     def repeated(self):
@@ -106,23 +112,12 @@ class Study:
 def rectangle(lengths, room):
     """T and the places of the first contexts of at least T tokens, with most tokens in all.
 
-    room : function T -> how many there may be. Of equals, the one with the largest T.
+    room : how many there may be. Of equals, the one with the largest T.
     """
     def chosen(T):
-        return [n for n, length in enumerate(lengths) if length >= T][:room(T)]
+        return [n for n, length in enumerate(lengths) if length >= T][:room]
     T = max(set(lengths), key=lambda T: (T * len(chosen(T)), T))
     return T, chosen(T)
-
-
-def excerpt(tokens, acts, contexts, n=None):
-    """(tokens, acts) of some contexts, a slice, and of their first n tokens.
-
-    Nothing runs: what stands later in a context changes nothing that came before.
-    """
-    cuts = {"b": contexts, "i": slice(n), "j": slice(n)}
-    return tokens[contexts, :n], replace(acts, **{
-        name: getattr(acts, name)[tuple(cuts.get(axis, slice(None)) for axis in axes.split())]
-        for name, axes in ACTIVATION_AXES.items()})
 
 
 def sections(study, watch=unwatched):
@@ -134,6 +129,8 @@ def sections(study, watch=unwatched):
     yield "losses", losses(study)
     yield "exactness", {"exactness": effects.exactness(
         weights, *excerpt(*study.held_out, slice(1), effects.few_tokens(weights)), watch)}
+    if found := folded(weights):
+        yield "folded", {"folded": found}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
         return
@@ -181,11 +178,13 @@ def bigrams(study):
     words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
              if sum(map(str.isalpha, show(token))) >= 3 and token != study.start
              and counts[:, token].any()][:8]
-    shares = {"model": softmax(direct_path(weights).columns(words), axis=-1),        # (u, v)
+    entering = weights.W_E.mT                                                        # (u, d)
+    read = as_read(weights, entering, norm_of(weights, entering))
+    shares = {"model": softmax(read[words] @ weights.W_U.mT, axis=-1),               # (u, v)
               "text": (counts[:, words] / counts[:, words].sum(0)).T}
     return {"next_tokens": [
         {"token": word, **{
             side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], 3))]
             for side, by_word in shares.items()}} for n, word in enumerate(words)],
-        "training_loss": float(zero_layer_loss(weights.W_U, weights.W_E, counts)[0]),
+        "training_loss": float(zero_layer_loss(weights.W_U, read.mT, counts)[0]),
         "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}

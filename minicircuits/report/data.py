@@ -7,6 +7,7 @@ is cut has a `notice`.
 import numpy as np
 from scipy.special import logsumexp
 
+from minicircuits.behavior import excerpt
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import value_weighted_patterns
@@ -15,7 +16,6 @@ from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import composition_matrices, eigenvalue_pairs, head_dump, heads_of
-from minicircuits.findings.study import excerpt
 from minicircuits.report.packing import pack, pack_floats, visible
 
 MAX_TOKENS = 128          # of a context
@@ -157,4 +157,4 @@ def triangles(squares):
 def score_parts(weights, tokens, acts, heads):
     """neither, Q, K and both, of every head after layer 0 on one context: packed triangles."""
     return {f"{layer}.{head}": pack(triangles(part[0] for part in split_scores(
-        weights, tokens, acts.pattern, layer, head))) for layer, head in heads if layer}
+        weights, tokens, acts.pattern, layer, head, acts.norms))) for layer, head in heads if layer}

@@ -6,8 +6,8 @@ import html
 import numpy as np
 
 from minicircuits import files
+from minicircuits.behavior import excerpt
 from minicircuits.findings.heads import heads_of
-from minicircuits.findings.study import excerpt
 from minicircuits.model.transformer import forward
 from minicircuits.notation import Tokens, Weights, check_tokens
 from minicircuits.report.data import MAX_HEADS, MAX_TOKENS, attention_views, notice

@@ -8,7 +8,7 @@ from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
-from minicircuits.findings.study import excerpt
+from minicircuits.behavior import excerpt
 from minicircuits.report import data
 from minicircuits.report.data import attention_views
 from tests.draws import assert_all_close, assert_close, random_case
