@@ -64,8 +64,27 @@ def main_job(command):
                          help="of every random choice (default 0)")
         sub.add_argument("--json", metavar="FILE", help="also write the figures printed, as JSON")
         sub.add_argument("--force", action="store_true", help="overwrite files that exist")
-    for sub in heads, report:
-        sub.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
+    sample = command("sample", "continue a text with a model", "sample 'def open('",
+                     "commands.sample",
+                     "\n\nEach token is drawn from softmax(logits / temperature)."
+                     "\nWhere the text is longer than the model's context, the context slides.")
+    sample.add_argument("text", metavar="TEXT", help="to be continued; may be empty")
+    sample.add_argument("--length", type=positive, default=100, metavar="N",
+                        help="tokens to add (default 100)")
+    sample.add_argument("--temperature", type=number, default=1.0, metavar="X",
+                        help="0 always takes the likeliest token (default 1)")
+    sample.add_argument("--top-k", type=positive, metavar="N",
+                        help="draw from the N likeliest tokens (default: from all)")
+    sample.add_argument("--seed", type=whole, default=0, metavar="N", help="(default 0)")
+    for sub in heads, report, sample:
+        sub.add_argument("model", nargs="?", metavar="MODEL",
+                         help="a model file, or weights of others, .safetensors or .npz")
+        sub.add_argument("--positions", choices=("shortformer", "standard", "none"),
+                         help="where the weights of others add positions, if no config says it")
+        sub.add_argument("--tokens", metavar="FILE", help="names of their tokens: a JSON list, a "
+                         "vocab.json or a tokenizer.json")
+        sub.add_argument("--start", metavar="TOKEN", help="their token before every text: a name, "
+                         "an id, or none")
     tour.add_argument("-o", "--output", metavar="FOLDER",
                       help="for the models (default: the first of tour-1, tour-2, … that is new)")
     train.add_argument("-o", "--output", metavar="FILE", required=True, help="model file, .npz")

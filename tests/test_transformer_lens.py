@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import minicircuits as mc
+from minicircuits import files
 from minicircuits.interop import (ACTIVATIONS, CIRCUITS, WEIGHTS, activations_from_transformer_lens,
                                   activations_to_transformer_lens, reordered)
 from minicircuits.notation import POSITIONS
@@ -293,7 +294,7 @@ def test_wrappers_and_the_ways_to_say_the_cfg(tmp_path):
 
 
 @pytest.mark.parametrize("norm", [None, "LN", "LNPre", "RMSPre"])
-def test_a_bridge(norm):
+def test_a_bridge(tmp_path, norm):
     """Other names, and the heads of a layer in one matrix. RMS it computes in float32."""
     bridge = importlib.import_module("transformer_lens.model_bridge").TransformerBridge
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -306,6 +307,28 @@ def test_a_bridge(norm):
     assert_close(theirs, mc.forward(ours, tokens).logits, 1e-10, "logits")
     with pytest.raises(mc.InputError, match="does not tell which norm"):
         mc.from_transformer_lens(model.state_dict(), "standard")
+    files.write_arrays(tmp_path / "bridge.npz", {
+        key: value.detach().numpy() for key, value in model.state_dict().items()})
+    (tmp_path / "bridge.json").write_text(json.dumps(model.cfg.to_dict(), default=str))
+    for (name, array), (_, W) in zip(mc.open_model(tmp_path / "bridge.npz").weights.items(),
+                                     ours.items()):
+        np.testing.assert_array_equal(array, W, name, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_a_file_of_a_model_is_opened(tmp_path, dtype):
+    save = importlib.import_module("safetensors.torch").save_file
+    model = biased(case_and_model(2, positions="standard")[2]).to(getattr(torch, dtype))
+    path = tmp_path / "model.safetensors"
+    save(model.state_dict(), path, metadata={"embed.W_E": "dtype"})
+    (tmp_path / "config.json").write_text(json.dumps(model.cfg.to_dict(), default=str))
+    opened = mc.open_model(path).weights
+    for (name, array), (_, desired) in zip(opened.items(),
+                                           mc.from_transformer_lens(model).items()):
+        np.testing.assert_array_equal(array, desired, name, strict=True)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(mc.InputError, match="does not tell which norm.*config.json beside it"):
+        mc.open_model(path, "standard")
 
 
 @pytest.mark.parametrize("what, settings", {

@@ -5,8 +5,11 @@ import time
 from contextlib import contextmanager
 from dataclasses import fields
 
+import numpy as np
+
 from minicircuits import files
 from minicircuits.findings.study import Study, sections
+from minicircuits.interop.open_model import open_model
 from minicircuits.notation import InputError
 from minicircuits.report.data import page_data
 from minicircuits.report.page import html_file
@@ -14,7 +17,7 @@ from minicircuits.runs import resume, too_short, train_further, train_to_file
 from minicircuits.terminal.layout import plural, size, wrapped
 from minicircuits.terminal.progress import LOG_HEADING, watched
 from minicircuits.terminal.sections import section
-from minicircuits.training.model_file import load_model, load_pretrained
+from minicircuits.training.model_file import PRETRAINED, load_model
 from minicircuits.training.recipe import SHAPE, Recipe
 from minicircuits.training.text import contexts_for, load_text, read_named, sample
 from minicircuits.training.tokenizer import D_VOCAB
@@ -109,7 +112,10 @@ def print_findings(study):
 def opened(options):
     """The `Study` of the model and the text asked for, and lines that say what it is of."""
     path, texts = asked(options)
-    model = load_model(path) if path else load_pretrained()
+    model = open_model(path or PRETRAINED, options.positions, options.tokens, options.start)
+    if texts is None:
+        reads = model.tokenizer.reads_text
+        texts = sample() if reads else random_tokens(model.tokenizer, options.seed)
     name = path or "The model that comes with this package"
     study = Study(model, contexts_for(model, texts), options.seed)
     contexts = study.contexts
@@ -124,7 +130,7 @@ def opened(options):
 
 
 def asked(options):
-    """The path of a model or None, and texts, a list of (name, bytes).
+    """The path of a model or None, and texts, a list of (name, bytes) or None.
 
     In `--text FILE MODEL` the model is among the texts; its name tells it from them.
     """
@@ -132,12 +138,18 @@ def asked(options):
     if options.sentence is not None:
         return path, [("your sentence", options.sentence.encode("utf-8", "surrogateescape"))]
     if paths is None:
-        return path, sample()
+        return path, None
     if path is None and (models := [path for path in paths if path.lower().endswith(MODELS)]):
         path, paths = models[0], [path for path in paths if path != models[0]]
         if not paths:
             raise InputError(f"--text must name a text; got only the model {path!r}")
     return path, read_named(paths)
+
+
+def random_tokens(tokenizer, seed):
+    """What a model is looked at on that reads no text, where none is given: a list as above."""
+    ids = np.random.default_rng(seed).integers(tokenizer.d_vocab, size=1024)
+    return [("random tokens", " ".join(f"#{id}" for id in ids if id != tokenizer.start).encode())]
 
 
 def read_text(options, begun=None):
