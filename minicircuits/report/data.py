@@ -64,7 +64,7 @@ def page_data(study, found):
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
                  "eigenvalues": eigenvalue_pairs(weights, found["heads"]),
-                 "importance": found["importance"], "split": found.get("split"),
+                 "importance": found.get("importance"), "split": found.get("split"),
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"])
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
@@ -187,6 +187,8 @@ def absent(page, n_layers):
                                  "It takes two layers to compose.")
     elif not page["split"]:
         reasons["split"] = "No head has earned the name of an induction head."
+    if n_layers > 1 and not page["importance"]:
+        reasons["importance"] = "The text has one token, and none that comes next."
     if "ledger" not in page:
         reasons["ledger"] = (f"A ledger here has room for {MAX_PATHS:,} paths, {MAX_HEADS} heads "
                              f"and {LEDGER / 1e6:.0f} MB of weights, and there are more.")
