@@ -177,6 +177,15 @@ def whole(text, least=0):
 positive = partial(whole, least=1)
 
 
+def number(text):
+    try:
+        if 0 <= float(text) < float("inf"):
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a number from 0 on; got {text!r}")
+
+
 def main(arguments=None):
     """Run one command; returns its exit status."""
     for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code
