@@ -176,7 +176,7 @@ def write_json(options, results):
 
 
 def write_page(options, path, study, found):
-    files.write_bytes(path, html_file("page", page_data(study, found)), options.force)
+    files.write_bytes(path, html_file("page", page_data(study, found, watched)), options.force)
 
 
 def exact_status(*exactness):

@@ -178,7 +178,7 @@ def composition_matrices(weights, seed):
     return found
 
 
-def eigenvalue_pairs(weights, rows):
+def eigenvalue_pairs(weights, rows, watch=unwatched):
     """Copying and same-matching eigenvalue scores of every pair of heads that can compose.
 
     rows : of `head_table`, which has the first already
@@ -189,4 +189,5 @@ def eigenvalue_pairs(weights, rows):
              if earlier[0] < later[0]]
     matching = side_by_side(lambda pair: copying_score(matching_circuit(weights, *pair)), pairs)
     return [{"earlier": earlier, "later": later, "copying": copying[later], "matching": score}
-            for (earlier, later), score in zip(pairs, matching)]
+            for (earlier, later), score in watch(zip(pairs, matching), "pairs of heads",
+                                                 total=len(pairs))]

@@ -15,7 +15,8 @@ from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import MAX_PATHS, prediction
-from minicircuits.findings.heads import composition_matrices, eigenvalue_pairs, head_dump, heads_of
+from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
+                                         heads_of, unwatched)
 from minicircuits.report.packing import escaped, pack, pack_floats, visible
 
 MAX_TOKENS = 128          # of a context
@@ -27,7 +28,7 @@ LEDGER = 4_000_000        # bytes of it for what a ledger is made of
 FLOAT = 4 * 4 / 3         # bytes of a number in `pack_floats`
 
 
-def page_data(study, found):
+def page_data(study, found, watch=unwatched):
     """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
     weights = study.weights
     heads, contexts = heads_of(weights), study.contexts.tokens
@@ -63,7 +64,7 @@ def page_data(study, found):
         page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
-                 "eigenvalues": eigenvalue_pairs(weights, found["heads"]),
+                 "eigenvalues": eigenvalue_pairs(weights, found["heads"], watch),
                  "importance": found.get("importance"), "split": found.get("split"),
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"])
