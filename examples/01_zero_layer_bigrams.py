@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.circuits.hand_built import bigram_model
-from minicircuits.terminal.layout import cut
+from minicircuits.terminal.layout import cut, size
 from minicircuits.training.bigrams import (bigram, count_bigrams, counted_loss, fit_zero_layer,
                                            unigram, zero_layer_loss)
 
@@ -24,7 +24,7 @@ show, start, d_vocab = text.tokenizer.show, text.tokenizer.start, text.tokenizer
 
 # %% Training
 heading("Training W_U W_E")
-say(f"""The text has {text.size / 1e6:.1f} MB. It is cut into tokens: {d_vocab} pieces of words that
+say(f"""The text has {size(text.size)}. It is cut into tokens: {d_vocab} pieces of words that
     often occur. The model gives each token a probability of coming next. Its loss is −ln of the
     probability of the token that did come, on average; the unit is called a nat.""")
 say(f"""Look at the first loss. A model that knows nothing gives all tokens the same probability,

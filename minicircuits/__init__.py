@@ -8,11 +8,14 @@ not even NumPy, until a name is used. What editors and type checkers read instea
 from importlib import import_module
 
 _MODULES = {
-    "notation": "Weights Activations InputError relative_error",
+    "notation": "Weights Activations NormalizedWeights NormalizedActivations InputError "
+                "relative_error",
     "files.weights": "save load",
     "model.transformer": "init_weights forward backward loss",
     "model.fast": "loss_and_gradients",
     "circuits.low_rank": "LowRank",
+    "circuits.biases": "fold_biases resting_heads without_biases",
+    "circuits.normalization": "fold_normalization",
     "circuits.heads": "direct_path ov_circuit qk_circuit positional_qk_circuits W_OV W_QK",
     "circuits.expansion": "expand_logits logits_by_order ledger count_paths",
     "circuits.score_expansion": "expand_scores split_scores variance_shares rebuild",
@@ -31,8 +34,9 @@ _MODULES = {
     "training.text": "load_text",
     "training.recipe": "Recipe first_weights",
     "training.trainer": "first_state train",
-    "interop": "from_transformer_lens to_transformer_lens activations_from_transformer_lens "
-               "activations_to_transformer_lens",
+    "interop.transformer_lens": "from_transformer_lens to_transformer_lens "
+                                "activations_from_transformer_lens "
+                                "activations_to_transformer_lens",
 }
 _ROOMS = {room: room for room in (
     "notation", "model", "circuits", "behavior", "training", "plain", "findings", "terminal",

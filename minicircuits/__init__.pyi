@@ -15,7 +15,9 @@ from . import files as files
 from . import interop as interop
 from .circuits import hand_built as hand_built
 from .notation import Weights as Weights
+from .notation import NormalizedWeights as NormalizedWeights
 from .notation import Activations as Activations
+from .notation import NormalizedActivations as NormalizedActivations
 from .notation import InputError as InputError
 from .notation import relative_error as relative_error
 from .files.weights import save as save
@@ -26,6 +28,10 @@ from .model.transformer import backward as backward
 from .model.transformer import loss as loss
 from .model.fast import loss_and_gradients as loss_and_gradients
 from .circuits.low_rank import LowRank as LowRank
+from .circuits.biases import fold_biases as fold_biases
+from .circuits.biases import resting_heads as resting_heads
+from .circuits.biases import without_biases as without_biases
+from .circuits.normalization import fold_normalization as fold_normalization
 from .circuits.heads import direct_path as direct_path
 from .circuits.heads import ov_circuit as ov_circuit
 from .circuits.heads import qk_circuit as qk_circuit
@@ -77,9 +83,9 @@ from .training.recipe import Recipe as Recipe
 from .training.recipe import first_weights as first_weights
 from .training.trainer import first_state as first_state
 from .training.trainer import train as train
-from .interop import from_transformer_lens as from_transformer_lens
-from .interop import to_transformer_lens as to_transformer_lens
-from .interop import activations_from_transformer_lens as activations_from_transformer_lens
-from .interop import activations_to_transformer_lens as activations_to_transformer_lens
+from .interop.transformer_lens import from_transformer_lens as from_transformer_lens
+from .interop.transformer_lens import to_transformer_lens as to_transformer_lens
+from .interop.transformer_lens import activations_from_transformer_lens as activations_from_transformer_lens
+from .interop.transformer_lens import activations_to_transformer_lens as activations_to_transformer_lens
 
 __version__: str

@@ -86,7 +86,7 @@ class Weights:
     or complex128) and every number is finite: weights that exist are sound. Two are equal (==)
     only if they are one object: compare their arrays.
 
-    Paper: "Transformer Overview". No biases, no LayerNorm, no MLP.
+    Paper: "Transformer Overview". No biases, no LayerNorm, no MLP; but see `NormalizedWeights`.
     """
 
     W_E: np.ndarray
@@ -150,8 +150,8 @@ class Weights:
 
     def __repr__(self):
         sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
-        return (f"Weights({', '.join(f'{size}={getattr(self, size)}' for size in sizes)}, "
-                f"positions={self.positions!r}, dtype={self.dtype})")
+        sizes = ", ".join(f"{size}={getattr(self, size)}" for size in sizes)
+        return f"{type(self).__name__}({sizes}, positions={self.positions!r}, dtype={self.dtype})"
 
     def items(self) -> list[tuple[str, np.ndarray]]:
         """Pairs (name, array) of the arrays that are there, in the order of the fields."""
@@ -161,6 +161,37 @@ class Weights:
     def astype(self, dtype: "DTypeLike") -> "Weights":
         """The same weights in another dtype: float32, float64 or complex128."""
         return replace(self, **{name: W.astype(dtype) for name, W in self.items()})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NormalizedWeights(Weights):
+    """A model with LayerNorm or RMSNorm, in the form that `fold_normalization` gives it.
+
+    Whatever reads the residual stream x reads y instead. Its first n_normalized dimensions are
+    those of x, divided by σ = √(mean of their squares + eps); all others are as they are in x.
+    Undivided are the constant 1, which carries biases, and positions that are added after the
+    norm. A head reads one kind as its values, and writes to the first n_normalized dimensions.
+
+    For use, not for training. Raises InputError as `Weights`, and unless all of this is so.
+    """
+
+    n_normalized: int
+    eps: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        n, W_V = self.n_normalized, self.W_V
+        if not (1 <= n <= self.d_model and 0 <= self.eps < np.inf):
+            raise InputError(f"n_normalized must be from 1 to d_model={self.d_model}, eps at least "
+                             f"0; got {n} and {self.eps}")
+        if self.positions == "shortformer" or self.W_O[:, :, n:].any() or (
+                W_V[..., :n].any((2, 3)) & W_V[..., n:].any((2, 3))).any():
+            raise InputError("normalized weights must have positions in the residual stream, and "
+                             "heads that write to what is normalized and take values from it, or "
+                             "only from the rest; see fold_normalization")
+
+    def __repr__(self):
+        return f"{super().__repr__()[:-1]}, n_normalized={self.n_normalized}, eps={self.eps})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,12 +212,33 @@ class Activations:
     pattern: np.ndarray
     z: np.ndarray
     logits: np.ndarray
+    axes = ACTIVATION_AXES       # no field
+    norms = None                 # nor this: only `NormalizedActivations` have them
 
     def __repr__(self):
         n_layers, b, n_heads, i, _ = self.pattern.shape
-        return (f"Activations({n_layers=}, {b=}, {n_heads=}, {i=}, "
+        return (f"{type(self).__name__}({n_layers=}, {b=}, {n_heads=}, {i=}, "
                 f"d_model={self.residual.shape[-1]}, d_vocab={self.logits.shape[-1]}, "
                 f"dtype={self.logits.dtype})")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NormalizedActivations(Activations):
+    """The `Activations` of `NormalizedWeights`; residual is x, before any division.
+
+    norms : σ (l+1, b, i), by which each layer, and at last W_U, divided what it read.
+    """
+
+    norms: np.ndarray
+    axes = ACTIVATION_AXES | {"norms": "l+1 b i"}
+
+
+def empty_activations(weights, tokens):
+    """`Activations` whose arrays have their shapes, and any numbers."""
+    (b, i), (L, h, e, d), v = tokens.shape, weights.W_Q.shape, weights.d_vocab
+    sizes = {"l": L, "l+1": L + 1, "b": b, "h": h, "i": i, "j": i, "d": d, "e": e, "v": v}
+    return Activations(**{name: np.empty([sizes[axis] for axis in axes.split()], weights.dtype)
+                          for name, axes in ACTIVATION_AXES.items()})
 
 
 def check_axes(name, array, axes, sizes):

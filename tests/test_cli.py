@@ -197,7 +197,7 @@ def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(packaged):
 
 
 def test_a_sum_that_is_not_exact_ends_in_status_1(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "EXACT", 1e-20)
+    monkeypatch.setitem(model.EXACT, "float64", 1e-20)
     weights = mc.init_weights(1, 1, 8, 4, 257, 95, "shortformer", np.random.default_rng(0))
     save_model(tmp_path / "small.npz", weights, train_tokenizer(b"", 257), {})
     done = run(tmp_path, "heads", "small.npz", "--text", PACKAGE / "plain")
@@ -308,7 +308,7 @@ def test_a_model_of_ones_own_sizes_goes_on_and_is_looked_at(tmp_path, monkeypatc
     assert model.metadata["from"] == before.metadata
     assert main(["report", "further.npz", "--text", str(text)]) == 0
     shown = capsys.readouterr().out
-    assert "Contexts are too short for random tokens that are repeated." in shown
+    assert "Contexts are too short for random tokens that come twice." in shown
     assert "induct " not in shown and "is an induction head" not in shown
 
 

@@ -1,12 +1,16 @@
 """TransformerLens's names and orientation. Its keys are written out here once more, by hand."""
 
 from dataclasses import replace
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minicircuits.circuits.biases import BIAS_AXES, fold_biases
+from minicircuits.circuits.normalization import fold_normalization
 from minicircuits.interop import (activations_from_transformer_lens,
                                   activations_to_transformer_lens, crosswalk,
                                   from_transformer_lens, to_transformer_lens)
@@ -14,6 +18,7 @@ from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from tests.draws import arrays, assert_close, draw_case, random_case, random_weights
 
+PLAIN = {"normalization_type": None}
 W_Q, b_O = "blocks.0.attn.W_Q", "blocks.0.attn.b_O"
 HOOKS = ["hook_embed", "hook_pos_embed", "unembed.hook_in", "unembed.hook_out"]
 BLOCK_HOOKS = ["hook_resid_pre", "attn.hook_q", "attn.hook_k", "attn.hook_v",
@@ -115,7 +120,7 @@ def test_buffers_and_zero_biases_are_dropped_and_may_be_absent():
                "blocks.0.attn.IGNORE": OnTheGPU()}          # not even looked at
     without = {key: array for key, array in theirs.items() if ".b_" not in key}
     for state_dict in ({**theirs, **buffers}, without):
-        same = from_transformer_lens(state_dict, positions="standard")
+        same = from_transformer_lens(state_dict, "standard", PLAIN)
         assert_same_arrays(dict(same.items()), dict(ours.items()))
 
 
@@ -130,25 +135,17 @@ def test_no_positions():
         from_transformer_lens(theirs, positions="shortformer")
 
 
-@pytest.mark.parametrize("key", [
-    "blocks.0.attn.b_Q", "blocks.1.attn.b_K", "blocks.0.attn.b_V", "blocks.1.attn.b_O",
-    "unembed.b_U"])
-@pytest.mark.parametrize("value", [1e-30, np.nan])
-def test_a_bias_that_is_not_zero_is_named(key, value):
-    theirs = state_dict_of()
-    theirs[key][..., -1] = value
-    with pytest.raises(InputError, match=f"^{key} must be zero"):
-        from_transformer_lens(theirs, positions="shortformer")
-
-
-@pytest.mark.parametrize("key", [
-    "ln_final.w", "blocks.0.ln1.w", "blocks.1.ln1.b", "blocks.0.attn.rotary_sin",
-    "blocks.1.mlp.W_in", "blocks.0.mlp.b_out", "blocks.0.attn._W_K", "blocks.0.attn.W_QK",
-    "embed.W_E.extra", "head"])
-def test_a_key_that_has_no_place_here_is_named(key):
+@pytest.mark.parametrize("key, what", [
+    ("ln_final.w", "LayerNorm"), ("blocks.0.ln1.w", "LayerNorm"), ("blocks.1.ln1.b", "LayerNorm"),
+    ("blocks.0.attn.rotary_sin", "rotary positions"), ("blocks.1.mlp.W_in", "MLPs"),
+    ("blocks.0.mlp.b_out", "MLPs"), ("blocks.0.attn._W_K", "grouped queries"),
+    ("blocks.0.attn.q_norm.w", "norms of queries and keys"), ("blocks.0.attn.sinks", "sinks"),
+    ("embed.ln.w", "a norm of the embedding"), ("blocks.0.attn.W_QK", "a state dict .* alone"),
+    ("embed.W_E.extra", "a state dict .* alone"), ("head", "a state dict .* alone")])
+def test_a_key_that_has_no_place_here_is_named_by_its_concept(key, what):
     for value in (np.ones(5), np.zeros(5)):             # a norm of zeros is a norm all the same
-        with pytest.raises(InputError, match=f"got {key}$"):
-            from_transformer_lens({**state_dict_of(), key: value}, positions="shortformer")
+        with pytest.raises(InputError, match=f"{what}.*got {key}$"):
+            from_transformer_lens({**state_dict_of(), key: value}, "shortformer", PLAIN)
 
 
 @pytest.mark.parametrize("key", [
@@ -174,7 +171,8 @@ def test_a_layer_left_out_is_named():
     (W_Q, np.ones((3, 4, 5)), r"blocks.0.attn.W_Q must have axes \(n_heads, d_model, d_head\)"),
     ("unembed.W_U", np.ones((5, 8)), "unembed.W_U .* with d_model=5, d_vocab=7; got"),
     (W_Q, np.ones((3, 5, 4), np.float32), "blocks.0.attn.W_Q float32"),
-    ("embed.W_E", np.ones((7, 5), np.float16), "embed.W_E float16"),
+    ("embed.W_E", np.ones((7, 5), np.float16), "embed.W_E float32, pos_embed.W_pos float64"),
+    ("embed.W_E", np.ones((7, 5), int), "embed.W_E int64"),
     ("embed.W_E", np.full((7, 5), np.nan), "W_E must be finite"),
     (W_Q, [[1], [2, 3]], "blocks.0.attn.W_Q must be an array"),
     (W_Q, OnTheGPU(), "blocks.0.attn.W_Q must be an array; got can't convert cuda:0"),
@@ -187,6 +185,93 @@ def test_a_wrong_array_is_named(key, value, message):
 def test_unknown_positions():
     with pytest.raises(InputError, match="positions must be one of"):
         from_transformer_lens(state_dict_of(), positions="rotary")
+
+
+# What a state dict does not tell
+
+BUFFERS = {"blocks.0.attn.mask": np.zeros((0, 0), bool)}
+
+
+def test_positions_are_enough_for_what_we_wrote_and_a_cfg_for_the_rest(tmp_path):
+    theirs, ours = state_dict_of(), random_weights(np.random.default_rng(0))
+    told = {**PLAIN, "positional_embedding_type": "shortformer", "n_heads": 3, "attn_scale": 2.0}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(told))
+    wrapped = {f"model.module.{key}".replace("attn", "_orig_mod.attn"): theirs[key]
+               for key in theirs}
+    for arguments in [(theirs, "shortformer"), (theirs, None, told), (theirs, "shortformer", PLAIN),
+                      (theirs, None, SimpleNamespace(**told)), ({**theirs, **BUFFERS}, None, path),
+                      (wrapped, None, str(path))]:
+        assert_same_arrays(dict(from_transformer_lens(*arguments).items()), dict(ours.items()))
+
+
+@pytest.mark.parametrize("change, positions, cfg, message", [
+    ({}, None, None, "^positions must be given with a state dict"),
+    (BUFFERS, "shortformer", None, "^a state dict does not tell which norm"),
+    ({"ln_final.w": np.ones(5)}, "shortformer", None, "^a state dict does not tell which norm"),
+    ({"embed.weight": np.ones((7, 5))}, "standard", None, "^a state dict does not tell which norm"),
+    ({"embed.weight": np.ones((7, 5))}, "standard", PLAIN, "^cfg must .* n_heads; got .*None$"),
+    ({}, "standard", {"n_embd": 5}, "^cfg must be TransformerLens's and say normalization_type"),
+    ({}, "standard", {"normalization_type": "LN"}, "^cfg must be TransformerLens's and say"),
+    ({}, None, PLAIN, "^positions must be given with a state dict"),
+    ({}, "standard", {**PLAIN, "positional_embedding_type": "shortformer"},
+     "^positions must be 'shortformer', as the cfg says; got 'standard'"),
+    ({}, "standard", 3, "^cfg must be a cfg, a dict or a JSON file of one; got 3"),
+    ({}, "standard", {**PLAIN, "n_ctx": 7}, "^the cfg must be that of the weights, with n_ctx=6"),
+    ({}, "standard", {**PLAIN, "attn_scale": 1.0}, "^the model has another attention scale"),
+    ({}, "standard", {**PLAIN, "attn_only": False}, "^the model has MLPs.* got attn_only=False"),
+    ({"module.embed.W_E": 1}, "standard", None, "^a state dict must hold one model")])
+def test_what_is_told_too_little_or_wrongly_is_one_line(change, positions, cfg, message):
+    with pytest.raises(InputError, match=message) as raised:
+        from_transformer_lens({**state_dict_of(), **change}, positions, cfg)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_what_is_no_state_dict():
+    with pytest.raises(InputError, match="must be a state dict or a .* model; got str"):
+        from_transformer_lens("model.npz", "standard")
+
+
+@pytest.mark.parametrize("kind", ["LN", "RMS"])
+def test_biases_and_norms_are_found_by_their_keys(kind):
+    """Against the folding of what was put there; a gain left out is named."""
+    rng = np.random.default_rng(1)
+    theirs, weights = state_dict_of(positions="standard"), random_weights(
+        np.random.default_rng(0), positions="standard")
+    biases = {name: rng.normal(size=[getattr(weights, axis) for axis in axes])
+              for name, axes in BIAS_AXES.items()}
+    norms = {f"{norm}_{letter}": rng.normal(size=(2, 5)[norm == "ln_final":])
+             for norm in ("ln1", "ln_final") for letter in "wb"[:2 if kind == "LN" else 1]}
+    for name, array in (biases | norms).items():
+        place = name.replace("_w", ".w").replace("_b", ".b") if name in norms else (
+            f"attn.{name}" if name != "b_U" else "unembed.b_U")
+        for layer in range(2):
+            if name in ("b_U", "ln_final_w", "ln_final_b"):
+                theirs[place] = array
+            else:
+                theirs[f"blocks.{layer}.{place}"] = array[layer]
+    without = {key: array for key, array in theirs.items() if ".ln1." not in key
+               and "ln_final" not in key}
+    assert_same_arrays(dict(from_transformer_lens(without, "standard").items()),
+                       dict(fold_biases(weights, **biases).items()))
+    cfg = {"normalization_type": kind, "eps": 0.01}
+    actual = from_transformer_lens(theirs, "standard", cfg)
+    desired = fold_normalization(weights, kind, 0.01, biases, norms)
+    assert_same_arrays(dict(actual.items()), dict(desired.items()))
+    assert (actual.eps, actual.n_normalized) == (0.01, 5)
+    for function in (to_transformer_lens, lambda w: activations_to_transformer_lens(w, [[0]], w)):
+        with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
+            function(actual)
+    del theirs["blocks.1.ln1.w"]
+    with pytest.raises(InputError, match="^blocks.1.ln1.w must be in"):
+        from_transformer_lens(theirs, "standard", cfg)
+
+
+def test_half_precision_is_widened():
+    theirs = {key: array.astype(np.float16) for key, array in state_dict_of().items()}
+    ours = from_transformer_lens(theirs, "shortformer")
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours.W_E.T, theirs["embed.W_E"])
 
 
 # Activations

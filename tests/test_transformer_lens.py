@@ -4,8 +4,11 @@ Needs the extra `peers`; the second stage of `.ci/run` has it. No model is large
 hundred numbers, and none is fetched.
 """
 
+import contextlib
 import importlib
 import importlib.util
+import io
+import json
 import warnings
 
 import numpy as np
@@ -78,8 +81,7 @@ def test_it_computes_what_we_do(n_layers, positions, dtype):
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_theirs_ours_theirs_is_exact(positions):
     weights, tokens, model = case_and_model(1, positions=positions)
-    ours = mc.from_transformer_lens({key: value.detach() for key, value in
-                                     model.state_dict().items()}, positions=positions)
+    ours = mc.from_transformer_lens(model, positions=None if positions != "none" else positions)
     again = mc.to_transformer_lens(ours)
     for key, value in model.state_dict().items():
         if not key.endswith((".mask", ".IGNORE")) and key in again:
@@ -146,31 +148,167 @@ def test_gradients_are_weights_and_go_the_same_way():
             assert_close(parameter.grad, gradients[key], 1e-11, key)
 
 
-def test_a_bias_of_theirs_is_refused_by_name():
-    state_dict = case_and_model(5)[2].state_dict()
-    state_dict["blocks.1.attn.b_V"][0, 0] = 1
-    with pytest.raises(mc.InputError, match="^blocks.1.attn.b_V must be zero"):
-        mc.from_transformer_lens(state_dict, positions="shortformer")
+def biased(model, steps=0):
+    """The model with random numbers everywhere, then trained for some steps to repeat tokens."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.5, generator=generator)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(steps):
+        half = torch.randint(model.cfg.d_vocab, (8, 3), generator=generator)
+        optimizer.zero_grad()
+        model(torch.cat([half, half], 1), return_type="loss").backward()
+        optimizer.step()
+    return model
 
 
-@pytest.mark.parametrize("settings, key, hook", [
-    ({"normalization_type": "LN"}, "blocks.0.ln1.b", "blocks.0.ln1.hook_normalized"),
-    ({"normalization_type": "LNPre"}, None, "blocks.0.ln1.hook_normalized"),
-    ({"positional_embedding_type": "rotary", "rotary_dim": 2}, "blocks.0.attn.rotary_cos",
-     "blocks.0.attn.hook_rot_k"),
-    ({"attn_only": False, "d_mlp": 3, "act_fn": "relu"}, "blocks.0.mlp.W_in",
-     "blocks.0.hook_mlp_out")])
-def test_what_has_no_place_here_is_refused_by_name(settings, key, hook):
+@pytest.mark.parametrize("steps", [0, 30])
+@pytest.mark.parametrize("positions", ["shortformer", "standard"])
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+def test_a_model_with_biases_is_one_without(n_layers, positions, steps):
+    """Logits, patterns, scores, every path and the terms of every score."""
+    weights, tokens, model = case_and_model(n_layers, n_layers, positions)
+    model = biased(model, steps)
+    ours, i, H = mc.from_transformer_lens(model), tokens.shape[1], weights.n_heads
+    assert (ours.d_model, ours.positions) == (weights.d_model + 1, positions)
+    logits, cache = model.run_with_cache(torch.tensor(tokens))
+    acts = mc.forward(ours, tokens)
+    assert_close(logits, acts.logits, 1e-10, "logits")
+    seen = np.tri(i, dtype=bool)
+    for layer in range(n_layers):
+        attention = f"blocks.{layer}.attn.hook_"
+        assert_close(cache[attention + "pattern"], acts.pattern[layer, :, :H], 1e-10, "pattern")
+        theirs = cache[attention + "attn_scores"].detach().numpy()
+        assert_close(theirs[..., seen], acts.scores[layer, :, :H][..., seen], 1e-10, "scores")
+        for head in range(H):
+            terms = mc.expand_scores(ours, tokens, acts.pattern, layer, head)
+            assert_close(theirs[:, head][..., seen], sum(term.scores for term in terms)[..., seen],
+                         1e-10, "terms")
+    paths = mc.expand_logits(ours, tokens, acts.pattern)
+    assert len(paths) == (1 + ours.n_heads) ** n_layers
+    assert_close(logits, sum(path.logits for path in paths), 1e-10, "paths")
+    assert_close(logits, mc.logits_by_order(ours, tokens, acts.pattern).sum(0), 1e-10, "orders")
+
+
+@pytest.mark.parametrize("positions", ["shortformer", "standard"])
+def test_a_folded_model_goes_back_exactly(positions):
+    """As a model without biases, one dimension and one head larger."""
+    weights, tokens, model = case_and_model(1, positions=positions)
+    ours = mc.from_transformer_lens(biased(model))
+    again = lens_model(**{name: getattr(ours, name) for name in (
+        "n_layers", "n_heads", "d_head", "d_model", "d_vocab", "n_ctx")},
+        dtype=torch.float64, positional_embedding_type=positions)
+    state_dict = mc.to_transformer_lens(ours)
+    assert not any(array.any() for key, array in state_dict.items() if ".b_" in key)
+    again.load_state_dict({key: torch.tensor(array) for key, array in state_dict.items()}, False)
+    assert_close(again(torch.tensor(tokens)), model(torch.tensor(tokens)).detach().numpy(), 1e-12,
+                 "logits")
+    for (name, theirs), (_, array) in zip(mc.from_transformer_lens(again).items(), ours.items()):
+        np.testing.assert_array_equal(theirs, array, name, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_widened(dtype):
+    model = biased(case_and_model(2)[2]).to(getattr(torch, dtype))
+    assert next(model.parameters()).requires_grad
+    ours = mc.from_transformer_lens(model)
+    expected = mc.from_transformer_lens(model.to(torch.float32))
+    assert ours.dtype == np.float32
+    for (name, array), (_, wide) in zip(ours.items(), expected.items()):
+        np.testing.assert_array_equal(array, wide, name, strict=True)
+
+
+def test_wrappers_and_the_ways_to_say_the_cfg(tmp_path):
+    model = biased(case_and_model(2, positions="standard")[2])
+    ours, bare = mc.from_transformer_lens(model), model.state_dict()
+    compiled = torch.compile(model, backend="eager")
+    cfg = tmp_path / "config.json"
+    cfg.write_text(json.dumps(model.cfg.to_dict(), default=str))
+    with_prefixes = torch.nn.DataParallel(compiled).state_dict()
+    assert all(key.startswith("module._orig_mod.") for key in with_prefixes)
+    for source, told in [(compiled, None), (bare, model.cfg), (bare, str(cfg)),
+                         (bare, model.cfg.to_dict()), (with_prefixes, cfg),
+                         (bare, {"normalization_type": None})]:
+        same = mc.from_transformer_lens(source, "standard", told)
+        for (name, array), (_, desired) in zip(same.items(), ours.items()):
+            np.testing.assert_array_equal(array, desired, name, strict=True)
+    with pytest.raises(mc.InputError, match="does not tell which norm"):
+        mc.from_transformer_lens(bare, "standard")
+    with pytest.raises(mc.InputError, match="positions must be 'standard', as the cfg says"):
+        mc.from_transformer_lens(model, "shortformer")
+    with pytest.raises(mc.InputError, match="the cfg must be that of the weights, with n_heads=3"):
+        mc.from_transformer_lens(bare, cfg={**model.cfg.to_dict(), "n_heads": 2})
+
+
+@pytest.mark.parametrize("norm", [None, "LN", "LNPre", "RMSPre"])
+def test_a_bridge(norm):
+    """Other names, and the heads of a layer in one matrix. RMS it computes in float32."""
+    bridge = importlib.import_module("transformer_lens.model_bridge").TransformerBridge
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        model = bridge.boot_native({
+            "n_layers": 2, "d_model": 6, "n_heads": 2, "d_head": 4, "n_ctx": 5, "d_vocab": 7,
+            "attn_only": True, "normalization_type": norm, "device": "cpu"}).to(torch.float64)
+    tokens = np.array([[3, 1, 4, 1, 5], [2, 6, 5, 3, 5]])
+    ours, theirs = mc.from_transformer_lens(biased(model)), model(torch.tensor(tokens))
+    assert_close(theirs, mc.forward(ours, tokens).logits, 1e-10, "logits")
+    with pytest.raises(mc.InputError, match="does not tell which norm"):
+        mc.from_transformer_lens(model.state_dict(), "standard")
+
+
+@pytest.mark.parametrize("what, settings", {
+    "MLPs": {"attn_only": False, "d_mlp": 3, "act_fn": "relu"},
+    "rotary positions": {"positional_embedding_type": "rotary", "rotary_dim": 2},
+    "alibi positions": {"positional_embedding_type": "alibi"},
+    "grouped queries": {"n_key_value_heads": 1},
+    "bidirectional attention": {"attention_dir": "bidirectional"},
+    "local attention": {"use_local_attn": True, "window_size": 2, "attn_types": ["local"] * 2},
+    "no attention scale": {"use_attn_scale": False},
+    "another attention scale": {"attn_scale": 3.0},
+    "inverse layer scaling": {"scale_attn_by_inverse_layer_idx": True},
+    "soft-capped scores": {"attn_scores_soft_cap": 5.0},
+    "soft-capped logits": {"output_logits_soft_cap": 5.0},
+    "norms of queries and keys": {"use_qk_norm": True},
+    "clipped queries": {"clip_qkv": 1.0},
+    "attention sinks": {"use_attention_sinks": True},
+    "a norm of the embedding": {"post_embedding_ln": True},
+    "RMSNorm at the end alone": {"normalization_type": "LN", "final_rms": True},
+}.items())
+def test_what_has_no_place_here_is_refused_by_name(what, settings):
+    model = case_and_model(5, **settings)[2]
+    with pytest.raises(mc.InputError, match=f"^the model has {what}.* no place here"):
+        mc.from_transformer_lens(model)
+    with pytest.raises(mc.InputError, match=f"^the model has {what}|does not tell which norm"):
+        mc.from_transformer_lens(model.state_dict(), "shortformer")     # not silently either
+
+
+def test_what_the_advice_says_keeps_the_model():
+    """Scores without their scale, or over the number of the layer: into W_Q and b_Q."""
+    for settings, factor in [({"use_attn_scale": False}, lambda layer: 2),
+                             ({"attn_scale": 3.0}, lambda layer: 2 / 3),
+                             ({"scale_attn_by_inverse_layer_idx": True},
+                              lambda layer: 1 / (layer + 1))]:
+        _, tokens, model = case_and_model(6, d_head=4, **settings)
+        state_dict = {key: value.clone() for key, value in biased(model).state_dict().items()}
+        for layer in range(2):
+            for name in "W_Q", "b_Q":
+                state_dict[f"blocks.{layer}.attn.{name}"] *= factor(layer)
+        ours = mc.from_transformer_lens(state_dict, "shortformer", {"normalization_type": None})
+        assert_close(model(torch.tensor(tokens)), mc.forward(ours, tokens).logits, 1e-12,
+                     str(settings))
+
+
+@pytest.mark.parametrize("settings, hook, what", [
+    ({"normalization_type": "LNPre"}, "blocks.0.ln1.hook_normalized", "LayerNorm"),
+    ({"positional_embedding_type": "rotary", "rotary_dim": 2}, "blocks.0.attn.hook_rot_k",
+     "rotary positions"),
+    ({"attn_only": False, "d_mlp": 3, "act_fn": "relu"}, "blocks.0.hook_mlp_out", "MLPs")])
+def test_a_cache_that_has_no_place_here_is_refused_by_name(settings, hook, what):
     _, tokens, model = case_and_model(5, **settings)
-    positions = "none" if "rotary_dim" in settings else "shortformer"
-    if key:
-        with pytest.raises(mc.InputError, match=f"got {key}$"):
-            mc.from_transformer_lens(model.state_dict(), positions=positions)
-    else:                                           # no parameter shows it: a cache does
-        mc.from_transformer_lens(model.state_dict(), positions=positions)
     with torch.no_grad():
         cache = model.run_with_cache(torch.tensor(tokens))[1]
-    with pytest.raises(mc.InputError, match=f"(got|^) ?{hook}"):
+    with pytest.raises(mc.InputError, match=f"{what}.*got {hook}$"):
         activations_from_transformer_lens(cache)
 
 

@@ -7,8 +7,12 @@ Without acts it runs the model itself; with them, one forward pass answers many 
     mc.previous_token_scores(weights, tokens, acts)
     mc.head_effects(weights, tokens, acts)
 
-Only the shapes of acts are checked. Functions that draw tokens, or pick contexts, take none.
+Of `NormalizedWeights`, acts are `NormalizedActivations`: where patterns are frozen, so are the
+norms σ. Only the shapes of acts are checked. Functions that draw tokens, or pick contexts, take
+none.
 """
+
+from dataclasses import replace
 
 from minicircuits.model.transformer import forward
 from minicircuits.notation import check_pattern
@@ -20,3 +24,14 @@ def tokens_and_acts(weights, tokens, acts=None):
         acts = forward(weights, tokens)
     tokens, _ = check_pattern(weights, tokens, acts.pattern)
     return tokens, acts
+
+
+def excerpt(tokens, acts, contexts, n=None):
+    """(tokens, acts) of some contexts, a slice, and of their first n tokens.
+
+    Nothing runs: what stands later in a context changes nothing that came before.
+    """
+    cuts = {"b": contexts, "i": slice(n), "j": slice(n)}
+    return tokens[contexts, :n], replace(acts, **{
+        name: getattr(acts, name)[tuple(cuts.get(axis, slice(None)) for axis in axes.split())]
+        for name, axes in acts.axes.items()})

@@ -1,7 +1,8 @@
 """What is lost without some terms: paths by order, virtual heads one by one, heads removed.
 
 Virtual heads are paths of order ≥ 2: heads one after the other through values. Q- and
-K-composition act inside the patterns, so induction heads are not virtual heads.
+K-composition act inside the patterns, so induction heads are not virtual heads. Where patterns
+are frozen, so are the norms σ of `NormalizedWeights`; where they are recomputed, norms are too.
 
 Paper: "Term Importance Analysis", "Virtual Attention Heads".
 """
@@ -15,6 +16,7 @@ from minicircuits.behavior import tokens_and_acts
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.expansion import count_paths, expand_logits, propagate, residual_0
 from minicircuits.circuits.heads import W_OV
+from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.cores import side_by_side
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
@@ -38,16 +40,17 @@ def term_importance(weights: Weights, tokens: Tokens,
     another's attention counts for nothing here; `loss_without_heads` sees it.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
+    _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
     x = residual_0(weights, tokens)
     singles = [sum(A[:, head] @ x @ W_OV(weights, layer, head).mT               # (b, i, d) each
-                   for head in range(weights.n_heads)) for layer, A in enumerate(acts.pattern)]
+                   for head in range(weights.n_heads)) for layer, A in enumerate(pattern)]
     all_singles = sum(singles, x)
 
     def loss(x):
-        """Of a sum of paths as it arrives at W_U."""
-        return mean_loss((context @ weights.W_U.mT for context in x), tokens)
+        """Of a sum of paths as it arrives at W_U, in the residual stream."""
+        return loss_of_stream(weights, x, norms[-1], tokens)
 
-    losses = np.array([loss(x) for x in propagate(weights, x, acts.pattern).cumsum(0)])
+    losses = np.array([loss(x) for x in propagate(weights, x, pattern).cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
     return TermImportance(
         losses, marginal, count_paths(weights),
@@ -61,6 +64,11 @@ def mean_loss(logits, tokens):
                     for one, context in zip(logits, tokens)])
 
 
+def loss_of_stream(weights, x, norm, tokens):
+    """The cross-entropy of what W_U makes of x (b, i, d); norm : the frozen σ, or None."""
+    return mean_loss((y @ weights.W_U.mT for y in as_read(weights, x, norm)), tokens)
+
+
 class VirtualHead(NamedTuple):
     heads: tuple          # ((layer, head), …), first to last
     copying: float        # copying score of W_U W_OV … W_OV W_E
@@ -71,22 +79,19 @@ def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
     """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    return sorted(each_virtual_head(weights, tokens, acts.pattern, acts.logits),
+    return sorted(each_virtual_head(weights, tokens, acts),
                   key=lambda virtual: -virtual.importance)
 
 
-def each_virtual_head(weights, tokens, pattern, logits, longest=None):
-    """Yields the virtual heads by order, those of at most `longest` heads, or all.
-
-    pattern, logits : the model's on the tokens
-    """
-    loss = mean_loss(logits, tokens)
+def each_virtual_head(weights, tokens, acts, longest=None):
+    """Yields the virtual heads by order, those of at most `longest` heads, or all."""
+    loss = mean_loss(acts.logits, tokens)
 
     def measured(path):
-        importance = mean_loss(map(np.subtract, logits, path.logits), tokens) - loss
+        importance = mean_loss(map(np.subtract, acts.logits, path.logits), tokens) - loss
         return VirtualHead(path.heads, copying_score(path.W), float(importance))
 
-    paths = expand_logits(weights, tokens, pattern, longest)
+    paths = expand_logits(weights, tokens, acts.pattern, acts.norms, longest)
     yield from side_by_side(measured, [path for path in paths if path.order >= 2])
 
 
@@ -112,7 +117,8 @@ def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, 
     """
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    frozen = propagate(ablated, residual_0(ablated, tokens), acts.pattern).sum(0)      # (b, i, d)
+    _, pattern, norms = frozen(ablated, tokens, acts.pattern, acts.norms)
+    x = propagate(ablated, residual_0(ablated, tokens), pattern).sum(0)
     return WithoutHeads(
-        float(mean_loss((context @ weights.W_U.mT for context in frozen), tokens)),
+        float(loss_of_stream(ablated, x, norms[-1], tokens)),
         float(cross_entropy(forward(ablated, tokens).logits, tokens)))

@@ -101,8 +101,12 @@ def value_weighted_patterns(weights: Weights, tokens: Tokens,
     head. This is how much is moved, not whether anything reads it.
     """
     _, acts = tokens_and_acts(weights, tokens, acts)
-    moved = acts.v @ weights.W_O.mT[:, None]                                  # (l, b, h, j, d)
-    return acts.pattern * np.linalg.norm(moved, axis=-1)[..., None, :]
+    return acts.pattern * value_lengths(weights, acts)[..., None, :]
+
+
+def value_lengths(weights, acts):
+    """‖W_O v_j‖: (l, b, h, j)."""
+    return np.linalg.norm(acts.v @ weights.W_O.mT[:, None], axis=-1)
 
 
 def offset_profiles(weights: Weights, tokens: Tokens,

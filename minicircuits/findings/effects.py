@@ -5,11 +5,12 @@ from itertools import accumulate
 import numpy as np
 from scipy.special import log_softmax
 
-from minicircuits.behavior import ablation
+from minicircuits.behavior import ablation, excerpt
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import ordered_versus_shuffled
 from minicircuits.circuits.expansion import (count_paths, expand_logits, label, ledger, propagate,
                                              residual_0)
+from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.circuits.score_expansion import (count_terms, expand_scores, rebuild,
                                                    split_scores)
 from minicircuits.findings.heads import heads_of, unwatched
@@ -38,17 +39,19 @@ def exactness(weights, tokens, acts, watch=unwatched):
     Where there are too many, the sums are by order, and `limit` says so; else it is None.
     """
     case, each = (weights, tokens, acts.pattern), one_by_one(weights)
+    _, pattern, norms = frozen(*case, acts.norms)
     found = {"paths": sum(count_paths(weights)), "terms": sum(count_terms(weights)),
              "precision": weights.dtype.name, "limit": None if each else
              f"More than {MAX_PATHS:,} paths or {MAX_TERMS:,} terms are not summed one by one, but "
              "by how many heads they go through."}
-    shares = ((path.logits for path in watch(expand_logits(*case), "paths")) if each else
-              (x @ weights.W_U.mT for x in propagate(weights, residual_0(weights, tokens),
-                                                     acts.pattern)))
+    shares = ((path.logits for path in watch(expand_logits(*case, acts.norms), "paths")) if each
+              else (as_read(weights, x, norms[-1]) @ weights.W_U.mT
+                    for x in propagate(weights, residual_0(weights, tokens), pattern)))
     found["logits"] = error_of_sum(shares, acts.logits)
-    errors = [error_of_sum((term.scores for term in expand_scores(*case, layer, head)) if each
-                           else split_scores(*case, layer, head), acts.scores[layer, :, head])
-              for layer, head in watch(heads_of(weights), "heads")]
+    errors = [error_of_sum((term.scores for term in expand_scores(*case, *head, acts.norms))
+                           if each else split_scores(*case, *head, acts.norms),
+                           acts.scores[head[0], :, head[1]])
+              for head in watch(heads_of(weights), "heads")]
     rebuilt = rebuild(weights, tokens)
     return found | {"scores": max(errors, default=0.0),
                     "patterns": relative_error(rebuilt.pattern, acts.pattern),
@@ -71,15 +74,14 @@ def importance_table(weights, tokens, acts, watch=unwatched):
     """
     found = ablation.term_importance(weights, tokens, acts)
     virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads
-    most, (b, T) = min(MAX_PATHS, MAX_LOGITS // acts.logits[0].size), tokens.shape
+    most, b = min(MAX_PATHS, MAX_LOGITS // acts.logits[0].size), len(tokens)
     longest = max(order for order, paths in enumerate(virtual) if paths <= most)
     tried = min(b, MAX_LOGITS // (acts.logits[0].size * max(1, virtual[longest])))
     limits = ([f"Virtual heads are tried on {tried} of {b} contexts."] if tried < b else []) + (
         [f"Those of {longest + 1} heads and more, {virtual[-1] - virtual[longest]:,}, are too many "
          f"to try: {most:,} are not."] if longest < weights.n_layers else [])
-    heads = watch(ablation.each_virtual_head(
-        weights, tokens[:tried], acts.pattern[:, :tried], acts.logits[:tried], longest),
-        "virtual heads", total=virtual[longest])
+    heads = watch(ablation.each_virtual_head(weights, *excerpt(tokens, acts, slice(tried)),
+                                             longest), "virtual heads", total=virtual[longest])
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
         "virtual_heads": [head._asdict() | {"heads": label(head.heads)}
                           for head in sorted(heads, key=lambda head: -head.importance)],
@@ -103,7 +105,7 @@ def induction_split(weights, tokens, acts, block, layer, head):
         """Mean over the places of each destination, then over destinations and contexts."""
         return float(((part[:, -block:] * places).sum(-1) / places.sum(-1)).mean())
 
-    split = split_scores(weights, tokens, acts.pattern, layer, head)
+    split = split_scores(weights, tokens, acts.pattern, layer, head, acts.norms)
     parts = {name: {"stripe": mean_over(stripe, part), "elsewhere": mean_over(others, part)}
              for name, part in {**split._asdict(), "total": sum(split)}.items()}
     carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
@@ -146,10 +148,12 @@ def prediction(weights, tokens, acts, head):
              "logit": float(acts.logits[context, place, target])}
     if sum(count_paths(weights)) > MAX_PATHS:
         return found | {"limit": f"It has more than {MAX_PATHS:,} paths, too many to list."}
-    entries = ledger(weights, tokens[one], acts.pattern[:, one], place, target)
+    norms = None if acts.norms is None else acts.norms[:, one]
+    entries = ledger(weights, tokens[one], acts.pattern[:, one], place, target, norms)
     strongest = [entry for entry in entries.strongest(8) if entry[1] <= place]
     total = float(entries.contributions.sum())
     return found | {
-        "sum": total, "entries": [[label(path), source, value] for path, source, value in strongest],
+        "sum": total,
+        "entries": [[label(path), source, value] for path, source, value in strongest],
         "others": total - sum(value for *_, value in strongest),
         "count": entries.contributions[:, :place + 1].size - len(strongest)}

@@ -1,10 +1,14 @@
-"""Heads, one by one and in pairs: where each looks, what it copies, and who reads whom."""
+"""Heads, one by one and in pairs: where each looks, what it copies, and who reads whom.
+
+What is read off weights is read off the matrices alone, `without_biases`.
+"""
 
 import numpy as np
 
 from minicircuits.behavior import patterns
 from minicircuits.behavior.in_context import (block_lengths, induction_scores,
                                               least_prefix_matching, random_blocks)
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.composition import (composition_baseline, composition_excess,
                                                composition_scores, random_composition_scores)
 from minicircuits.circuits.copying import copying_companions, copying_score
@@ -14,6 +18,7 @@ from minicircuits.circuits.induction import matching_circuit
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.cores import side_by_side
 from minicircuits.model.transformer import forward
+from minicircuits.notation import NormalizedWeights
 
 RANKS = (*range(1, 9), 16, 32, 64, 128)     # of the sources that a dump of a head lists
 # A previous-token head has more of its attention than this on the token before. Untrained models
@@ -22,8 +27,16 @@ PREVIOUS = 0.5
 
 
 def heads_of(weights):
-    """(layer, head) of every head, in order."""
-    return list(np.ndindex(weights.n_layers, weights.n_heads))
+    """(layer, head) of every head, in order; but not of those that rest, and only say a bias."""
+    resting = resting_heads(weights)
+    return [head for head in np.ndindex(weights.n_layers, weights.n_heads) if head not in resting]
+
+
+def folded(weights):
+    """What the biases and norms of a model became, in a dict; empty where there were none."""
+    resting = [label((head,)) for head in resting_heads(weights)]
+    normalized = isinstance(weights, NormalizedWeights)
+    return ({"resting": resting} if resting else {}) | ({"eps": weights.eps} if normalized else {})
 
 
 def unwatched(items, name, total=None):
@@ -33,7 +46,10 @@ def unwatched(items, name, total=None):
 
 
 def ranked_sources(weights, token_probabilities, head):
-    """The table of skip-trigrams of a head (layer, head), as far as any view of it goes."""
+    """The table of skip-trigrams of a head (layer, head), as far as any view of it goes.
+
+    weights : `without_biases`
+    """
     return skip_trigrams(weights, *head, token_probabilities, max(RANKS))
 
 
@@ -41,24 +57,32 @@ def head_table(weights, ranked, tokens, acts, start, seed, watch=unwatched):
     """A row for every head: what it looks at, on text and on random blocks, and what it copies.
 
     ranked : a head (layer, head) ↦ its `ranked_sources`; tokens, acts : of the text
-    Where no two blocks fit a context, a row says nothing of random blocks.
+    A row is without what takes more contexts or tokens than there are.
     """
-    scores = {**scores_on_blocks(weights, start, np.random.default_rng(seed)),
-              "first": patterns.first_token_scores(weights, tokens, acts),
-              "by_position": patterns.position_share(weights, tokens, acts)}
-    profiles, rows = patterns.offset_profiles(weights, tokens, acts), []
-    profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
+    scores, (b, T) = scores_on_blocks(weights, start, np.random.default_rng(seed)), tokens.shape
+    if T > 1:
+        scores["first"] = patterns.first_token_scores(weights, tokens, acts)
+    if T > 1 and b > 1:
+        scores["by_position"] = patterns.position_share(weights, tokens, acts)
+    profiles, rows = near_profiles(weights, tokens, acts), []
+    matrices = without_biases(weights)
     for layer, head in watch(heads_of(weights), "heads"):
-        circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
-        rows.append({"layer": layer, "head": head, "offset": int(profile.argmax()),
-                     "at_offset": float(profile.max()), "copying": copying_score(circuit),
+        circuit, profile = ov_circuit(matrices, layer, head), profiles[layer, head]
+        rows.append({"layer": layer, "head": head, "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
+                     **({"offset": int(profile.argmax()), "at_offset": float(profile.max())}
+                        if T > 3 else {}),
                      **{name: float(score[layer, head]) for name, score in scores.items()},
                      "skip_trigrams": [
                          {"source": entry.source, "destinations": entry.destinations[:3].tolist(),
                           "outs": entry.outs[:3].tolist(), "score": entry.score}
                          for entry in ranked((layer, head))[:3]]})
     return rows
+
+
+def near_profiles(weights, tokens, acts):
+    """`offset_profiles` as far back as half a context: few destinations look farther."""
+    return patterns.offset_profiles(weights, tokens, acts)[..., :max(1, tokens.shape[1] // 2)]
 
 
 def scores_on_blocks(weights, start, rng):
@@ -101,8 +125,7 @@ def head_dump(weights, ranked, tokens, acts):
     rows: the sources of RANKS, each with its strongest destinations and outs, as pairs
     (token, strength). ranked : as in `head_table`
     """
-    profiles = patterns.offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2]
-    dump = []
+    profiles, dump = near_profiles(weights, tokens, acts), []
     for layer, head in heads_of(weights):
         dump.append({
             "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
@@ -116,6 +139,7 @@ def head_dump(weights, ranked, tokens, acts):
 
 def strongest_pairs(weights):
     """The three strongest pairs of each kind of composition, and the level of random matrices."""
+    weights = without_biases(weights)
     found = {"baseline": composition_baseline(weights.d_model)}
     for kind in "QKV":
         scores = composition_scores(weights, kind)
@@ -133,6 +157,7 @@ def composition_matrices(weights, seed):
     Rows: heads of layers 1, 2, …; columns: heads of layers 0 to L − 2; None where the column's
     layer is not before the row's. noise: how far random matrices go above their level.
     """
+    weights = without_biases(weights)
     later, earlier = heads_of(weights)[weights.n_heads:], heads_of(weights)[:-weights.n_heads]
     rng, baseline = np.random.default_rng(seed), composition_baseline(weights.d_model)
     highest = max(random_composition_scores(weights, kind, rng).max() for kind in "QKV")
@@ -150,6 +175,7 @@ def eigenvalue_pairs(weights, rows):
 
     rows : of `head_table`, which has the first already
     """
+    weights = without_biases(weights)
     copying = {(row["layer"], row["head"]): row["copying"] for row in rows}
     pairs = [(earlier, later) for later in heads_of(weights) for earlier in heads_of(weights)
              if earlier[0] < later[0]]

@@ -1,20 +1,20 @@
 """A model and its texts, each run once; and all that is found, section by section."""
 
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from scipy.special import softmax
 
+from minicircuits.behavior import excerpt
 from minicircuits.behavior.in_context import block_lengths, middle_length, random_blocks
-from minicircuits.circuits.heads import direct_path
+from minicircuits.circuits.biases import without_biases
+from minicircuits.circuits.normalization import as_read, norm_of
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import (head_table, named_heads, ranked_sources, strongest_pairs,
-                                         unwatched)
+from minicircuits.findings.heads import (folded, head_table, named_heads, ranked_sources,
+                                         strongest_pairs, unwatched)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
-from minicircuits.notation import ACTIVATION_AXES
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
 
 
@@ -44,14 +44,15 @@ class Study:
         self.token_probabilities = contexts.probabilities                         # (v,)
         self.block = middle_length(self.weights, self.start)
         self.losses, self.kept, self.ranked = np.zeros((len(contexts.tokens), 2)), {}, {}
-        T, chosen = rectangle([len(context) for context in contexts.tokens],
-                              lambda T: min(MEASURED, self.room(T)))
+        lengths = [len(context) for context in contexts.tokens]
+        room = self.room(max(lengths))                 # each is run as a whole, then cut
+        T, chosen = rectangle(lengths, min(MEASURED, room))
         self.measured = chosen                                     # the rows of held_out
         self.held_out = excerpt(*self._measured(chosen, True), slice(None), T)
         rest = [n for n in range(len(contexts.tokens)) if n not in set(chosen)]
         for first in range(0, len(rest), len(chosen)):
             some = rest[first:first + len(chosen)]
-            self._measured(some, len(self.kept) + len(some) <= 2 * self.room(T))
+            self._measured(some, len(self.kept) + len(some) <= 2 * room)
         self.notes = list(contexts.notes)
         if (len(chosen), T) != (len(contexts.tokens), max(map(len, contexts.tokens))):
             self.notes.append(f"What heads do is measured on {len(chosen)} of "
@@ -93,8 +94,13 @@ class Study:
     def sources(self, head):
         """The strongest sources of a head (layer, head), ranked when first asked for."""
         if head not in self.ranked:
-            self.ranked[head] = ranked_sources(self.weights, self.token_probabilities, head)
+            self.ranked[head] = ranked_sources(self.matrices, self.token_probabilities, head)
         return self.ranked[head]
+
+    @cached_property
+    def matrices(self):
+        """The weights `without_biases`."""
+        return without_biases(self.weights)
 
     @cached_property
     def repeated(self):
@@ -106,23 +112,13 @@ class Study:
 def rectangle(lengths, room):
     """T and the places of the first contexts of at least T tokens, with most tokens in all.
 
-    room : function T -> how many there may be. Of equals, the one with the largest T.
+    room : how many there may be. Of equals, the one with the largest T. One token
+    predicts nothing: T is 1 only where all contexts are of one token.
     """
     def chosen(T):
-        return [n for n, length in enumerate(lengths) if length >= T][:room(T)]
-    T = max(set(lengths), key=lambda T: (T * len(chosen(T)), T))
+        return [n for n, length in enumerate(lengths) if length >= T][:room]
+    T = max(set(lengths), key=lambda T: (T > 1, T * len(chosen(T)), T))
     return T, chosen(T)
-
-
-def excerpt(tokens, acts, contexts, n=None):
-    """(tokens, acts) of some contexts, a slice, and of their first n tokens.
-
-    Nothing runs: what stands later in a context changes nothing that came before.
-    """
-    cuts = {"b": contexts, "i": slice(n), "j": slice(n)}
-    return tokens[contexts, :n], replace(acts, **{
-        name: getattr(acts, name)[tuple(cuts.get(axis, slice(None)) for axis in axes.split())]
-        for name, axes in ACTIVATION_AXES.items()})
 
 
 def sections(study, watch=unwatched):
@@ -134,6 +130,8 @@ def sections(study, watch=unwatched):
     yield "losses", losses(study)
     yield "exactness", {"exactness": effects.exactness(
         weights, *excerpt(*study.held_out, slice(1), effects.few_tokens(weights)), watch)}
+    if found := folded(weights):
+        yield "folded", {"folded": found}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
         return
@@ -147,12 +145,17 @@ def sections(study, watch=unwatched):
     induction, previous = named["induction_head"], named["previous_token_head"]
     yield "named", named
     yield "composition", {"composition": strongest_pairs(weights)}
-    yield "importance", {"importance": effects.importance_table(
-        weights, *study.held_out, watch)}
+    if study.loss is None:
+        yield "short", {}
+    else:
+        yield "importance", {"importance": effects.importance_table(
+            weights, *study.held_out, watch)}
     if induction is None:
         return
     yield "split", {"split": effects.induction_split(weights, *study.repeated, study.block,
                                                      *induction)}
+    if study.loss is None:
+        return
     yield "removals", effects.removals(weights, *study.held_out, induction, previous, study.start,
                                        seed)
     yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
@@ -175,17 +178,28 @@ def losses(study):
 def bigrams(study):
     """The three likeliest next tokens of frequent words by a model without layers, and by count.
 
-    Also its loss on the bigram counts of the training text, and the least at its d_model.
+    And of the training text, where it is known: the model's loss on its bigram counts, and the
+    least at its d_model. What has no counts is left out.
     """
     weights, counts, show = study.weights, study.contexts.counts, study.model.tokenizer.show
-    words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
-             if sum(map(str.isalpha, show(token))) >= 3 and token != study.start
-             and counts[:, token].any()][:8]
-    shares = {"model": softmax(direct_path(weights).columns(words), axis=-1),        # (u, v)
-              "text": (counts[:, words] / counts[:, words].sum(0)).T}
-    return {"next_tokens": [
-        {"token": word, **{
-            side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], 3))]
-            for side, by_word in shares.items()}} for n, word in enumerate(words)],
-        "training_loss": float(zero_layer_loss(weights.W_U, weights.W_E, counts)[0]),
-        "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}
+    text = sorted(set(np.concatenate(study.contexts.tokens).tolist()) - {study.start},
+                  key=lambda token: -study.token_probabilities[token])
+    words = ([token for token in text if sum(map(str.isalpha, show(token))) >= 3] or text)[:8]
+    entering = weights.W_E.mT                                                        # (u, d)
+    read = as_read(weights, entering, norm_of(weights, entering))
+    found = {"next_tokens": [
+        {"token": word, "model": likeliest(softmax(read[word] @ weights.W_U.mT))}
+        for word in words]}
+    for row in found["next_tokens"] if counts is not None else ():
+        if (total := counts[:, row["token"]].sum()):
+            row["text"] = likeliest(counts[:, row["token"]] / total)
+    if counts is not None and study.contexts.held_out:
+        found["training_loss"] = float(zero_layer_loss(weights.W_U, read.mT, counts)[0])
+        found["fitted_loss"] = fit_zero_layer(counts, weights.d_model,
+                                              np.random.default_rng(study.seed))
+    return found
+
+
+def likeliest(shares):
+    """The three largest of shares (v,), as pairs [token, share]; none that is 0."""
+    return [[int(v), float(share)] for v, share in zip(*strongest(shares, 3)) if share]

@@ -19,6 +19,7 @@ from scipy.sparse import csc_array
 
 from minicircuits.cores import side_by_side
 from minicircuits.model.embedding import add_positions, add_positions_backward, embed
+from minicircuits.model.normalized import refuse_training
 from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
@@ -36,6 +37,7 @@ def loss_and_gradients(weights: Weights, tokens: Tokens,
     depend on the machine's cores. Raises InputError for bad tokens, for contexts of one token,
     and for slices below 1.
     """
+    refuse_training(weights)
     tokens = check_tokens(weights, tokens)
     b, i = tokens.shape
     if i < 2:

@@ -17,8 +17,9 @@ from minicircuits.model.attention import (
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.embedding import (add_positions, add_positions_backward, embed,
                                           embed_backward, unembed, unembed_backward)
-from minicircuits.notation import (ACTIVATION_AXES, Activations, InputError, Tokens, Weights,
-                                   check_axes, check_tokens)
+from minicircuits.model.normalized import forward_normalized, refuse_training
+from minicircuits.notation import (Activations, InputError, NormalizedWeights, Tokens, Weights,
+                                   check_axes, check_tokens, empty_activations)
 
 
 def loss_and_gradients(weights, tokens):
@@ -26,6 +27,7 @@ def loss_and_gradients(weights, tokens):
 
     Learning in four lines. `fast.loss_and_gradients` gives the same numbers sooner.
     """
+    refuse_training(weights)
     acts = forward(weights, tokens)
     nats = cross_entropy(acts.logits, np.asarray(tokens))
     dlogits = cross_entropy_backward(acts.logits, np.asarray(tokens))
@@ -44,6 +46,8 @@ def forward(weights: Weights, tokens: Tokens) -> Activations:
     or for a context longer than n_ctx. `loss` gives the loss, `backward` the gradients.
     """
     W, tokens = weights, check_tokens(weights, tokens)
+    if isinstance(weights, NormalizedWeights):
+        return forward_normalized(weights, tokens)
     acts = empty_activations(weights, tokens)
     acts.residual[0] = embed(W.W_E, W.W_pos, tokens, W.positions)                    # 1
     for layer in range(W.n_layers):
@@ -59,6 +63,7 @@ def backward(weights: Weights, tokens: Tokens, acts: Activations,
     acts : what `forward(weights, tokens)` gave; dlogits : (b, i, v). Returns `Weights` and
     `Activations`, every gradient in the shape of what it is the gradient of.
     """
+    refuse_training(weights)
     W, tokens, dlogits = weights, check_tokens(weights, tokens), np.asarray(dlogits)
     for name, logits in ("acts.logits", acts.logits), ("dlogits", dlogits):
         check_axes(name, logits, "biv", dict(zip("bi", tokens.shape), v=W.d_vocab))
@@ -106,14 +111,6 @@ def attention_backward(weights, acts, layer, dW, dacts):
 def of_layer(acts, layer):
     """A layer's q, k, v, scores, pattern and z, as views: to fill, or to read."""
     return (getattr(acts, name)[layer] for name in ("q", "k", "v", "scores", "pattern", "z"))
-
-
-def empty_activations(weights, tokens):
-    """`Activations` whose arrays have their shapes, and any numbers."""
-    (b, i), (L, h, e, d), v = tokens.shape, weights.W_Q.shape, weights.d_vocab
-    sizes = {"l": L, "l+1": L + 1, "b": b, "h": h, "i": i, "j": i, "d": d, "e": e, "v": v}
-    return Activations(**{name: np.empty([sizes[axis] for axis in axes.split()], weights.dtype)
-                          for name, axes in ACTIVATION_AXES.items()})
 
 
 def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab: int,

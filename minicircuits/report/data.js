@@ -16,10 +16,14 @@ function unpack({shape, scale, data}) {
   });
 }
 
-/* The same, when it is first asked for. */
+/* What `make` makes, when it is first asked for. */
+function once(make) {
+  let made;
+  return () => (made ??= make());
+}
+
 function unpacked(packed) {
-  let rows;
-  return () => (rows ??= unpack(packed));
+  return once(() => unpack(packed));
 }
 
 /* Where entry [i, j], j ≤ i, stands in a triangle packed row by row. */

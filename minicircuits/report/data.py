@@ -7,62 +7,131 @@ is cut has a `notice`.
 import numpy as np
 from scipy.special import logsumexp
 
+from minicircuits.behavior import excerpt
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
-from minicircuits.behavior.patterns import value_weighted_patterns
+from minicircuits.behavior.patterns import value_lengths
 from minicircuits.circuits.expansion import count_paths
+from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
-from minicircuits.findings.effects import prediction
-from minicircuits.findings.heads import composition_matrices, eigenvalue_pairs, head_dump, heads_of
-from minicircuits.findings.study import excerpt
-from minicircuits.report.packing import pack, pack_floats, visible
+from minicircuits.findings.effects import MAX_PATHS, prediction
+from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
+                                         heads_of)
+from minicircuits.report.packing import escaped, pack, pack_floats, visible
 
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
-MAX_PATHS = 1000          # of a ledger
+MAX_SPLIT = 16            # heads whose scores come in four parts
 MAX_VOCAB = 4096          # tokens to choose from
+ATTENTION = 5_000_000     # bytes of the page for the attention on contexts
+LEDGER = 4_000_000        # bytes of it for what a ledger is made of
+FLOAT = 4 * 4 / 3         # bytes of a number in `pack_floats`
 
 
 def page_data(study, found):
     """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
-    weights, probabilities = study.weights, study.token_probabilities
-    held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
-    heads, (_, T) = heads_of(weights), study.held_out[0].shape
-    notices = (notice("Attention is cut", MAX_HEADS, len(heads), "heads")
-               + notice("Contexts are cut", MAX_TOKENS, T, "tokens"))
-    shown = heads[:MAX_HEADS]
-    opening = opening_prediction(weights, *held_out, found)
-    place, row = len(opening["context"]) - 1, opening["row"]
-    texts = {"held-out text": excerpt(*held_out, slice(row, row + 1))}
+    weights = study.weights
+    heads, contexts = heads_of(weights), study.contexts.tokens
+    shown, T = heads[:MAX_HEADS], max(map(len, contexts))
+    notices = [*study.notes, *notice("Attention is cut", MAX_HEADS, len(heads), "heads"),
+               *notice("Contexts are cut", MAX_TOKENS, T, "tokens")]
+    opening = opening_prediction(study, found)
+    whole, place = study.measured[opening["row"]], len(opening["context"]) - 1
+    texts = {n: {"name": escaped(study.contexts.names[n]), **views} for n, views in
+             sorted(first_views(study, shown, whole).items())}
+    if len(texts) < len(contexts):
+        notices.append(f"Contexts are cut: {len(texts)} of {len(contexts):,} are shown, from the "
+                       "beginning on, and the one with the prediction.")
+    split = sorted(sorted((head for head in shown if head[0]), key=lambda head: -next(
+        row.get("induction", 0) for row in found["heads"]
+        if (row["layer"], row["head"]) == head))[:MAX_SPLIT])
+    notices += notice("Four parts of a score are cut", MAX_SPLIT, sum(
+        layer > 0 for layer, _ in shown), "heads, those with most prefix matching,")
+    cut = {whole: excerpt(*study.kept[whole], slice(1), MAX_TOKENS)}
     if study.block:
-        texts["repeated random tokens"] = excerpt(*study.repeated, slice(1))
+        cut["repeated"] = excerpt(*study.repeated, slice(1))
+        texts["repeated"] = {"name": "repeated random tokens",
+                             **attention_views(weights, *cut["repeated"], shown, pack_floats)}
+    for n, text in cut.items():                     # in these every score and logit comes apart
+        texts[n]["parts"] = score_parts(weights, *text, split)
     page = {"title": f"What a {weights.n_layers}-layer model does, taken apart",
             "overview": overview(study.model, found), "notices": notices, "start": place,
-            "n_heads": weights.n_heads, "shown_heads": shown,
-            "texts": [{"name": name, **attention_views(weights, *text, shown),
-                       "parts": score_parts(weights, *text, shown)}
-                      for name, text in texts.items()]}
+            "n_heads": weights.n_heads, "shown_heads": shown, "texts": list(texts.values()),
+            "opening": list(texts).index(whole)}
     if weights.n_layers:
+        held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
         page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
                  "eigenvalues": eigenvalue_pairs(weights, found["heads"]),
-                 "importance": found["importance"], "split": found.get("split"),
+                 "importance": found.get("importance"), "split": found.get("split"),
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
-    named = named_tokens(page, opening["target"], probabilities)
+    named = named_tokens(page, opening["target"])
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
-        page["ledger"] = {
-            "place": place, "target": opening["target"], "n_layers": weights.n_layers,
-            "W_U": pack_floats(weights.W_U[named]),
-            "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
-            "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
-            "texts": [{"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
-                       "residual": pack_floats(acts.residual[-1][0]),     # (i, d) is unembedded
-                       "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}
-                      for _, acts in texts.values()]}
-    page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in named]
+        needed = {opening["target"], *(id for n in cut for id in tokens_of(texts[n]))}
+        if rows := ledger_rows(study, needed, sum(acts.residual[0].size for _, acts in
+                                                  cut.values()), notices):
+            page["ledger"] = {"place": place, "target": opening["target"], "tokens": rows,
+                              **ledger_inputs(weights, rows, cut.values())}
+            named.update(rows)
+    page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in sorted(named)]
     return page | {"absent": absent(page, weights.n_layers)}
+
+
+def first_views(study, heads, opening):
+    """The attention on contexts, by place: on the opening one, and on as many as fit, in order."""
+    views, room = {}, ATTENTION
+    for n in [opening, *sorted(study.kept.keys() - {opening})]:
+        pack_pattern = pack_floats if n == opening else pack
+        found = attention_views(study.weights, *excerpt(*study.kept[n], slice(1), MAX_TOKENS),
+                                heads, pack_pattern)
+        room -= sum(len(packed["data"]) for packed in found.values() if "data" in packed)
+        if views and room < 0:
+            break
+        views[n] = found
+    return views
+
+
+def ledger_rows(study, needed, positions, notices):
+    """The tokens, in order, whose logits a ledger in the page can take apart; [] for none.
+
+    needed : those it must have; others are the most frequent. positions : numbers (i, d)
+    """
+    weights, probabilities = study.weights, study.token_probabilities
+    numbers = weights.W_O.size + weights.W_V.size + 2 * positions
+    room = int((LEDGER / FLOAT - numbers) / weights.d_model)
+    if room < len(needed):
+        return []
+    frequent = [id for id in strongest(probabilities, MAX_VOCAB)[0].tolist() if id not in needed]
+    rows = sorted([*needed, *frequent[:room - len(needed)]])
+    if len(rows) < len(probabilities):
+        notices.append(f"The vocabulary is cut: {len(rows):,} of {len(probabilities):,} tokens can "
+                       "be chosen in the ledger, those of its texts and the most frequent.")
+    return rows
+
+
+def ledger_inputs(weights, rows, texts):
+    """What the page needs to add up paths to the logits of the tokens in `rows`, on each text.
+
+    With norms or with heads that rest, patterns that paths go through are not those shown.
+    """
+    found = {"n_layers": weights.n_layers, "n_normalized": getattr(weights, "n_normalized", 0),
+             "W_U": pack_floats(weights.W_U[rows]),
+             "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
+             "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
+             "texts": []}
+    for tokens, acts in texts:
+        _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
+        text = {"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
+                "residual": pack_floats(as_read(weights, acts.residual[-1], norms[-1])[0]),
+                "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}
+        if folded(weights):
+            text["through"] = pack_floats(triangles(pattern[:, 0].reshape(-1, *pattern.shape[3:])))
+        if acts.norms is not None:
+            text["norm"] = norms[-1][0].tolist()
+        found["texts"].append(text)
+    return found
 
 
 def notice(what, most, total, noun):
@@ -70,11 +139,14 @@ def notice(what, most, total, noun):
     return [f"{what}: the first {most} of {total:,} {noun} are shown."] if total > most else []
 
 
-def opening_prediction(weights, tokens, acts, found):
+def opening_prediction(study, found):
     """The prediction that the page opens at: the one that was found, or one of the same kind."""
+    weights, (tokens, acts) = study.weights, excerpt(*study.held_out, slice(None), MAX_TOKENS)
     known = found.get("prediction")
     if known and len(known["context"]) <= tokens.shape[1]:
         return known
+    if tokens.shape[1] == 1:                       # no next token is known: the likeliest
+        return {"row": 0, "context": tokens[0].tolist(), "target": int(acts.logits[0, 0].argmax())}
     if weights.n_layers == 0:
         return {"row": 0, "context": tokens[0, :-1].tolist(), "target": int(tokens[0, -1])}
     copying = max(found["heads"], key=lambda row: row["copying"])
@@ -99,19 +171,18 @@ def formation(log):
                  for before, row in zip([None, *log], log) if formed(row)), None)
 
 
-def named_tokens(page, target, probabilities):
-    """The ids that the page can name: all it mentions, and the most frequent; in order."""
-    named = {target, *strongest(probabilities, MAX_VOCAB)[0].tolist()}
-    for text in page["texts"]:
-        named.update(text["tokens"], (v for row in text["next"] for v, _ in row))
+def named_tokens(page, target):
+    """The ids of all tokens that the page mentions, beside those to choose from."""
+    named = {target}.union(*map(tokens_of, page["texts"]))
     for head in page.get("dump", []):
         for row in head["rows"]:
             named.update([row["source"]], (id for id, _ in row["destinations"] + row["outs"]))
-    if len(named) < len(probabilities):
-        page["notices"].append(
-            f"The vocabulary is cut: {len(named):,} of {len(probabilities):,} tokens can be "
-            "chosen in the ledger, those on this page and the most frequent.")
-    return sorted(named)
+    return named
+
+
+def tokens_of(text):
+    """The ids of a text, and of what may come next in it."""
+    return {*text["tokens"], *(id for row in text["next"] for id, _ in row)}
 
 
 def absent(page, n_layers):
@@ -124,27 +195,30 @@ def absent(page, n_layers):
                                  "It takes two layers to compose.")
     elif not page["split"]:
         reasons["split"] = "No head has earned the name of an induction head."
+    if n_layers > 1 and not page["importance"]:
+        reasons["importance"] = "The text has one token, and none that comes next."
     if "ledger" not in page:
-        reasons["ledger"] = (f"A ledger here has room for {MAX_PATHS:,} paths and {MAX_HEADS} "
-                             "heads, and there are more.")
+        reasons["ledger"] = (f"A ledger here has room for {MAX_PATHS:,} paths, {MAX_HEADS} heads "
+                             f"and {LEDGER / 1e6:.0f} MB of weights, and there are more.")
     return reasons
 
 
-def attention_views(weights, tokens, acts, heads):
+def attention_views(weights, tokens, acts, heads, pack_pattern=pack):
     """The heads (layer, head) on one context (1, i) in three views; the 8 likeliest next tokens.
 
-    Each view packs the lower triangle of (head, i, j), row by row: `pattern`, `moved`
-    (value-weighted) and `effects` on the true next token's logit, which has a row less.
+    `pattern` packs the lower triangle of (head, i, j), row by row, and so does `effects` on the
+    true next token's logit, which has a row less. `lengths` (head, j) of what is written for a
+    source: times the pattern they are the value-weighted pattern.
     """
-    moved = value_weighted_patterns(weights, tokens, acts)
     normalizer = logsumexp(acts.logits[0], axis=-1)
+    lengths = value_lengths(weights, acts)
     return {"tokens": tokens[0].tolist(),
             "next": [[[int(v), float(np.exp(logit - total))]
                       for v, logit in zip(*strongest(row, 8))]
                      for row, total in zip(acts.logits[0], normalizer)],
-            "pattern": pack_floats(triangles(acts.pattern[layer, 0, head]
-                                             for layer, head in heads)),
-            "moved": pack(triangles(moved[layer, 0, head] for layer, head in heads)),
+            "pattern": pack_pattern(triangles(acts.pattern[layer, 0, head]
+                                              for layer, head in heads)),
+            "lengths": pack_floats([lengths[layer, 0, head] for layer, head in heads]),
             "effects": pack(triangles(source_effects(weights, tokens, *head, acts)[0, :, :-1]
                                       for head in heads))}
 
@@ -157,4 +231,4 @@ def triangles(squares):
 def score_parts(weights, tokens, acts, heads):
     """neither, Q, K and both, of every head after layer 0 on one context: packed triangles."""
     return {f"{layer}.{head}": pack(triangles(part[0] for part in split_scores(
-        weights, tokens, acts.pattern, layer, head))) for layer, head in heads if layer}
+        weights, tokens, acts.pattern, layer, head, acts.norms))) for layer, head in heads if layer}

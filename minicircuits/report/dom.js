@@ -63,6 +63,23 @@ function choice(legend, options, chosen, change) {
       el("span", {}, label))));
 }
 
+/* One of many, by name: a list, and buttons to the one before and the one after. */
+function pager(legend, names, chosen, change) {
+  const go = n => {
+    list.value = n;
+    before.disabled = n === 0;
+    after.disabled = n === names.length - 1;
+  };
+  const step = (label, by) => el("button", {type: "button", "aria-label": `${label} ${legend}`,
+    onclick: () => { const n = Number(list.value) + by; go(n); change(n); }}, by < 0 ? "←" : "→");
+  const before = step("previous", -1), after = step("next", 1);
+  const list = el("select", {"aria-label": legend, onchange: () => {
+    go(Number(list.value));
+    change(Number(list.value)); }}, names.map((name, n) => el("option", {value: n}, name)));
+  go(chosen);
+  return el("fieldset", {class: "choice pager"}, el("legend", {}, legend), before, list, after);
+}
+
 /* A link to a head's table. */
 function headLink(head) {
   const text = headName(head);

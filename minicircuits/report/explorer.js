@@ -8,12 +8,15 @@ const SAYS = {
   effects: "what it adds to the logit of the token that really came next",
 };
 
-/* Builds the explorer in `container`; `head` is an index into `page.shown_heads`. */
-function explorer(container, texts, head, place) {
-  const state = {text: 0, view: "pattern", across: "looks", head, over: null,
+/* Builds the explorer in `container`, open at a text, a head (an index into `page.shown_heads`)
+   and a place. */
+function explorer(container, texts, text, head, place) {
+  const state = {text, view: "pattern", across: "looks", head, over: null,
                  place, locked: true, pointed: null, cell: null};
-  const data = texts.map(text => Object.fromEntries(
-    VIEWS.map(([view]) => [view, unpacked(text[view])])));
+  const data = texts.map(({pattern, lengths, effects}) => {
+    const views = {pattern: unpacked(pattern), effects: unpacked(effects)};
+    return {...views, moved: once(() => weighted(views.pattern(), unpack(lengths)))};
+  });
   const names = page.shown_heads.map(headName);
 
   const tokens = () => texts[state.text].tokens;
@@ -129,7 +132,7 @@ function explorer(container, texts, head, place) {
   const set = (name, show) => value => { state[name] = value; show(); };
   container.append(
     el("div", {class: "controls"},
-      choice("text", texts.map(({name}, n) => [n, name]), 0, set("text", showText)),
+      pager("text", texts.map(({name}) => name), text, set("text", showText)),
       choice("view", VIEWS, "pattern", set("view", showAll)),
       choice("the token", [["looks", "looks at"], ["seen", "is looked at by"]], "looks",
              set("across", showPlace))),
@@ -139,4 +142,15 @@ function explorer(container, texts, head, place) {
       el("div", {class: "aside"}, map.element, nextTitle, next)));
   strip.write(tokens());
   onPalette(showAll);
+}
+
+/* Patterns times the length of what is written for each source: value-weighted patterns. */
+function weighted(patterns, lengths) {
+  return patterns.map((pattern, head) => {
+    const moved = new Float32Array(pattern.length);
+    for (let i = 0, at = 0; at < moved.length; i++) {
+      for (let j = 0; j <= i; j++, at++) moved[at] = pattern[at] * lengths[head][j];
+    }
+    return moved;
+  });
 }

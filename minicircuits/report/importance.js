@@ -1,7 +1,7 @@
 "use strict";
 /* How much of the loss each order of paths takes off, and each virtual head. */
 
-function importance({losses, marginal, counts, given_direct, given_others, virtual_heads}) {
+function importance({losses, marginal, counts, given_direct, given_others, virtual_heads, limit}) {
   const names = losses.map((_, order) => ["direct path", "single heads"][order]
                                          ?? `virtual heads of ${order}`);
   byId("importance-see").textContent = marginal.length < 3 ? "What each order of paths adds"
@@ -21,7 +21,8 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
                     fixed(row.importance, 4)), fixed(row.copying, 2)])),
     virtual_heads.length > shown.length
       ? el("p", {class: "notice"}, `Cut: the first ${shown.length} of ${virtual_heads.length}.`)
-      : "");
+      : "",
+    limit ? el("p", {class: "notice"}, limit) : "");
   if (shown.length) {
     byId("virtual-see").textContent =
       `${shown[0].heads} matters most: ${fixed(shown[0].importance, 2)} nats`;

@@ -10,7 +10,8 @@ function pathName(heads) {
 
 function ledger(inputs, texts, startText) {
   const expansion = pathExpansion(inputs, texts, page.n_heads);
-  const rowOf = new Map(page.vocabulary.map(([id], row) => [id, row]));
+  const rowOf = new Map(inputs.tokens.map((id, row) => [id, row]));
+  const vocabulary = page.vocabulary.filter(([id]) => rowOf.has(id));
   const state = {text: startText, place: inputs.place, target: inputs.target};
   let paths = [];
 
@@ -21,7 +22,7 @@ function ledger(inputs, texts, startText) {
   const search = el("input", {type: "search", placeholder: "any other token …",
     "aria-label": "search for a target token", oninput: () => {
       const wanted = search.value.replaceAll(" ", "␣");
-      const matches = wanted ? page.vocabulary.filter(([, text]) => text.includes(wanted)) : [];
+      const matches = wanted ? vocabulary.filter(([, text]) => text.includes(wanted)) : [];
       matches.sort((a, b) => a[1].length - b[1].length);
       found.replaceChildren(...matches.slice(0, 16).map(([id]) => candidate(id)),
         matches.length > 16 ? el("span", {class: "notice"}, `and ${matches.length - 16} more`) : "");
@@ -104,7 +105,7 @@ function ledger(inputs, texts, startText) {
     el("div", {class: "controls"}, choice("text", texts.map(({name}, n) => [n, name]), startText,
       value => {
         state.text = value;
-        state.place = Math.min(state.place, texts[value].tokens.length - 2);
+        state.place = Math.max(0, Math.min(state.place, texts[value].tokens.length - 2));
         strip.write(texts[value].tokens);
         likeliest();
         show();

@@ -6,8 +6,8 @@ import html
 import numpy as np
 
 from minicircuits import files
+from minicircuits.behavior import excerpt
 from minicircuits.findings.heads import heads_of
-from minicircuits.findings.study import excerpt
 from minicircuits.model.transformer import forward
 from minicircuits.notation import Tokens, Weights, check_tokens
 from minicircuits.report.data import MAX_HEADS, MAX_TOKENS, attention_views, notice
@@ -33,11 +33,12 @@ class Attention:
         files.write_bytes(path, self.page, force)
 
 
-def attention(weights: Weights, tokens: Tokens, show: Callable[[int], str] = str) -> Attention:
+def attention(weights: Weights, tokens: Tokens,
+              show: Callable[[int], str] = "#{}".format) -> Attention:
     """Patterns, value-weighted patterns and logit effects of every head, on contexts (b, i).
 
-    show : what a token id reads as, for example `model.tokenizer.show`. At most 4 contexts of
-    128 tokens and 64 heads are shown, and the page says so if there are more.
+    show : what a token id reads as, for example `model.tokenizer.show`; by default "#17". At
+    most 4 contexts of 128 tokens and 64 heads are shown, and the page says so if there are more.
     """
     tokens, weights = check_tokens(weights, tokens), weights.astype(np.float64)
     heads, (b, T) = heads_of(weights), tokens.shape

@@ -24,6 +24,9 @@ function overview({losses, exactness, log, formation, ...shape}) {
   }
   byId("exactness").append(table(["", "relative difference"],
     rows.map(([name, error]) => [name, error.toExponential(1).replace("-", "−")])));
+  if (exactness.limit) byId("exactness").append(el("p", {class: "small"}, exactness.limit));
+  byId("precision").append(`${exactness.precision}; about 10`,
+    el("sup", {}, exactness.precision === "float32" ? "−7" : "−16"));
 
   byId("training").hidden = !log.length;
   if (log.length) training(log, formation, shape.n_layers);

@@ -42,12 +42,16 @@ def visible(text):
     >>> visible("a\0\u202eb \ud800"), visible(""), visible("x" * 5000)[46:]
     ('a\\x00\\u202eb␣\\ud800', '(empty)', 'xx… (5,000 characters)')
     """
-    shown = "".join(
-        character if character.isprintable() and character not in BLANK
-        else character.encode("unicode_escape").decode() for character in text.replace(" ", "␣"))
+    shown = escaped(text.replace(" ", "␣"))
     if len(shown) > LONGEST:
         shown = f"{shown[:LONGEST]}… ({len(text):,} characters)"
     return shown or "(empty)"
+
+
+def escaped(text):
+    """The text, on one line, with everything escaped that nobody sees; spaces stay."""
+    return "".join(character if character.isprintable() and character not in BLANK
+                   else character.encode("unicode_escape").decode() for character in text)
 
 
 def json_in_html(value):

@@ -1,12 +1,19 @@
 "use strict";
 /* The path expansion of one logit: logit = Σ over paths and sources of A_ij (W_U … W_OV W_E)_vj. */
 
-function pathExpansion({W_U, W_O, W_V, texts, n_layers}, attention, nHeads) {
+/* Where norms σ are frozen, `residual` is what was divided by them, and patterns are A_ij / σ_j. */
+function pathExpansion({W_U, W_O, W_V, texts, n_layers, n_normalized}, attention, nHeads) {
   const weights = {W_U: unpacked(W_U), W_O: unpacked(W_O), W_V: unpacked(W_V)};
   const [, d, e] = W_O.shape;
-  const inputs = texts.map(({embedded, residual, normalizer}) =>
-    ({embedded: unpacked(embedded), residual: unpacked(residual), normalizer}));
-  const patterns = attention.map(({pattern}) => unpacked(pattern));
+  const inputs = texts.map(({embedded, residual, ...rest}) =>
+    ({embedded: unpacked(embedded), residual: unpacked(residual), ...rest}));
+  const patterns = attention.map(({pattern}, n) => unpacked(texts[n].through ?? pattern));
+
+  /* A row of W_U, divided by σ at a place as what it reads is. */
+  function reader(text, place, target) {
+    const r = weights.W_U()[target], {norm} = inputs[text];
+    return norm ? r.map((value, n) => n < n_normalized ? value / norm[place] : value) : r;
+  }
 
   /* r W_O W_V: a row of the residual stream, back through what head h writes and reads. */
   function backThrough(r, h) {
@@ -38,7 +45,7 @@ function pathExpansion({W_U, W_O, W_V, texts, n_layers}, attention, nHeads) {
       const pattern = patterns[text](), x = inputs[text].embedded();
       const start = new Float64Array(x.length);
       start[place] = 1;
-      let found = [{heads: [], r: weights.W_U()[target], a: start}];
+      let found = [{heads: [], r: reader(text, place, target), a: start}];
       for (let layer = n_layers - 1; layer >= 0; layer--) {
         const later = found;
         for (let head = 0; head < nHeads; head++) {

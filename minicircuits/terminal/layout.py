@@ -27,9 +27,20 @@ def wrapped(text):
                          break_on_hyphens=False)
 
 
+def paragraph(text):
+    """The text over lines of at most 80 columns, all indented by 2."""
+    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+
+
 def plural(number, noun):
     """As in "1 case", "2 cases"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(bytes):
+    """As in "341 bytes", "5.0 kB", "9.9 MB"."""
+    return (f"{bytes / 1e6:.1f} MB" if bytes >= 1e6 else f"{bytes / 1e3:.1f} kB" if bytes >= 1e3
+            else plural(bytes, "byte"))
 
 
 def cut(text, width):

@@ -4,7 +4,7 @@
 turns a token id into something readable. Not all sections have tokens in them.
 """
 
-from minicircuits.terminal.layout import WIDTH, cut, heading, table, wrapped
+from minicircuits.terminal.layout import WIDTH, cut, heading, paragraph, table, wrapped
 
 
 def section(name, found, show):
@@ -22,7 +22,9 @@ def exactness_lines(errors, show=None):
         rows += [(f"all terms ({count(errors['terms'])}) sum to the scores", errors["scores"]),
                  ("patterns rebuilt from weights and tokens alone", errors["patterns"]),
                  ("logits through the rebuilt patterns", errors["rebuilt_logits"])]
-    return [f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows] + limit_lines(errors)
+    large = ["  A model this large stays in float32, where one rounding is 6e-08."]
+    return ([f"  {title:<48}{'to':>3} {error:.1e}" for title, error in rows]
+            + large * (errors["precision"] == "float32") + limit_lines(errors))
 
 
 def count(number):
@@ -47,35 +49,67 @@ def loss_lines(found, show=None):
             losses.items(), key=lambda item: -item[1])))]
 
 
+def folded_lines(found, show=None):
+    """What stands for biases and norms, and what that means for the sections below."""
+    heads, lines = found.get("resting", []), []
+    if heads:
+        each = ", ".join(heads[:6]) + ", …" * (len(heads) > 6)
+        lines += [f"  Each layer's bias b_O is a head that rests: {each}.",
+                  "  Paths may go through such a head; tables of heads leave it out."]
+    if "eps" in found:
+        lines += ["  What reads the residual stream divides it by a norm σ. Where patterns are",
+                  "  frozen, so are all σ; where they are recomputed, σ are recomputed too."]
+    return lines + ["  Copying, skip-trigrams and composition are read off the matrices alone."]
+
+
 def bigram_lines(found, show):
     """For each word what the model says comes next, above what the text has."""
     rows = [[cut(show(row["token"]), 14) if side == "model" else "", f"the {side}",
-             *(f"{cut(show(token), 9)} {share:.2f}" for token, share in row[side])]
-            for row in found["next_tokens"] for side in ("model", "text")]
-    reached, best = found["training_loss"], found["fitted_loss"]
-    return table(["after", "by", "likeliest", "second", "third"], rows) + [
-        f"\n  on the training text {reached:.3f} nats; the same model fitted to the bigram "
-        f"counts\n  by L-BFGS {best:.3f}: the trainer is {reached - best:.3f} above it"]
+             *(f"{cut(show(token), 9)} {share:.2f}" for token, share in row[side]),
+             *[""] * (3 - len(row[side]))]
+            for row in found["next_tokens"] for side in ("model", "text") if side in row]
+    lines = table(["after", "by", "likeliest", "second", "third"], rows)
+    if "training_loss" in found:
+        reached, best = found["training_loss"], found["fitted_loss"]
+        lines.append(f"\n  on the training text {reached:.3f} nats; the same model fitted to the "
+                     f"bigram counts\n  by L-BFGS {best:.3f}: the trainer is {reached - best:.3f} "
+                     "above it")
+    return lines
 
 
 def head_lines(found, show=None):
     """What each head looks at and copies, with a legend."""
-    rows, blocks = found["heads"], " and ".join(map(str, found["blocks"]))
+    rows, blocks = found["heads"], ", ".join(map(str, found["blocks"]))
     columns = {"previous": "prev", "duplicate": "dupl", "induction": "induct", "first": "first",
                "by_position": "by pos", "copying": "copying"}
     columns = {key: title for key, title in columns.items() if key in rows[0]}
-    blocks = ", ".join(map(str, found["blocks"]))
-    on_blocks = (f"  On repeated random tokens (blocks of {blocks}), attention: prev to the\n"
-                 "  previous one, dupl to earlier copies, induct to what followed those."
-                 if blocks else "  Contexts are too short for random tokens that are repeated.")
-    return table(["head", *columns.values(), "own top", "main offset"], [
+    offsets = "offset" in rows[0]
+    legend = [
+        f"On random tokens that come twice (blocks of {blocks}), attention: prev to the token "
+        "before, dupl to earlier copies of the token, induct to what followed these."
+        if blocks else "Contexts are too short for random tokens that come twice.",
+        "On the text: first, attention to the first token." if "first" in columns else
+        "One token has no choice where to look.",
+        "By pos: how much of a pattern follows from positions alone."
+        if "by_position" in columns else
+        "How much of a pattern follows from positions takes two contexts; it is left out."
+        if "first" in columns else "",
+        "Main offset: the distance with most attention, and how much."
+        if offsets else "A main offset takes four tokens; it is left out."
+        if "first" in columns else "",
+        "In weights: the copying score, 1 if tokens that are attended to make themselves likelier; "
+        "own top, how many make themselves likeliest."]
+    return table(["head", *columns.values(), "own top", *(["main offset"] if offsets else [])], [
         [f"{row['layer']}.{row['head']}", *(f"{row[key]:.2f}" for key in columns),
-         f"{row['top_own']:4.0%}", f"{-row['offset']} ({row['at_offset']:.2f})"]
-        for row in rows]) + [
-        on_blocks,
-        "  On the text: first to the first token, by pos how much of a pattern position",
-        "  explains, main offset where most goes. In weights: the copying score; own top,",
-        "  tokens that are their own top output."]
+         f"{row['top_own']:4.0%}",
+         *([f"{-row['offset']} ({row['at_offset']:.2f})"] if offsets else [])]
+        for row in rows]) + [paragraph(" ".join(filter(None, legend)))]
+
+
+def short_lines(found, show=None):
+    """Why there is less than in other texts."""
+    return [paragraph("The text has one token, and none that comes next. What takes a loss is left "
+                      "out: how much terms matter, what removing heads does, a prediction.")]
 
 
 def named_lines(found, show=None):
@@ -115,21 +149,27 @@ def importance_lines(found, show=None):
              *(f"virtual heads of {order}" for order in range(3, len(found["losses"])))]
     orders = zip(names, found["counts"], found["losses"], found["marginal"])
     layers = enumerate(zip(found["given_direct"], found["given_others"]))
-    return [*table(["paths added", "terms", "loss", "takes off"],
+    return [*table(["paths added", "number", "loss", "takes off"],
                    [[name, str(terms), f"{loss:.3f}", f"{marginal:.3f}"]
                     for name, terms, loss, marginal in orders]),
+            paragraph("Each line adds the paths through so many heads: the loss after that, and "
+                      "what it takes off, in nats. The single heads of a layer take off:"),
             *(f"  layer {layer}: {direct:.3f} given the direct path, {others:.3f} given the other "
-              "layers' heads" for layer, (direct, others) in layers),
+              "layers' heads" for layer, (direct, others) in layers), "",
             *table(["virtual head", "takes off (nats)", "copying"],
                    [[row["heads"], f"{row['importance']:.4f}", f"{row['copying']:.2f}"]
-                    for row in found["virtual_heads"][:3]]), *limit_lines(found)]
+                    for row in found["virtual_heads"][:3]]),
+            paragraph("In virtual head 0.3→1.2, 1.2 moves on what 0.3 has moved. Copying: the "
+                      "copying score of both together."), *limit_lines(found)]
 
 
 def pair_lines(found, show=None):
     """The strongest pairs of heads by kind of composition."""
     return [f"  random matrices of these shapes: {found['baseline']:.3f}"] + [
         f"  {kind}-composition, strongest:  "
-        + "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind]) for kind in "KQV"]
+        + "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind]) for kind in "KQV"] + [
+        paragraph("From 0 to 1: how much the keys (K), queries (Q) or values (V) of the later head "
+                  "read of what the earlier one writes.")]
 
 
 def split_lines(found, show=None):
@@ -138,7 +178,9 @@ def split_lines(found, show=None):
         [f"{name}-composition" if name in ("Q", "K") else name, f"{part['stripe']:.2f}",
          f"{part['elsewhere']:.2f}", f"{part['stripe'] - part['elsewhere']:.2f}",
          "← carries" if name == found["carrier"] else ""]
-        for name, part in found["parts"].items()])
+        for name, part in found["parts"].items()]) + [
+        paragraph("The stripe is what followed the earlier copy of a token: where an induction "
+                  "head looks. Q: heads of earlier layers are in the query; K: in the key.")]
 
 
 def removal_lines(found, show=None):
@@ -148,7 +190,10 @@ def removal_lines(found, show=None):
     losses = [whole, *found["removed"].values()]
     return table(["", "shuffled − ordered block", "loss, patterns frozen", "recomputed"], [
         [head, f"{gap:.2f} nats", f"{loss['frozen']:.3f}", f"{loss['recomputed']:.3f}"]
-        for head, gap, loss in zip(heads, found["gaps"].values(), losses)])
+        for head, gap, loss in zip(heads, found["gaps"].values(), losses)]) + [
+        paragraph("First, random tokens that come twice: the loss the second time if they are in "
+                  "another order, less that in the same order. Then the loss on the text, with "
+                  "the patterns of all other heads as they were, and computed anew.")]
 
 
 def ledger_lines(found, show):
@@ -165,16 +210,20 @@ def ledger_lines(found, show):
     others = f"{found['count']} other entries"
     return lines + [f"  {others:<38}{found['others']:>+10.3f}",
                     f"  {'sum':<38}{found['sum']:>+10.3f}",
-                    f"  {'the model’s logit':<38}{found['logit']:>+10.3f}"]
+                    f"  {'the model’s logit':<38}{found['logit']:>+10.3f}",
+                    paragraph("Each line is a path, the token that it reads, the place of that, "
+                              "and what it adds to the logit of the next token.")]
 
 
 SECTIONS = {
     "losses": ("Loss, nats per predicted token", loss_lines),
     "exactness": ("Is the algebra exact on it?", exactness_lines),
+    "folded": ("Its biases and norms, folded in", folded_lines),
     "bigrams": ("Its bigram table W_U W_E, and the text's", bigram_lines),
     "heads": ("What each head looks at, and copies", head_lines),
     "skip_trigrams": ("Skip-trigrams: source … destinations → outs it adds to",
                       skip_trigram_lines),
+    "short": ("How much terms matter", short_lines),
     "named": ("Which heads have earned a name", named_lines),
     "composition": ("Who reads whom: composition scores", pair_lines),
     "importance": ("How much each order of terms matters (patterns frozen)", importance_lines),

@@ -124,7 +124,7 @@ def sample():
 
     It was written for it: no model has seen it in training.
     """
-    return [("the sample", files.read_bytes(SAMPLE))]
+    return [("the sample text of this package", files.read_bytes(SAMPLE))]
 
 
 def standard_library():
@@ -133,7 +133,8 @@ def standard_library():
     Without its tests, generated tables, and what names folders of this host.
     """
     paths = _files_below(sysconfig.get_path("stdlib"), LEFT_OUT)
-    texts = [data for path in paths if path.endswith(".py") and is_text(data := _read(path))]
+    texts = [data for path in paths if path.endswith(".py")
+             and is_text(data := files.read_bytes(path))]
     if not texts:
         raise InputError("there is no source of Python's standard library on this machine: "
                          "choose another text with --text FILE_OR_FOLDER ...")
@@ -144,8 +145,8 @@ def read_texts(paths):
     """The texts in these files and folders, a list of bytes.
 
     Folders are read to the bottom, in the order of names. Left out are empty and binary files
-    (those with a NUL byte) and names that begin with a dot, such as `.git`. Raises InputError
-    where a path leads to no text, or a file cannot be read.
+    (those with a NUL byte), UTF-16, and names that begin with a dot, such as `.git`. Raises
+    InputError where a path leads to no text, or a file cannot be read.
     """
     return [data for _, data in read_named(paths)]
 
@@ -159,26 +160,30 @@ def read_named(paths):
         raise InputError(f"paths must be a list of files and folders; got {str(paths)!r} alone")
     texts = []
     for path in paths:
-        inside = os.path.isdir(path)
-        found = [(os.path.relpath(file, path) if inside else os.path.basename(file), _read(file))
-                 for file in (_files_below(path, HIDDEN) if inside else [path])]
-        if not inside and found[0][1].startswith(UTF_16):
-            raise InputError(f"{str(path)!r} must be UTF-8; got UTF-16. To convert it: iconv -f "
-                             f"UTF-16 -t UTF-8 {shlex.quote(str(path))} > converted.txt")
-        if not (found := [(name, data) for name, data in found if is_text(data)]):
-            raise InputError(f"{str(path)!r} must be text; got nothing but empty or binary files")
-        texts += found
+        found = _named(path)
+        if not (kept := [(name, data) for name, data in found if is_text(data)]):
+            raise InputError(
+                f"{str(path)!r} must be UTF-8; got UTF-16. To convert it: iconv -f UTF-16 -t UTF-8 "
+                f"{shlex.quote(str(path))} > converted.txt"
+                if any(data.startswith(UTF_16) for _, data in found) else
+                f"{str(path)!r} must be text; got nothing but empty or binary files")
+        texts += kept
     return texts
 
 
 def is_text(data):
-    """Whether bytes are neither empty nor binary, which has bytes of 0."""
-    return bool(data) and b"\0" not in data
+    """Whether bytes are text: there are some, none is 0 as in binary files, and it is no UTF-16."""
+    return bool(data) and b"\0" not in data and not data.startswith(UTF_16)
 
 
-def _read(path):
-    """The bytes of a file; the path "-" is standard input."""
-    return sys.stdin.buffer.read() if path == "-" else files.read_bytes(path)
+def _named(path):
+    """What a path leads to, a list of (name, bytes)."""
+    if path == "-":
+        return [("standard input", sys.stdin.buffer.read())]
+    if os.path.isdir(path):
+        return [(os.path.relpath(file, path), files.read_bytes(file))
+                for file in _files_below(path, HIDDEN)]
+    return [(os.path.basename(path), files.read_bytes(path))]
 
 
 def _files_below(folder, left_out):

@@ -129,8 +129,8 @@ def test_kept_bases_vocabulary_and_batch(positions):
 @pytest.mark.parametrize("what, mistake", [
     ("copying_score", lambda score: lambda W: score(W.mT * -1)),
     ("cross_entropy", lambda loss: lambda logits, tokens: loss(logits, tokens[:, ::-1])),
-    ("expand_logits", lambda expand: lambda weights, tokens, pattern, longest: expand(
-        weights, tokens, pattern[::-1], longest)),
+    ("expand_logits", lambda expand: lambda weights, tokens, pattern, *more: expand(
+        weights, tokens, pattern[::-1], *more)),
     ("expand_logits", lambda expand: lambda *case: expand(*case)[:-1]),
 ])
 def test_the_check_sees_a_mistake(monkeypatch, what, mistake):

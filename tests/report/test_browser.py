@@ -172,7 +172,7 @@ def test_split_adds_up_wherever_one_points(opened):
     section = page.locator("#split")
     section.get_by_label("as they are").check()
     section.get_by_label("1.2", exact=True).check()
-    tokens = np.array([reported(2).data["texts"][1]["tokens"]])
+    tokens = np.array([reported(2).data["texts"][-1]["tokens"]])
     pattern = mc.forward(model.weights, tokens).pattern
     split = mc.split_scores(model.weights, tokens, pattern, 1, 2)
     parts = [part[0] for part in (*split, sum(split))]
@@ -189,16 +189,24 @@ def test_split_adds_up_wherever_one_points(opened):
     section.get_by_label("less their mean").check()
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
-    section.get_by_label("held-out text").check()
+    section.get_by_label("held-out text, context").check()
     assert section.locator("canvas").first.evaluate("canvas => canvas.width") == 128
 
 
 # The explorer.
 
-def explored(page, n_text=0):
+OPENING = "opening"
+
+
+def text_of(n):
+    """The tokens (1, i) of a text of the page of two layers, by its place among them."""
+    data = reported(2).data
+    return np.array([data["texts"][data["opening"] if n is OPENING else n]["tokens"]])
+
+
+def explored(page, n_text=OPENING):
     """The explorer's parts, and the library's numbers for the text it shows."""
-    weights = reported(2).model.weights
-    tokens = np.array([reported(2).data["texts"][n_text]["tokens"]])
+    weights, tokens = reported(2).model.weights, text_of(n_text)
     acts = mc.forward(weights, tokens)
     at = page.locator("#explorer")
     return SimpleNamespace(
@@ -277,12 +285,33 @@ def test_views(opened):
     assert_strongest(x.strongest(), effects[60])
     x.tokens.nth(127).click()
     assert "nothing" in x.at.locator(".strongest").inner_text()       # no next token is known
-    x.at.get_by_label("repeated random tokens").check()
-    x = explored(page, 1)
+    x.at.get_by_label("text", exact=True).select_option("repeated random tokens")
+    x = explored(page, -1)
     assert x.tokens.count() == 59
     x.at.get_by_label("pattern", exact=True).check()
     x.tokens.nth(33).click()
     assert_strongest(x.strongest(), x.acts.pattern[1, 0, 2, 33])
+
+
+def test_contexts_are_paged_through(opened):
+    """In order and by name; the buttons end where the texts do."""
+    page = opened()
+    at, names = page.locator("#explorer"), [text["name"] for text in reported(2).data["texts"]]
+    chooser, back, on = (at.get_by_label(name, exact=True)
+                         for name in ("text", "previous text", "next text"))
+    layer, head = reported(2).data["shown_heads"][-1]
+    at.locator(".thumbnail").last.click()
+    assert chooser.locator("option").all_text_contents() == names
+    chooser.select_option(names[1])
+    back.click()
+    assert back.is_disabled() and chooser.input_value() == "0"
+    for n in range(1, 4):
+        on.click()
+        x = explored(page, n)
+        x.tokens.nth(50).click()
+        assert_strongest(x.strongest(), x.acts.pattern[layer, 0, head, 50])
+    chooser.select_option(names[-1])
+    assert on.is_disabled() and x.tokens.count() == 59
 
 
 def test_heat_map_of_the_explorer(opened):
@@ -352,7 +381,7 @@ def test_everything_can_be_reached_by_tab(opened):
 
 def assert_ledger(at, text, place, target):
     weights = reported(2).model.weights
-    tokens = np.array([reported(2).data["texts"][text]["tokens"]])
+    tokens = text_of(text)
     acts = mc.forward(weights, tokens)
     entries = mc.ledger(weights, tokens, acts.pattern, place, target)
     totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
@@ -378,21 +407,21 @@ def assert_ledger(at, text, place, target):
 
 def test_ledger_opens_at_the_prediction(opened):
     at, page = opened().locator("#ledger"), reported(2).data
-    assert_ledger(at, 0, page["ledger"]["place"], page["ledger"]["target"])
+    assert_ledger(at, OPENING, page["ledger"]["place"], page["ledger"]["target"])
 
 
 def test_ledger_of_any_place_and_token(opened):
     at, tokenizer = opened().locator("#ledger"), reported(2).model.tokenizer
     at.locator(".token").nth(17).click()
-    assert_ledger(at, 0, 17, reported(2).data["texts"][0]["tokens"][18])
+    assert_ledger(at, OPENING, 17, text_of(OPENING)[0, 18])
     target, = tokenizer.encode("def")
     at.get_by_role("searchbox").fill("def")
     at.locator(".candidates").nth(1).get_by_role("button").first.click()
-    assert_ledger(at, 0, 17, target)
+    assert_ledger(at, OPENING, 17, target)
     at.get_by_label("repeated random tokens").check()
-    assert_ledger(at, 1, 17, reported(2).data["texts"][1]["tokens"][18])
+    assert_ledger(at, -1, 17, text_of(-1)[0, 18])
     at.locator(".candidates").first.get_by_role("button").nth(3).click()
-    assert_ledger(at, 1, 17, reported(2).data["texts"][1]["next"][17][3][0])
+    assert_ledger(at, -1, 17, reported(2).data["texts"][-1]["next"][17][3][0])
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):

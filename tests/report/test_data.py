@@ -8,7 +8,7 @@ from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
-from minicircuits.findings.study import excerpt
+from minicircuits.behavior import excerpt
 from minicircuits.report import data
 from minicircuits.report.data import attention_views
 from tests.draws import assert_all_close, assert_close, random_case
@@ -27,16 +27,32 @@ def square(rows, n):
     return full
 
 
+def apart(page):
+    """The texts whose scores and logits come apart: the opening one, and random tokens."""
+    return [page["texts"][page["opening"]], page["texts"][-1]]
+
+
+def test_contexts_are_named_and_in_order(two):
+    names = [text["name"] for text in two.data["texts"]]
+    assert len(names) > 10 and names[-1] == "repeated random tokens"
+    contexts = dict(zip(two.study.contexts.names, two.study.contexts.tokens))
+    assert names[:-1] == [name for name in contexts if name in names]
+    for text in two.data["texts"][:-1]:
+        assert text["tokens"] == contexts[text["name"]].tolist()
+    assert [n for n, text in enumerate(two.data["texts"]) if "parts" in text] == [
+        two.data["opening"], len(names) - 1]
+
+
 def test_attention_is_the_librarys(two):
     weights = two.model.weights
     for text in two.data["texts"]:
         tokens = np.array([text["tokens"]])
         n = tokens.shape[1]
         acts, moved = mc.forward(weights, tokens), mc.value_weighted_patterns(weights, tokens)
-        by_head = {"pattern": acts.pattern[:, 0].reshape(-1, n, n),
-                   "moved": moved[:, 0].reshape(-1, n, n)}
-        for name, desired in by_head.items():
-            assert_close(square(unpack(text[name]), n), desired, 2e-5, name=name)
+        pattern = square(unpack(text["pattern"]), n)
+        assert_close(pattern, acts.pattern[:, 0].reshape(-1, n, n), 2e-5)
+        assert_close(pattern * unpack(text["lengths"])[:, None],
+                     moved[:, 0].reshape(-1, n, n), 4e-5)
         effects = square(unpack(text["effects"]), n - 1)
         for row, (layer, head) in zip(effects, two.data["shown_heads"]):
             desired = mc.source_effects(weights, tokens, layer, head)[0]
@@ -45,7 +61,7 @@ def test_attention_is_the_librarys(two):
 
 
 def test_next_tokens_are_the_likeliest(two):
-    text = two.data["texts"][0]
+    text = two.data["texts"][3]
     logits = mc.forward(two.model.weights, [text["tokens"]]).logits[0]
     probabilities = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities /= probabilities.sum(-1, keepdims=True)
@@ -55,7 +71,7 @@ def test_next_tokens_are_the_likeliest(two):
 
 
 def test_score_parts_are_the_split(two):
-    for text in two.data["texts"]:
+    for text in apart(two.data):
         tokens = np.array([text["tokens"]])
         n = tokens.shape[1]
         pattern = mc.forward(two.model.weights, tokens).pattern
@@ -70,19 +86,20 @@ def test_score_parts_are_the_split(two):
 def test_repeated_tokens_are_those_of_the_split(two):
     """The heat map shows the first of the contexts over which the table takes its mean."""
     tokens, _ = two.study.repeated
-    assert two.data["texts"][1]["tokens"] == tokens[0].tolist()
+    assert two.data["texts"][-1]["tokens"] == tokens[0].tolist()
     assert tokens.shape == (8, 59) and (tokens[:, 1:30] == tokens[:, 30:]).all()
 
 
 def test_the_page_opens_at_the_prediction_of_the_terminal(two):
     prediction, page = two.found["prediction"], two.data
     place = page["ledger"]["place"]
-    assert page["texts"][0]["tokens"][:place + 1] == prediction["context"]
-    assert page["ledger"]["target"] == prediction["target"] == page["texts"][0]["tokens"][place + 1]
+    tokens = apart(page)[0]["tokens"]
+    assert tokens[:place + 1] == prediction["context"]
+    assert page["ledger"]["target"] == prediction["target"] == tokens[place + 1]
 
 
 def test_ledger_inputs_make_the_logits(two):
-    ledger, texts = two.data["ledger"], two.data["texts"]
+    ledger, texts = two.data["ledger"], apart(two.data)
     for inputs, text in zip(ledger["texts"], texts, strict=True):
         logits = mc.forward(two.model.weights, [text["tokens"]]).logits[0]
         made = unpack(inputs["residual"]) @ unpack(ledger["W_U"]).T
@@ -138,14 +155,14 @@ def test_formation():
 def test_what_is_absent_says_why(n_layers, missing):
     page = reported(n_layers).data
     assert set(page["absent"]) == missing and all(page["absent"].values())
-    assert not page["notices"]
+    assert not any("cut" in notice for notice in page["notices"] if "Contexts" not in notice)
 
 
 def test_three_layers(two):
     """Everything that the page has for two layers, it has for three; heads read earlier layers."""
     page = studied(random_case(1, n_layers=3, n_heads=2, n_ctx=128,
                                d_vocab=two.model.weights.d_vocab).weights, {}).data
-    assert not page["absent"] and len(page["texts"][0]["parts"]) == 4
+    assert not page["absent"] and all(len(text["parts"]) == 4 for text in apart(page))
     found = page["composition"]
     for later, row in zip(found["later"], found["K"], strict=True):
         assert [value is None for value in row] == [
@@ -158,25 +175,39 @@ def test_without_an_induction_head_what_shows_one_is_absent(two):
 
 
 def test_cuts_are_told(two, monkeypatch):
-    for name, most in (("TOKENS", 100), ("HEADS", 4), ("PATHS", 15), ("VOCAB", 600)):
-        monkeypatch.setattr(data, f"MAX_{name}", most)
+    for name, most in (("MAX_TOKENS", 100), ("MAX_SPLIT", 2), ("MAX_VOCAB", 20),
+                       ("ATTENTION", 1_000_000)):
+        monkeypatch.setattr(data, name, most)
     page = data.page_data(two.study, two.found)
-    d_vocab = two.model.weights.d_vocab
+    d_vocab, opening = two.model.weights.d_vocab, page["texts"][page["opening"]]
+    n, rows = len(page["texts"]) - 1, len(page["ledger"]["tokens"])
     assert page["notices"] == [
-        "Attention is cut: the first 4 of 6 heads are shown.",
+        *two.study.notes,
         "Contexts are cut: the first 100 of 128 tokens are shown.",
-        f"The vocabulary is cut: {len(page['vocabulary']):,} of {d_vocab:,} tokens can be chosen "
-        "in the ledger, those on this page and the most frequent."]
-    assert page["absent"] == {
-        "ledger": "A ledger here has room for 15 paths and 4 heads, and there are more."}
-    assert len(page["texts"][0]["tokens"]) == 100
-    assert page["texts"][0]["pattern"]["shape"] == [4, 5050]
-    assert set(page["texts"][0]["parts"]) == {"1.0"}
+        f"Contexts are cut: {n} of 32 are shown, from the beginning on, and the one with the "
+        "prediction.",
+        "Four parts of a score are cut: the first 2 of 3 heads, those with most prefix matching, "
+        "are shown.",
+        f"The vocabulary is cut: {rows} of {d_vocab:,} tokens can be chosen in the ledger, those "
+        "of its texts and the most frequent."]
+    assert 3 < n < 12 and rows < d_vocab
+    assert len(opening["tokens"]) == 100 and opening["pattern"]["shape"] == [6, 5050]
+    assert len(opening["parts"]) == 2
     named = {id for id, *_ in page["vocabulary"]}
-    assert len(named) < d_vocab
     for head in page["dump"]:
         for row in head["rows"]:
             assert {row["source"], *(id for id, _ in row["destinations"] + row["outs"])} <= named
+    assert {*page["ledger"]["tokens"]}.union(*map(data.tokens_of, page["texts"])) <= named
+
+
+@pytest.mark.parametrize("name, most", [("MAX_PATHS", 15), ("LEDGER", 100_000),
+                                        ("MAX_HEADS", 5)])
+def test_a_ledger_that_is_too_much_is_left_out(two, monkeypatch, name, most):
+    monkeypatch.setattr(data, name, most)
+    page = data.page_data(two.study, two.found)
+    assert set(page["absent"]) == {"ledger"} and "there are more" in page["absent"]["ledger"]
+    told = "Attention is cut: the first 5 of 6 heads are shown." in page["notices"]
+    assert told == (name == "MAX_HEADS") == (page["texts"][0]["pattern"]["shape"][0] < 6)
 
 
 def test_an_excerpt_is_what_the_model_gives_on_it():

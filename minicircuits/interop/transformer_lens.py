@@ -1,0 +1,196 @@
+"""Weights and activations, in from TransformerLens and out to it."""
+
+from collections.abc import Mapping
+import re
+from typing import Any
+
+import numpy as np
+
+from minicircuits.circuits.biases import fold_biases
+from minicircuits.circuits.normalization import fold_normalization
+from minicircuits.interop.config import check_sizes, refuse, told
+from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, BUFFER, DERIVED, NORMS, SIZES,
+                                        WEIGHTS, each_array, reordered, split_heads, unwrapped)
+from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights,
+                                   Tokens, Weights, check_axes, check_tokens)
+
+
+def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = None) -> Weights:
+    """The `Weights` that compute what a TransformerLens model computes, as copies.
+
+    source : a HookedTransformer or TransformerBridge, whose own `cfg` is read; or a state dict of
+        one, key -> array or torch tensor. Prefixes of wrappers (`module.`, `_orig_mod.`) are
+        passed over.
+    positions : "shortformer", "standard" or "none", unless the cfg says it. With "none" a W_pos
+        must be absent or all zeros, since TransformerLens always has one.
+    cfg : of a state dict: the model's cfg, a dict of it, or the path of a JSON file of that.
+
+    Biases become a dimension and a head (`fold_biases`). LayerNorm and RMSNorm are folded too,
+    and the result is then a `NormalizedWeights`. float16 and bfloat16 are widened to float32,
+    other dtypes kept; tensors may be on a GPU or require gradients. The buffers `mask` and
+    `IGNORE` are dropped. With no layers n_heads and d_head become 1.
+
+    A state dict does not tell its model's norm, attention direction and scale. So one that
+    TransformerLens made, as its buffers show, needs the cfg. For one without buffers, such as
+    `to_transformer_lens` makes, `positions` is enough: you then say that there is no norm, that
+    attention is causal and that scores are divided by √d_head.
+
+    Raises InputError with the name of what has no place here: MLPs, rotary positions, grouped
+    queries, bidirectional attention, no attention scale and others. A key left out or unknown,
+    and a shape or dtype that disagrees, are named too.
+    """
+    if hasattr(source, "state_dict"):
+        cfg = getattr(source, "cfg", None) if cfg is None else cfg
+        source = source.state_dict()
+    if not isinstance(source, Mapping):
+        raise InputError("source must be a state dict or a TransformerLens model; "
+                         f"got {type(source).__name__}")
+    theirs = unwrapped(source)
+    positions, norm, settings = told(theirs, positions, cfg)
+    rows, zero = rows_of(theirs, positions, norm)
+    for key in zero:
+        if (array := _array(key, theirs[key])).any():
+            raise InputError(f"{key} must be zero with positions='none'; got "
+                             f"{np.count_nonzero(array)} other numbers of {array.size}")
+    found = _gathered(theirs, [*zero, *filter(BUFFER.fullmatch, theirs)], rows,
+                      f"a state dict with positions={positions!r}", settings.get("n_heads"))
+    weights = Weights(**{name: found.pop(name, None) for name in WEIGHT_AXES}, positions=positions)
+    check_sizes(settings, weights)
+    biases = {name: found[name] for name in found if name.startswith("b_")}
+    if norm is None:
+        return fold_biases(weights, **biases)
+    norms = {name: found[name] for name in found if name not in biases}
+    return fold_normalization(weights, norm, settings["eps"], biases, norms)
+
+
+def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
+    """The state dict, key -> copied array, of a TransformerLens model that computes the same.
+
+    Its biases are there, as zeros; its buffers are not (their shape differs between versions),
+    so load it with `strict=False`. With positions="none" there is no W_pos: set the model's
+    to zero yourself. Where biases were folded in, it is a model one dimension and, for b_O, one
+    head larger, of which all biases are still zero. Raises InputError for normalized weights.
+    """
+    refuse_norms(weights)
+    ours = dict(weights.items())
+    state_dict = {key: reordered(ours[row.ours][index], row.axes, row.their_axes)
+                  for row, index, key in each_array(WEIGHTS, weights.n_layers) if row.ours in ours}
+    per_head = (weights.n_heads, weights.d_head)
+    for layer in range(weights.n_layers):
+        for bias, shape in zip("QKVO", (per_head, per_head, per_head, weights.d_model)):
+            state_dict[f"blocks.{layer}.attn.b_{bias}"] = np.zeros(shape, weights.dtype)
+    return {**state_dict, "unembed.b_U": np.zeros(weights.d_vocab, weights.dtype)}
+
+
+def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
+                                    acts: Activations) -> dict[str, np.ndarray]:
+    """What `run_with_cache(tokens)` of that model caches: hook name -> copied array.
+
+    acts : `forward(weights, tokens)`. These are all hooks that its attention-only models have
+    by default; the logits are unembed.hook_out. Scores are −∞ where j > i. Without positions
+    there is no hook_pos_embed. Not for gradients, whose scores are 0 there.
+    """
+    refuse_norms(weights)
+    tokens = check_tokens(weights, tokens)
+    cache = {"hook_embed": weights.W_E.T[tokens]}
+    if weights.W_pos is not None:
+        cache["hook_pos_embed"] = np.tile(weights.W_pos.T[:tokens.shape[1]], (len(tokens), 1, 1))
+    for row, index, key in each_array(ACTIVATIONS, weights.n_layers):
+        cache[key] = reordered(getattr(acts, row.ours)[index], row.axes, row.their_axes)
+        if row.ours == "scores":
+            cache[key][..., ~np.tri(tokens.shape[1], dtype=bool)] = -np.inf
+    for layer in range(weights.n_layers):
+        out = np.tensordot(acts.z[layer], weights.W_O[layer], ((1, 3), (0, 2)))   # Σ_h W_O z
+        cache[f"blocks.{layer}.hook_attn_out"] = out
+        cache[f"blocks.{layer}.hook_resid_post"] = acts.residual[layer + 1].copy()
+    return cache
+
+
+def activations_from_transformer_lens(cache: Mapping) -> Activations:
+    """The `Activations` in a TransformerLens cache, as copies, in its dtype.
+
+    cache : of a HookedTransformer, hook name -> array or torch tensor, with its batch axis.
+    What follows from the others (embeddings, resid_post, attn_out, result, the heads' inputs)
+    is dropped. Its scores are −∞ where j > i; there ours are computed here, as q·k / √d_head.
+    With no layers n_heads and d_head become 1. A model with biases caches no constant dimension
+    and no head that rests: of the weights with these, `forward` has the activations.
+
+    Raises InputError with the name of the hook: norms, rotary positions, MLPs or any unknown
+    hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal.
+    """
+    acts = _gathered(cache, list(filter(DERIVED.fullmatch, cache)), ACTIVATIONS, "a cache")
+    scores, q, k = acts["scores"], acts["q"], acts["k"]
+    hidden = ~np.tri(scores.shape[-1], dtype=bool)                                # j > i
+    for layer, wrong in enumerate(np.isneginf(scores) != hidden):
+        if wrong.any():
+            raise InputError(f"blocks.{layer}.attn.hook_attn_scores must be -inf exactly where "
+                             f"the source comes after the destination; got {wrong.sum()} "
+                             f"other scores of {wrong.size}")
+    np.copyto(scores, q @ k.mT / np.sqrt(q.shape[-1], dtype=q.dtype), where=hidden)
+    return Activations(**acts)
+
+
+def refuse_norms(weights):
+    if isinstance(weights, NormalizedWeights):
+        raise InputError("normalized weights have no place in TransformerLens, which divides all "
+                         "dimensions, the constant 1 too; keep the model that they came from")
+
+
+def rows_of(theirs, positions, norm):
+    """The rows of the arrays that a state dict must have, and the keys of what must be zero."""
+    table = BRIDGE if "embed.weight" in theirs else [*WEIGHTS, *BIASES, *NORMS]
+    gains = {"LN": "wb", "RMS": "w"}.get(norm, "")
+    rows, zero = [], []
+    for row in table:
+        there = any(key in theirs for _, _, key in each_array([row], n_layers_of(theirs)))
+        if (row.ours, positions) == ("W_pos", "none"):
+            zero += [row.theirs] * there
+        elif row.ours in WEIGHT_AXES or row.ours.startswith("b_") and there or (
+                row.ours.startswith("ln") and row.ours[-1] in gains):
+            rows.append(row)
+    return rows, zero
+
+
+def n_layers_of(theirs):
+    """How many layers the keys of a state dict or a cache name."""
+    return len(set(re.findall(r"blocks\.(\d+)\.", " ".join(theirs))))
+
+
+def _gathered(theirs, dropped, rows, what, n_heads=None):
+    """{our name: our array}, copied from theirs, each of which has its place or is dropped."""
+    n_layers = n_layers_of(theirs)
+    arrays = {key: _array(key, theirs[key]) for key in theirs if key not in dropped}
+    places = list(each_array(rows, n_layers))
+    first, sizes = places[0][2], {} if n_layers else {"n_heads": 1, "d_head": 1}
+    for row, _, key in places:
+        if key not in arrays:
+            raise InputError(f"{key} must be in {what} of {n_layers} layers; it is missing")
+        arrays[key], axes = split_heads(arrays[key], row.their_axes, n_heads)
+        check_axes(key, arrays[key], [SIZES.get(axis, axis) for axis in axes.split()], sizes)
+        if arrays[key].dtype != arrays[first].dtype:
+            raise InputError(f"{what} must have one dtype; got {first} {arrays[first].dtype}, "
+                             f"{key} {arrays[key].dtype}")
+    if unknown := arrays.keys() - {key for _, _, key in places}:
+        refuse(what, min(unknown))
+    gathered = {}
+    for row in rows:
+        shape = [sizes[SIZES.get(axis, axis)] for axis in row.axes.split()]
+        if "{l}" in row.theirs:
+            shape = [n_layers + (row.ours == "residual"), *shape]
+        gathered.setdefault(row.ours, np.empty(shape, arrays[first].dtype))
+    for row, index, key in places:
+        axes = row.their_axes.replace("·", " ")
+        gathered[row.ours][index] = reordered(arrays[key], axes, row.axes)
+    return gathered
+
+
+def _array(key, value):
+    """An array of theirs as one of NumPy's, of four bytes a number or more."""
+    try:
+        if hasattr(value, "detach"):            # a torch tensor, maybe with a gradient, on a GPU
+            value = value.detach().cpu()
+            value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{key} must be an array; got {error}") from None
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
