@@ -196,6 +196,32 @@ def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(packaged):
     assert 1e6 < (packaged.folder / "report.html").stat().st_size <= 4e6
 
 
+def test_a_sentence(tmp_path):
+    done = run(tmp_path, "report", "--sentence", "Potter can fly on a Nimbus 2000 to Hogwarts")
+    assert done.status == 0 and max(map(len, done.lines)) <= 80
+    assert "on your sentence: 23 tokens in 1" in done.lines[1]
+    assert "by pos" not in next(line for line in done.lines if line.startswith("  head  "))
+    assert len(done.json["prediction"]["context"]) <= 24
+
+
+def test_a_model_among_the_texts_is_the_model(toured, monkeypatch, capsys):
+    """In `--text FILE MODEL` it looks like a text; and "-" is standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one, two, three")))
+    monkeypatch.chdir(toured.folder)
+    assert main(["heads", "--text", "-", str(PACKAGE / "cli.py"), "models/one_layer.npz"]) == 0
+    assert "models/one_layer.npz, on 2 texts: " in capsys.readouterr().out
+    assert "must name a text" in refused(capsys, "heads", "--text", "models/one_layer.npz")
+
+
+def test_texts_that_are_none(tmp_path, capsys):
+    for name, content, complaint in (("empty", b"", "empty"), ("binary", b"a\0b", "binary"),
+                                     ("utf16", "hey".encode("utf-16"), "iconv -f UTF-16")):
+        (tmp_path / name).write_bytes(content)
+        assert complaint in refused(capsys, "heads", "--text", tmp_path / name)
+    assert "at least one token" in refused(capsys, "heads", "--sentence", "")
+    refused(capsys, "heads", "--sentence", "a", "--text", tmp_path / "empty")
+
+
 def test_a_sum_that_is_not_exact_ends_in_status_1(tmp_path, monkeypatch):
     monkeypatch.setitem(model.EXACT, "float64", 1e-20)
     weights = mc.init_weights(1, 1, 8, 4, 257, 95, "shortformer", np.random.default_rng(0))
@@ -271,6 +297,7 @@ def test_sizes_that_do_not_fit_together_are_refused_before_training(tmp_path, ca
             (["--heads", 0], "from 1 on"), (["--muon-rate", "inf"], "muon_rate must be float"),
             (["--positions", "rotary"], "invalid choice"),
             (["--from", PRETRAINED, "--d-head", 4], "give no others beside --from"),
+            (["--from", PRETRAINED, "--context", 64], "give no others beside --from"),
             (["--from", PRETRAINED, "--resume"], "not allowed with")):
         assert re.search(says, refused(capsys, "train", "--text", TEXT, "-o", output, *arguments))
     assert not list(tmp_path.iterdir())

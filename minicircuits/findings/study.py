@@ -162,17 +162,22 @@ def sections(study, watch=unwatched):
 
 
 def losses(study):
-    """Of the model and of counts on the contexts; and recorded, those it ended its training with.
-    """
-    metadata, contexts = study.model.metadata, study.contexts
-    name = f"this {study.weights.n_layers}-layer model"
-    recorded = {} if contexts.held_out else dict(metadata.get("baselines", {}))
-    if recorded and metadata.get("log"):
-        kept = metadata.get("kept_step", metadata["log"][-1]["step"])
-        recorded["this model"] = next(row["validation"] for row in metadata["log"]
-                                      if row["step"] == kept)
+    """Of the model and of counts on the contexts; and recorded, those its training ended with."""
+    contexts, name = study.contexts, f"this {study.weights.n_layers}-layer model"
     return {"losses": contexts.baselines | ({} if study.loss is None else {name: study.loss}),
-            "held_out": contexts.held_out, "recorded": recorded}
+            "held_out": contexts.held_out,
+            "recorded": {} if contexts.held_out else recorded_losses(study.model.metadata)}
+
+
+def recorded_losses(metadata):
+    """What a training run says of itself, by name; {} if metadata, a stranger's, say nothing."""
+    try:
+        log, baselines = metadata["log"], metadata["baselines"]
+        kept = metadata.get("kept_step", log[-1]["step"])
+        own = next(row["validation"] for row in log if row["step"] == kept)
+        return {name: float(loss) for name, loss in {**baselines, "this model": own}.items()}
+    except (LookupError, TypeError, ValueError, StopIteration):
+        return {}
 
 
 def bigrams(study):
