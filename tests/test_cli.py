@@ -297,6 +297,7 @@ def test_sizes_that_do_not_fit_together_are_refused_before_training(tmp_path, ca
             (["--heads", 0], "from 1 on"), (["--muon-rate", "inf"], "muon_rate must be float"),
             (["--positions", "rotary"], "invalid choice"),
             (["--from", PRETRAINED, "--d-head", 4], "give no others beside --from"),
+            (["--from", PRETRAINED, "--context", 64], "give no others beside --from"),
             (["--from", PRETRAINED, "--resume"], "not allowed with")):
         assert re.search(says, refused(capsys, "train", "--text", TEXT, "-o", output, *arguments))
     assert not list(tmp_path.iterdir())

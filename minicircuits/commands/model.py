@@ -32,8 +32,10 @@ def train(options):
     check_outputs(options, *([] if options.resume else [checkpoint]), options.output)
     begun = load_model(checkpoint if options.resume else options.begun) if (
         options.resume or options.begun) else None
-    if options.begun and any(getattr(options, name) is not None for name in SIZES):
-        raise InputError("a model that goes on keeps its sizes: give no others beside --from")
+    if options.begun:
+        kept = SIZES if begun.weights.n_ctx is None else (*SIZES, "n_ctx")
+        if any(getattr(options, name) is not None for name in kept):
+            raise InputError("a model that goes on keeps its sizes: give no others beside --from")
     text = read_text(options, begun)
     numbers = None if options.resume else recipe(options, text)
     print(LOG_HEADING)

@@ -149,12 +149,15 @@ def opening_prediction(study, found):
 def overview(model, found):
     """Shape, training log, losses and exactness."""
     weights, log = model.weights, model.metadata.get("log", [])
+    kept = model.metadata.get("kept_step", np.inf)       # what formed later is not in the model
     sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
     return {**{name: getattr(weights, name) for name in sizes},
             "parameters": sum(W.size for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
-            "exactness": found["exactness"], "log": log, "formation": formation(log),
-            "made": {name: model.metadata[name] for name in ("minicircuits", "seed", "text_sha256")
+            "exactness": found["exactness"], "log": log,
+            "formation": formation([row for row in log if row["step"] <= kept]),
+            "made": {name: model.metadata[name]
+                     for name in ("minicircuits", "seed", "kept_step", "text_sha256")
                      if name in model.metadata}}
 
 
