@@ -55,7 +55,7 @@ def unwatched(items, name, total=None):
 
 def ranked_sources(weights, token_probabilities, head):
     """The table of skip-trigrams of a head (layer, head), as far as any view of it goes."""
-    return skip_trigrams(without_biases(weights), *head, token_probabilities, max(RANKS))
+    return skip_trigrams(weights, *head, token_probabilities, max(RANKS))
 
 
 def head_table(weights, ranked, tokens, acts, start, seed, watch=unwatched):

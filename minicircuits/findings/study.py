@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from minicircuits.behavior.in_context import block_lengths, middle_length, random_blocks
+from minicircuits.circuits.biases import without_biases
 from minicircuits.circuits.normalization import as_read, norm_of
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings import effects
@@ -92,8 +93,12 @@ class Study:
     def sources(self, head):
         """The strongest sources of a head (layer, head), ranked when first asked for."""
         if head not in self.ranked:
-            self.ranked[head] = ranked_sources(self.weights, self.token_probabilities, head)
+            self.ranked[head] = ranked_sources(self.matrices, self.token_probabilities, head)
         return self.ranked[head]
+
+    @cached_property
+    def matrices(self):
+        return without_biases(self.weights)
 
     @cached_property
     def repeated(self):
