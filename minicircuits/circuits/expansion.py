@@ -38,6 +38,8 @@ class Path:
         in "standard" mode.
     heads : ((layer, head), …) from the first to the last; none is the direct path.
     reader : W_U, or W_Q or W_K of a head whose scores are taken apart.
+    norm : σ (b, i), by which a reader of `NormalizedWeights` divides. It is in what arrives, not
+        in W; the σ of heads on the way are in A.
     """
 
     source: str
@@ -46,7 +48,7 @@ class Path:
     weights: Weights = field(repr=False)
     tokens: np.ndarray = field(repr=False)     # (b, i)
     pattern: np.ndarray = field(repr=False)    # (l, b, h, i, j), frozen
-    norm: np.ndarray | None = field(repr=False)        # σ (b, i) that the reader divides by
+    norm: np.ndarray | None = field(repr=False)
 
     @property
     def order(self):
