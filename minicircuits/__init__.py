@@ -29,11 +29,14 @@ _MODULES = {
     "behavior.in_context": "induction_scores ordered_versus_shuffled random_blocks",
     "behavior.ablation": "term_importance virtual_heads without_heads loss_without_heads",
     "behavior.attribution": "head_effects source_effects patch_path",
+    "behavior.sampling": "sample",
     "behavior.examples_in_text": "occurrences bugs",
     "training.model_file": "save_model load_model load_pretrained",
+    "training.vocabulary": "Vocabulary",
     "training.text": "load_text",
     "training.recipe": "Recipe first_weights",
     "training.trainer": "first_state train",
+    "interop.open_model": "open_model",
     "interop.transformer_lens": "from_transformer_lens to_transformer_lens "
                                 "activations_from_transformer_lens "
                                 "activations_to_transformer_lens",

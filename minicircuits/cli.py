@@ -64,8 +64,27 @@ def main_job(command):
                          help="of every random choice (default 0)")
         sub.add_argument("--json", metavar="FILE", help="also write the figures printed, as JSON")
         sub.add_argument("--force", action="store_true", help="overwrite files that exist")
-    for sub in heads, report:
-        sub.add_argument("model", nargs="?", metavar="MODEL", help="a model file")
+    sample = command("sample", "continue a text with a model", "sample 'def open('",
+                     "commands.sample",
+                     "\n\nEach token is drawn from softmax(logits / temperature)."
+                     "\nWhere the text is longer than the model's context, the context slides.")
+    sample.add_argument("text", metavar="TEXT", help="to be continued; may be empty")
+    sample.add_argument("--length", type=positive, default=100, metavar="N",
+                        help="tokens to add (default 100)")
+    sample.add_argument("--temperature", type=number, default=1.0, metavar="X",
+                        help="0 always takes the likeliest token (default 1)")
+    sample.add_argument("--top-k", type=positive, metavar="N",
+                        help="draw from the N likeliest tokens (default: from all)")
+    sample.add_argument("--seed", type=whole, default=0, metavar="N", help="(default 0)")
+    for sub in heads, report, sample:
+        sub.add_argument("model", nargs="?", metavar="MODEL",
+                         help="a model file, or weights of others, .safetensors or .npz")
+        sub.add_argument("--positions", choices=("shortformer", "standard", "none"),
+                         help="where the weights of others add positions, if no config says it")
+        sub.add_argument("--tokens", metavar="FILE", help="names of their tokens: a JSON list, a "
+                         "vocab.json or a tokenizer.json")
+        sub.add_argument("--start", metavar="TOKEN", help="their token before every text: a name, "
+                         "an id, or none")
     tour.add_argument("-o", "--output", metavar="FOLDER",
                       help="for the models (default: the first of tour-1, tour-2, … that is new)")
     train.add_argument("-o", "--output", metavar="FILE", required=True, help="model file, .npz")
@@ -105,7 +124,7 @@ def sizes_and_rates(sub):
     rates.add_argument("--batch", type=positive, metavar="N", help="contexts a step (default 24)")
     for name, default, help in (("adamw_rate", 0.01, "for W_E, W_pos and W_U"),
                                 ("muon_rate", 0.1, "for the heads")):
-        rates.add_argument(f"--{name.replace('_', '-')}", type=rate, metavar="RATE",
+        rates.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="RATE",
                            help=f"{help} (default {default})")
 
 
@@ -158,13 +177,13 @@ def whole(text, least=0):
 positive = partial(whole, least=1)
 
 
-def rate(text):
+def number(text):
     try:
-        if 0 < float(text) < float("inf"):
+        if 0 <= float(text) < float("inf"):
             return float(text)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"must be a number over 0; got {text!r}")
+    raise argparse.ArgumentTypeError(f"must be a number from 0 on; got {text!r}")
 
 
 def main(arguments=None):

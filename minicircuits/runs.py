@@ -8,9 +8,9 @@ not the last.
 import os
 import platform
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
-from math import inf
+from math import ceil, inf
 
 import numpy as np
 import scipy
@@ -30,6 +30,7 @@ from minicircuits.training.trainer import first_state, train
 
 EVERY = 50             # steps between measurements
 PASSES = 12            # through a text: with more, held-out loss rises. Measured on code in Python
+LARGEST = 2 ** 28      # bytes of patterns that are held at a time
 
 
 def train_to_file(n_layers, text, output, recipe=Recipe(), shape=SHAPE, force=False, every=EVERY,
@@ -99,12 +100,14 @@ def first(n_layers, text, recipe, shape):
 
 
 def adapted(recipe, text, weights):
-    """The recipe for these: contexts as in the text, and no decay for a bigram table.
-
-    (Its entries are large.)
-    """
-    return replace(recipe, n_ctx=text.validation.shape[1],
-                   decay=recipe.decay if weights.n_layers else 0.0)
+    """The recipe for these: contexts as in the text; no decay for a bigram table, which has large
+    entries. Raises InputError if the patterns of a context are too large."""
+    n_ctx = text.validation.shape[1]
+    if 4 * weights.n_layers * weights.n_heads * n_ctx ** 2 > LARGEST:
+        raise InputError(f"patterns of a context must fit in {LARGEST >> 20} MiB, 4 bytes for each "
+                         f"head, destination and source; got {weights.n_layers} layers of "
+                         f"{weights.n_heads} heads, in contexts of {n_ctx}")
+    return replace(recipe, n_ctx=n_ctx, decay=recipe.decay if weights.n_layers else 0.0)
 
 
 class Checkpoint:
@@ -122,17 +125,16 @@ class Checkpoint:
 
     def there(self):
         """What tells a file from a later one of its name; None where there is none."""
-        if not os.path.exists(self.path):
-            return None
-        status = os.stat(self.path)
-        return status.st_ino, status.st_mtime_ns
+        with suppress(FileNotFoundError):
+            status = os.stat(self.path)
+            return status.st_ino, status.st_mtime_ns
+
+    def is_mine(self):
+        return self.mine is not None and self.there() == self.mine
 
     def save(self, model, state, best):
         save_checkpoint(self.path, model, state, best, self.force or self.is_mine())
         self.claim()
-
-    def is_mine(self):
-        return self.mine is not None and self.there() == self.mine
 
     def remove(self):
         if self.is_mine():
@@ -176,24 +178,25 @@ def go_on(state, best, metadata, text, checkpoint, every, report):
     except KeyboardInterrupt:
         clear_line()
         raise
-    kept = next(row for row in log if row["validation"] == least)
+    kept = next((row for row in log if row["validation"] == least), log[-1])
     if kept is not log[-1]:
         report(f"  kept: step {kept['step']}, whose held-out loss is the least ({least:.3f}); "
                f"the last has {log[-1]['validation']:.3f}")
-    model = Model(best, text.tokenizer, {**metadata, "kept_step": kept["step"]})
+    model = Model(best or weights, text.tokenizer, {**metadata, "kept_step": kept["step"]})
     save_model(checkpoint.output, *model, checkpoint.force)
     checkpoint.remove()
     return model
 
 
 def too_short(text, recipe):
-    """Whether a run reads so short a text too often, in one line; or None."""
-    passes = recipe.steps * recipe.batch * recipe.n_ctx / len(text.stream)
+    """That a run reads so short a text too often, in one line; or None."""
+    passes = recipe.steps * recipe.batch * text.validation.shape[1] / len(text.stream)
     if passes <= PASSES:
         return None
+    enough, fewer = ceil(text.size * passes / PASSES / 1000), int(recipe.steps * PASSES / passes)
     return (f"  The text is short for {recipe.steps} steps, which read it {passes:.0f} times: it "
-            f"will be learned by heart. It takes {text.size * passes / PASSES / 1000:,.0f} kB, or "
-            f"fewer steps (about {recipe.steps * PASSES / passes:.0f}).")
+            f"will be learned by heart. It takes {enough:,} kB, or fewer steps (about "
+            f"{max(1, fewer)}).")
 
 
 def measure(weights, validation, start, seed):
@@ -204,7 +207,11 @@ def measure(weights, validation, start, seed):
     prefix_matching, previous_token : of the best heads
     None is what contexts are too short for.
     """
-    losses, block = loss_by_position(weights, validation), middle_length(weights, start)
+    b, n_ctx = validation.shape
+    parts = min(b, ceil(4 * weights.n_layers * weights.n_heads * b * n_ctx ** 2 / LARGEST) or 1)
+    losses = sum(len(part) / b * loss_by_position(weights, part)
+                 for part in np.array_split(validation, parts))
+    block = middle_length(weights, start)
     row = {"validation": float(losses.mean()), "in_context": None, "block": block, "gap": None,
            "prefix_matching": None, "previous_token": None}
     if len(losses) > 105:

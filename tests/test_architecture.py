@@ -31,20 +31,20 @@ MAY_IMPORT = {
     "circuits": "",
     "behavior": "model circuits",
     "training": "model",
-    "interop": "model circuits",
+    "interop": "model circuits training",
     "plain": "",
     "findings": "model circuits behavior training",
     "terminal": "",
     "report": "model circuits behavior training findings",
     "testing": "plain interop terminal",
     "runs": "model behavior terminal training",
-    "commands": "model circuits training runs findings terminal report",
+    "commands": "model circuits behavior training interop runs findings terminal report",
     "cli": "testing commands",
     "__main__": "cli",
 }
 EVERYWHERE = {"numpy", "scipy", *sys.stdlib_module_names}
 EXTRAS = {"threadpoolctl": "cores", "safetensors": "interop files",
-          "hypothesis": "testing"}
+          "tokenizers": "training", "hypothesis": "testing"}
 FIRST_THREE = ("notation", "files", "cores")
 IMPORTS_BY_NAME = ("__init__", "cli")      # so that NumPy is loaded when it is needed
 

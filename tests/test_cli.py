@@ -192,8 +192,8 @@ def test_the_model_that_comes_along(packaged):
                 max(row["induction"] for row in found["heads"])]
 
 
-def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(packaged):
-    assert 1e6 < (packaged.folder / "report.html").stat().st_size <= 4e6
+def test_the_page_of_a_model_of_the_tours_shape_is_at_most_8_mb(packaged):
+    assert 1e6 < (packaged.folder / "report.html").stat().st_size <= 8e6
 
 
 def test_a_sentence(tmp_path):
@@ -254,7 +254,7 @@ def test_texts_that_cannot_be_used(tmp_path, capsys):
     binary.write_bytes(b"a\0b" * 1000)
     short.write_text("too short")
     for text, complaint in ((tmp_path / "none", "no such file"), (empty, "empty"),
-                            (binary, "binary"), (short, "got 0 of 0.0 kb: about 1 kb are needed")):
+                            (binary, "binary"), (short, "got 0 of 9 bytes: about 8 kb are")):
         line = refused(capsys, "train", "--text", text, "-o", tmp_path / "model.npz")
         assert complaint in line.lower()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["binary", "empty", "short"]
@@ -294,9 +294,10 @@ def test_sizes_that_do_not_fit_together_are_refused_before_training(tmp_path, ca
             (["--context", 1], "n_ctx must be at least 2"),
             (["--context", 100_000], "about .* kB are needed"),
             (["--d-model", 10 ** 6], "at most 134,217,728 parameters"),
-            (["--heads", 0], "from 1 on"), (["--muon-rate", "inf"], "a number over 0"),
+            (["--heads", 0], "from 1 on"), (["--muon-rate", "inf"], "muon_rate must be float"),
             (["--positions", "rotary"], "invalid choice"),
             (["--from", PRETRAINED, "--d-head", 4], "give no others beside --from"),
+            (["--from", PRETRAINED, "--context", 64], "give no others beside --from"),
             (["--from", PRETRAINED, "--resume"], "not allowed with")):
         assert re.search(says, refused(capsys, "train", "--text", TEXT, "-o", output, *arguments))
     assert not list(tmp_path.iterdir())

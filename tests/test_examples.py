@@ -24,7 +24,8 @@ ON_A_TEXT = [("00_notation.py", TEXT), ("00_notation.py", LETTER),
              ("02_derive_the_backward.py", SENTENCE), ("04_hand_built_circuits.py", TEXT),
              ("04_hand_built_circuits.py", LETTER), ("05_two_layer_induction.py", TRAINED),
              ("05_two_layer_induction.py", SENTENCE), ("07_virtual_heads.py", LETTER),
-             ("08_term_importance.py", LETTER), ("10_phase_change.py", TRAINED)]
+             ("08_term_importance.py", LETTER), ("10_phase_change.py", TRAINED),
+             ("11_biases_and_normalization.py", LETTER)]
 
 
 def cells(name):
@@ -70,7 +71,7 @@ def test_it_is_cells_with_titles(name):
 
 
 def test_they_are_numbered_in_reading_order():
-    assert [int(name[:2]) for name in NAMES] == list(range(11))
+    assert [int(name[:2]) for name in NAMES] == list(range(12))
 
 
 def test_the_readme_lists_them():

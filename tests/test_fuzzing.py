@@ -1,6 +1,7 @@
 """Mutants of every file of an exported case: one error escapes, in one line, and nothing else.
 
-Other files: tests/test_files.py, test_safetensors.py, training/test_model_file.py.
+Other files: tests/test_files.py, test_safetensors.py, test_open_model.py, and in training/
+test_model_file.py and test_vocabulary.py.
 """
 
 import random

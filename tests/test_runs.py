@@ -152,7 +152,9 @@ def test_going_on_with_a_finished_model(text, whole, tmp_path):
         if line.split()[0] == "2":
             raise KeyboardInterrupt
 
-    further = partial(runs.train_further, whole, text, recipe=mc.Recipe(3, seed=1), every=2)
+    mc.save_model(tmp_path / "whole.npz", *whole)
+    further = partial(runs.train_further, mc.load_model(tmp_path / "whole.npz"), text,
+                      recipe=mc.Recipe(3, seed=1), every=2)
     model = further(tmp_path / "a.npz", report=silent)
     assert model.metadata["from"] == whole.metadata
     assert [row["step"] for row in model.metadata["log"]] == [0, 2, 3]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import minicircuits as mc
+from minicircuits import files
 from minicircuits.interop import (ACTIVATIONS, CIRCUITS, WEIGHTS, activations_from_transformer_lens,
                                   activations_to_transformer_lens, reordered)
 from minicircuits.notation import POSITIONS
@@ -191,6 +192,57 @@ def test_a_model_with_biases_is_one_without(n_layers, positions, steps):
     assert_close(logits, mc.logits_by_order(ours, tokens, acts.pattern).sum(0), 1e-10, "orders")
 
 
+@pytest.mark.parametrize("steps, biases", [(0, True), (30, True), (0, False)])
+@pytest.mark.parametrize("positions", ["shortformer", "standard"])
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("norm", ["LN", "LNPre", "RMS", "RMSPre"])
+def test_a_normalized_model_frozen(norm, n_layers, positions, steps, biases):
+    """Logits, norms, patterns, scores; through theirs, every path and the parts of every score."""
+    weights, tokens, model = case_and_model(n_layers, n_layers, positions, normalization_type=norm)
+    model, i, H = biased(model, steps), tokens.shape[1], weights.n_heads
+    if not biases:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".b_" in name:
+                    parameter.zero_()
+    ours = mc.from_transformer_lens(model)
+    logits, cache = model.run_with_cache(torch.tensor(tokens))
+    acts = mc.forward(ours, tokens)
+    assert_close(logits, acts.logits, 1e-10, "logits")
+    names = [*(f"blocks.{layer}.ln1" for layer in range(n_layers)), "ln_final"]
+    norms = np.stack([cache[f"{name}.hook_scale"].detach().numpy()[..., 0] for name in names])
+    assert_close(norms, acts.norms, 1e-10, "norms")
+    seen, pattern = np.tri(i, dtype=bool), acts.pattern.copy()
+    for layer in range(n_layers):
+        attention = f"blocks.{layer}.attn.hook_"
+        assert_close(cache[attention + "pattern"], acts.pattern[layer, :, :H], 1e-10, "pattern")
+        pattern[layer, :, :H] = cache[attention + "pattern"].detach().numpy()
+    for layer, head in np.ndindex(n_layers, H):
+        theirs = cache[f"blocks.{layer}.attn.hook_attn_scores"].detach().numpy()[:, head]
+        assert_close(theirs[..., seen], acts.scores[layer, :, head][..., seen], 1e-10, "scores")
+        terms = mc.expand_scores(ours, tokens, pattern, layer, head, norms)
+        split = mc.split_scores(ours, tokens, pattern, layer, head, norms)
+        for parts in (term.scores for term in terms), split:
+            assert_close(theirs[..., seen], sum(parts)[..., seen], 1e-10, "parts")
+    paths = mc.expand_logits(ours, tokens, pattern, norms)
+    assert len(paths) == (1 + ours.n_heads) ** n_layers
+    assert_close(logits, sum(path.logits for path in paths), 1e-10, "paths")
+    assert_close(logits, mc.logits_by_order(ours, tokens, pattern, norms).sum(0), 1e-10, "orders")
+    assert_close(logits, mc.rebuild(ours, tokens).logits, 1e-10, "rebuilt")
+    if n_layers:
+        losses = mc.loss_without_heads(ours, tokens, [(n_layers - 1, 0)])
+        hook = f"blocks.{n_layers - 1}.attn.hook_z"
+        b_V = model.blocks[-1].attn.b_V[0] + model.blocks[-1].attn.W_V[0].T @ (
+            model.blocks[-1].ln1.b if norm == "LN" else torch.zeros(ours.n_normalized).double())
+
+        def without(z, hook):
+            z[:, :, 0] = b_V                       # what it says wherever it looks
+            return z
+        loss = model.run_with_hooks(torch.tensor(tokens), return_type="loss",
+                                    fwd_hooks=[(hook, without)])
+        assert_close(loss, np.float64(losses.recomputed), 1e-10, "without a head")
+
+
 @pytest.mark.parametrize("positions", ["shortformer", "standard"])
 def test_a_folded_model_goes_back_exactly(positions):
     """As a model without biases, one dimension and one head larger."""
@@ -242,7 +294,7 @@ def test_wrappers_and_the_ways_to_say_the_cfg(tmp_path):
 
 
 @pytest.mark.parametrize("norm", [None, "LN", "LNPre", "RMSPre"])
-def test_a_bridge(norm):
+def test_a_bridge(tmp_path, norm):
     """Other names, and the heads of a layer in one matrix. RMS it computes in float32."""
     bridge = importlib.import_module("transformer_lens.model_bridge").TransformerBridge
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -255,6 +307,28 @@ def test_a_bridge(norm):
     assert_close(theirs, mc.forward(ours, tokens).logits, 1e-10, "logits")
     with pytest.raises(mc.InputError, match="does not tell which norm"):
         mc.from_transformer_lens(model.state_dict(), "standard")
+    files.write_arrays(tmp_path / "bridge.npz", {
+        key: value.detach().numpy() for key, value in model.state_dict().items()})
+    (tmp_path / "bridge.json").write_text(json.dumps(model.cfg.to_dict(), default=str))
+    for (name, array), (_, W) in zip(mc.open_model(tmp_path / "bridge.npz").weights.items(),
+                                     ours.items()):
+        np.testing.assert_array_equal(array, W, name, strict=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+def test_a_file_of_a_model_is_opened(tmp_path, dtype):
+    save = importlib.import_module("safetensors.torch").save_file
+    model = biased(case_and_model(2, positions="standard")[2]).to(getattr(torch, dtype))
+    path = tmp_path / "model.safetensors"
+    save(model.state_dict(), path, metadata={"embed.W_E": "dtype"})
+    (tmp_path / "config.json").write_text(json.dumps(model.cfg.to_dict(), default=str))
+    opened = mc.open_model(path).weights
+    for (name, array), (_, desired) in zip(opened.items(),
+                                           mc.from_transformer_lens(model).items()):
+        np.testing.assert_array_equal(array, desired, name, strict=True)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(mc.InputError, match="does not tell which norm.*config.json beside it"):
+        mc.open_model(path, "standard")
 
 
 @pytest.mark.parametrize("what, settings", {

@@ -40,15 +40,15 @@ def term_importance(weights: Weights, tokens: Tokens,
     another's attention counts for nothing here; `loss_without_heads` sees it.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
+    tokens, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
     x = residual_0(weights, tokens)
     singles = [sum(A[:, head] @ x @ W_OV(weights, layer, head).mT               # (b, i, d) each
                    for head in range(weights.n_heads)) for layer, A in enumerate(pattern)]
     all_singles = sum(singles, x)
 
     def loss(x):
-        """Of a sum of paths as it arrives at W_U, in the residual stream."""
-        return loss_of_stream(weights, x, norms[-1], tokens)
+        """Of a sum of paths as it arrives at W_U."""
+        return mean_loss(logits_of(weights, x, norms[-1]), tokens)
 
     losses = np.array([loss(x) for x in propagate(weights, x, pattern).cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
@@ -56,6 +56,11 @@ def term_importance(weights: Weights, tokens: Tokens,
         losses, marginal, count_paths(weights),
         np.array([losses[0] - loss(x + single) for single in singles]),
         np.array([loss(all_singles - single) - losses[1] for single in singles]))
+
+
+def logits_of(weights, x, norm):
+    """The logits (i, v) of each context of x (b, i, d), which W_U reads with σ frozen."""
+    return (context @ weights.W_U.mT for context in as_read(weights, x, norm))
 
 
 def mean_loss(logits, tokens):
@@ -117,8 +122,8 @@ def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, 
     """
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    _, pattern, norms = frozen(ablated, tokens, acts.pattern, acts.norms)
-    x = propagate(ablated, residual_0(ablated, tokens), pattern).sum(0)
+    _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
+    x = propagate(ablated, residual_0(ablated, tokens), pattern).sum(0)                # (b, i, d)
     return WithoutHeads(
-        float(loss_of_stream(ablated, x, norms[-1], tokens)),
+        float(mean_loss(logits_of(weights, x, norms[-1]), tokens)),
         float(cross_entropy(forward(ablated, tokens).logits, tokens)))

@@ -94,7 +94,11 @@ def without_biases(weights: Weights) -> Weights:
     resting, L = resting_heads(weights), weights.n_layers
     heads = [head for head in range(weights.n_heads)
              if L == 0 or any((layer, head) not in resting for layer in range(L))]
-    W = {name: np.compress(kept, array, WEIGHT_AXES[name].index("d_model"))
+    if kept.all() and len(heads) == weights.n_heads and type(weights) is Weights:
+        return weights
+    n = int(kept.sum())
+    kept = slice(n) if kept[:n].all() else kept                   # a view, where it can be one
+    W = {name: array[(slice(None),) * WEIGHT_AXES[name].index("d_model") + (kept,)]
          for name, array in weights.items()}
     W |= {name: W[name][:, heads] for name in ("W_Q", "W_K", "W_V", "W_O")}
     return Weights(**{"W_pos": None} | W, positions=weights.positions)

@@ -38,6 +38,8 @@ class Path:
         in "standard" mode.
     heads : ((layer, head), …) from the first to the last; none is the direct path.
     reader : W_U, or W_Q or W_K of a head whose scores are taken apart.
+    norm : σ (b, i), by which a reader of `NormalizedWeights` divides. It is in what arrives, not
+        in W; the σ of heads on the way are in A.
     """
 
     source: str
@@ -46,7 +48,7 @@ class Path:
     weights: Weights = field(repr=False)
     tokens: np.ndarray = field(repr=False)     # (b, i)
     pattern: np.ndarray = field(repr=False)    # (l, b, h, i, j), frozen
-    norm: np.ndarray | None = field(repr=False)        # σ (b, i) that the reader divides by
+    norm: np.ndarray | None = field(repr=False)
 
     @property
     def order(self):
@@ -86,18 +88,16 @@ class Path:
     def arriving(self):
         """A x Wᵀ, where x (b, i, d) is the source, as it stands in the residual stream.
 
-        W x is made of the columns that are there, not of all tokens that could be. Where a
-        reader divides by σ_i: all that heads write is divided.
+        W x is made of the columns that are there, not of all tokens that could be. A reader may
+        divide by σ_i. What it does not divide no head writes; the direct path has both.
         """
         x = source_vectors(self.weights, self.tokens, self.source)
         if not self.heads:
-            x = as_read(self.weights, x, self.norm)
+            return as_read(self.weights, x, self.norm) @ self.reader.mT
         W = self.W_from(x.reshape(-1, x.shape[-1]).mT)                          # (v, b·i)
         read = W.B.mT.reshape(*x.shape[:2], -1)
-        if not self.heads:
-            return read @ W.A.mT
-        divided = self.A if self.norm is None else self.A / self.norm[..., None]
-        return divided @ read @ W.A.mT
+        read = self.A @ read @ W.A.mT
+        return read if self.norm is None else read / self.norm[..., None]
 
     @property
     def logits(self):
@@ -187,9 +187,14 @@ def propagate(weights, x, pattern):
 def logits_by_order(weights: Weights, tokens: Tokens, pattern: np.ndarray,
                     norms: np.ndarray | None = None) -> np.ndarray:
     """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
+    return np.array([*each_order(weights, tokens, pattern, norms)])
+
+
+def each_order(weights, tokens, pattern, norms):
+    """Yields the logits of `logits_by_order`, one order at a time."""
     tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
-    orders = propagate(weights, residual_0(weights, tokens), pattern)
-    return as_read(weights, orders, norms[-1]) @ weights.W_U.mT
+    for x in propagate(weights, residual_0(weights, tokens), pattern):
+        yield as_read(weights, x, norms[-1]) @ weights.W_U.mT
 
 
 class Ledger(NamedTuple):

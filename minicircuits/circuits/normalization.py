@@ -8,7 +8,7 @@ and b.) Given the σ, as the patterns are given, all is linear again. A head rea
 divided, so its paths go through the pattern A_ij / σ_j; queries, keys and W_U divide at the
 position where they read. Not divided are biases, nor positions that are added after the norm.
 
-Paper: "Transformer Overview", the footnote on layer normalization.
+Paper: "Transformer Overview", "Model Simplifications".
 """
 
 import numpy as np
@@ -36,9 +36,11 @@ def fold_normalization(weights: Weights, kind: str, eps: float, biases: dict[str
     norms : the gains ln1_w (l, d) and ln_final_w (d,), and the biases ln1_b and ln_final_b
 
     b_V goes into b_O, since rows of a pattern sum to 1; so a head that is removed leaves its b_V
-    behind. Positions in "shortformer" mode get d
-    dimensions of their own, which only W_Q and W_K read. Then biases are folded as
-    `fold_biases` does. Raises InputError for another kind, name, shape or dtype.
+    behind. Positions in "shortformer" mode get d dimensions of their own, which only W_Q and W_K
+    read. Then biases are folded as `fold_biases` does. What is read off these matrices alone,
+    such as a QK circuit, knows no σ: it takes each as 1.
+
+    Raises InputError for another kind, name, shape or dtype.
     """
     if kind not in KINDS:
         raise InputError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
@@ -78,11 +80,12 @@ def frozen(weights, tokens, pattern, norms):
     a list of the σ (b, i) that each layer, and at last W_U, divides by; None of other weights.
     """
     tokens, pattern = check_pattern(weights, tokens, pattern)
-    if not isinstance(weights, NormalizedWeights):
-        return tokens, pattern, [None] * (weights.n_layers + 1)
+    if (norms is not None) != isinstance(weights, NormalizedWeights):
+        given = "none" if norms is None else f"some for {type(weights).__name__}"
+        raise InputError("norms must be given for NormalizedWeights, and for no other: acts.norms "
+                         f"of acts = forward(weights, tokens); got {given}")
     if norms is None:
-        raise InputError("of normalized weights the norms σ are frozen too; give norms=acts.norms "
-                         "of acts = forward(weights, tokens)")
+        return tokens, pattern, [None] * (weights.n_layers + 1)
     norms, L = np.asarray(norms), weights.n_layers
     check_axes("norms", norms, ("n_layers + 1", "b", "i"),
                {"n_layers + 1": L + 1, **dict(zip("bi", tokens.shape))})

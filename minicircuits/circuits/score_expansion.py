@@ -134,8 +134,9 @@ def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: i
                  norms: np.ndarray | None = None) -> Split:
     """Neither, Q-composition, K-composition and both: the terms of `expand_scores` by kind.
 
-    What a side reads comes in two parts, by the direct paths and by all others. The README's
-    first example has the four parts of an induction head in a trained model.
+    What a side reads comes in two parts, by the direct paths and by all others; norms : as in
+    `expand_scores`. The README's first example has the four parts of an induction head in a
+    trained model.
     """
     check_head(weights, layer, head)
     tokens, pattern, norms = frozen(weights, tokens, pattern, norms)

@@ -5,8 +5,11 @@ import time
 from contextlib import contextmanager
 from dataclasses import fields
 
+import numpy as np
+
 from minicircuits import files
 from minicircuits.findings.study import Study, sections
+from minicircuits.interop.open_model import open_model
 from minicircuits.notation import InputError
 from minicircuits.report.data import page_data
 from minicircuits.report.page import html_file
@@ -14,7 +17,7 @@ from minicircuits.runs import resume, too_short, train_further, train_to_file
 from minicircuits.terminal.layout import plural, size, wrapped
 from minicircuits.terminal.progress import LOG_HEADING, watched
 from minicircuits.terminal.sections import section
-from minicircuits.training.model_file import load_model, load_pretrained
+from minicircuits.training.model_file import PRETRAINED, load_model
 from minicircuits.training.recipe import SHAPE, Recipe
 from minicircuits.training.text import contexts_for, load_text, read_named, sample
 from minicircuits.training.tokenizer import D_VOCAB
@@ -29,33 +32,34 @@ def train(options):
     check_outputs(options, *([] if options.resume else [checkpoint]), options.output)
     begun = load_model(checkpoint if options.resume else options.begun) if (
         options.resume or options.begun) else None
-    if options.begun and any(getattr(options, name) is not None for name in SIZES):
-        raise InputError("a model that goes on keeps its sizes: give no others beside --from")
+    if options.begun:
+        kept = SIZES if begun.weights.n_ctx is None else (*SIZES, "n_ctx")
+        if any(getattr(options, name) is not None for name in kept):
+            raise InputError("a model that goes on keeps its sizes: give no others beside --from")
     text = read_text(options, begun)
+    numbers = None if options.resume else recipe(options, text)
+    print(LOG_HEADING)
     with resumable(options, options.output):
         if options.resume:
-            print(LOG_HEADING)
             model = resume(text, options.output, options.force)
         elif options.begun:
-            model = train_further(begun, text, options.output, recipe(options, text),
-                                  options.force)
+            model = train_further(begun, text, options.output, numbers, options.force)
         else:
             layers = 2 if options.layers is None else options.layers
-            model = train_to_file(layers, text, options.output, recipe(options, text),
-                                  shape(options), options.force)
+            model = train_to_file(layers, text, options.output, numbers, shape(options),
+                                  options.force)
     print(f"  written: {options.output}", "  to look at it:",
           f"    {again(options, 'heads', options.output)}", sep="\n")
     write_json(options, model.metadata)
 
 
 def recipe(options, text):
-    """The `Recipe` asked for; says so if the text is short for it, and begins the log."""
+    """The `Recipe` asked for; says so if the text is short for it."""
     names = [field.name for field in fields(Recipe)]
     asked = {name: value for name, value in vars(options).items()
              if name in names and value is not None}
     if warning := too_short(text, Recipe(**asked)):
         print(wrapped(warning))
-    print(LOG_HEADING)
     return Recipe(**asked)
 
 
@@ -110,7 +114,10 @@ def print_findings(study):
 def opened(options):
     """The `Study` of the model and the text asked for, and lines that say what it is of."""
     path, texts = asked(options)
-    model = load_model(path) if path else load_pretrained()
+    model = open_model(path or PRETRAINED, options.positions, options.tokens, options.start)
+    if texts is None:
+        reads = model.tokenizer.reads_text
+        texts = sample() if reads else random_tokens(model.tokenizer, options.seed)
     name = path or "The model that comes with this package"
     study = Study(model, contexts_for(model, texts), options.seed)
     contexts = study.contexts
@@ -125,7 +132,7 @@ def opened(options):
 
 
 def asked(options):
-    """The path of a model or None, and texts, a list of (name, bytes).
+    """The path of a model or None, and texts, a list of (name, bytes) or None.
 
     In `--text FILE MODEL` the model is among the texts; its name tells it from them.
     """
@@ -133,12 +140,18 @@ def asked(options):
     if options.sentence is not None:
         return path, [("your sentence", options.sentence.encode("utf-8", "surrogateescape"))]
     if paths is None:
-        return path, sample()
+        return path, None
     if path is None and (models := [path for path in paths if path.lower().endswith(MODELS)]):
         path, paths = models[0], [path for path in paths if path != models[0]]
         if not paths:
             raise InputError(f"--text must name a text; got only the model {path!r}")
     return path, read_named(paths)
+
+
+def random_tokens(tokenizer, seed):
+    """What a model is looked at on that reads no text, where none is given: a list as above."""
+    ids = np.random.default_rng(seed).integers(tokenizer.d_vocab, size=1024)
+    return [("random tokens", " ".join(f"#{id}" for id in ids if id != tokenizer.start).encode())]
 
 
 def read_text(options, begun=None):
@@ -165,7 +178,7 @@ def write_json(options, results):
 
 
 def write_page(options, path, study, found):
-    files.write_bytes(path, html_file("page", page_data(study, found)), options.force)
+    files.write_bytes(path, html_file("page", page_data(study, found, watched)), options.force)
 
 
 def exact_status(*exactness):

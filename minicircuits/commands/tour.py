@@ -15,6 +15,7 @@ from minicircuits.findings.study import Study
 from minicircuits.model.transformer import forward, init_weights
 from minicircuits.runs import train_to_file
 from minicircuits.terminal.layout import heading
+from minicircuits.terminal.progress import LOG_HEADING
 from minicircuits.terminal.sections import exactness_lines
 
 NAMES = ("zero_layers", "one_layer", "two_layers")
@@ -33,12 +34,12 @@ def tour(options):
     results = {"algebra": the_claim()}
     induction_by_hand()
     text = read_text(options)
+    numbers = recipe(options, text)
     files.make_folder(folder)
     for n_layers, (name, output) in enumerate(zip(NAMES, outputs)):
-        print(heading(f"{name.replace('_', ' ').upper()}, from scratch"))
+        print(heading(f"{name.replace('_', ' ').upper()}, from scratch"), LOG_HEADING, sep="\n")
         with resumable(options, output):
-            model = train_to_file(n_layers, text, output, recipe(options, text), shape(options),
-                                  options.force)
+            model = train_to_file(n_layers, text, output, numbers, shape(options), options.force)
         study = Study(model, text.contexts(), options.seed)
         results[name] = print_findings(study)
     write_json(options, results)

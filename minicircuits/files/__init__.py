@@ -7,7 +7,7 @@ equal bytes. This room does not know what a text or a tokenizer is.
 """
 
 from minicircuits.files.disk import (FileError, check_folder, check_output,     # noqa: F401
-                                     make_folder, read_bytes, write_bytes)
+                                     expecting, make_folder, read_bytes, write_bytes)
 from minicircuits.files.npz import MEMBER, read_npy, write_npy                  # noqa: F401
 from minicircuits.files.strict_json import (format_json, parse_json, read_json,   # noqa: F401
                                             write_json)

@@ -17,9 +17,12 @@ from minicircuits.files import disk
 MAX_MEMBERS = 1000         # arrays in one file
 MEMBER = re.compile(r"([\w./-]{1,100})\.npy", re.ASCII)
 KINDS = ("<f4", "<f8", "<c16", "|b1", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8")
-HEADER = re.compile(       # of a .npy, with the spaces taken out
-    r"{'descr':'([<>|]\w{2,3})','fortran_order':(True|False),"
-    r"'shape':\(((?:\d{1,10},)*(?:\d{1,10})?)\),?}\n?", re.ASCII)
+SPELLED = {                # "<f8", ">f8", "=f8", "f8", "float64" -> a dtype; "<f2" is only read
+    spelled: np.dtype(spelled) for kind in (*KINDS, "<f2")
+    for spelled in (np.dtype(kind).name, *(order + kind[1:] for order in ("<", ">", "=", "|", "")))}
+FIELD = (r"'(descr|fortran_order|shape)':"                # Python 2 wrote the size 2 as 2L
+         r"('[<>=|]?\w{2,10}'|True|False|\((?:\d{1,10}L?,)*(?:\d{1,10}L?)?\))")
+HEADER = re.compile(f"{{{FIELD},{FIELD},{FIELD},?}}\n?", re.ASCII)   # without spaces, quoted so
 END = struct.Struct("<4s4H2LH")
 ENTRY = struct.Struct("<4s6H3L5H2L")
 LOCAL = struct.Struct("<4s22xHH")
@@ -72,22 +75,29 @@ def _from_npy(place, data):
     expect(data[:6] == b"\x93NUMPY" and data[6:8] in (b"\1\0", b"\2\0", b"\3\0")
            and stop <= start + 10_000, "another kind of file")
     text = bytes(data[start:stop]).decode("latin-1")
-    header = HEADER.fullmatch(text.replace(" ", ""))
-    expect(header and header[1].replace(">", "<") in KINDS, f"the header {text[:80]!r}")
-    shape = [int(size) for size in header[3].split(",") if size]
-    return array_from(place, header[1], shape, data[stop:], "F" if header[2] == "True" else "C")
+    header = HEADER.fullmatch(text.replace(" ", "").replace('"', "'"))
+    fields = dict(zip(header.groups()[::2], header.groups()[1::2])) if header else {}
+    expect(len(fields) == 3 and fields["descr"][1:-1] in SPELLED and fields["shape"][0] == "("
+           and fields["fortran_order"] in ("True", "False"), f"the header {text[:80]!r}")
+    shape = [int(size) for size in re.findall(r"\d+", fields["shape"])]
+    return array_from(place, SPELLED[fields["descr"][1:-1]], shape, data[stop:],
+                      "F" if fields["fortran_order"] == "True" else "C")
 
 
-def array_from(place, kind, shape, data, order="C"):
-    """The numbers in `data` as an array: native, in C order, writable; a copy where needed."""
+def array_from(place, dtype, shape, data, order="C"):
+    """The numbers in `data` as an array: native, in C order, writable; a copy where needed.
+
+    float16 becomes float32.
+    """
     expect = disk.expecting(f"{place} must be an array of numbers")
-    dtype = np.dtype(kind)
     expect(len(shape) <= 32 and math.prod(shape) * dtype.itemsize == len(data)
            and math.prod(filter(None, shape)) * dtype.itemsize <= disk.MAX_BYTES,
            f"{len(data)} bytes for {dtype} of shape {str(shape)[:80]}")     # 0 hides other sizes
     array = np.ndarray(shape, dtype, data, order=order)
     expect(dtype != bool or array.view(np.uint8).max(initial=0) <= 1, "booleans other than 0 and 1")
-    return np.require(array, dtype.newbyteorder("="), ["C", "ALIGNED", "WRITEABLE"])
+    native = dtype.newbyteorder("=")
+    return np.require(array, np.float32 if native == np.float16 else native,
+                      ["C", "ALIGNED", "WRITEABLE"])
 
 
 def to_bytes(arrays):

@@ -4,6 +4,7 @@ With them stands `positions`, its letters as bytes; of `NormalizedWeights` also 
 eps; in a model file, what `model_file` adds.
 """
 
+from dataclasses import replace
 from operator import index
 from os import PathLike
 
@@ -33,6 +34,7 @@ def load(path: str | PathLike[str]) -> Weights:
 
 def weights_to_arrays(weights):
     """The arrays that stand for `weights` in a file, as a dict."""
+    weights = replace(weights)                # sound still, or InputError: arrays can be changed
     arrays = dict(weights.items(), positions=np.frombuffer(weights.positions.encode(), np.uint8))
     if isinstance(weights, NormalizedWeights):
         arrays |= {"n_normalized": np.array(weights.n_normalized), "eps": np.array(weights.eps)}
@@ -60,10 +62,10 @@ def read_arrays(path):
     """The arrays in a file as a dict, each native, in C order, writable.
 
     Takes numbers and booleans as `write_arrays`, `np.savez` and the package safetensors write
-    them. Raises FileError on compressed, encrypted, repeated or overlapping members, on bytes
-    that belong to none, on sizes or checksums that do not agree, and on any other dtype
-    (float16 and bfloat16 too). Values are not judged: NaN comes through.
-    Memory: at most twice the file's size and 1 MiB.
+    them; float16 and bfloat16 become float32. Raises FileError on compressed, encrypted, repeated
+    or overlapping members, on bytes that belong to none, on sizes or checksums that do not agree,
+    and on any other dtype. Values are not judged: NaN comes through.
+    Memory: at most twice the file's size and 1 MiB; with half precision, four times.
     """
     return _format(path).from_bytes(path, disk.read_bytes(path))
 
@@ -71,8 +73,8 @@ def read_arrays(path):
 def write_arrays(path, arrays, force=False):
     """Write a dict of name -> array, whole or not at all; see `check_output`.
 
-    Raises FileError on a name, dtype or size that `read_arrays` refuses. A `.safetensors` has
-    no complex128. Memory: twice the arrays.
+    Raises FileError on a name, dtype or size that `read_arrays` refuses, and on float16. A
+    `.safetensors` has no complex128, and its package must be there. Memory: twice the arrays.
     """
     chosen = _format(path)
     arrays = {name: npz.plain(path, name, array, chosen.KINDS) for name, array in arrays.items()}
@@ -84,8 +86,4 @@ def write_arrays(path, arrays, force=False):
 
 
 def _format(path):
-    if not str(path).endswith(".safetensors"):
-        return npz
-    if tensors.safetensors is None:
-        raise disk.FileError(f"{str(path)!r} needs the package safetensors, minicircuits[interop]")
-    return tensors
+    return tensors if str(path).lower().endswith(".safetensors") else npz

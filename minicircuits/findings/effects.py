@@ -8,9 +8,9 @@ from scipy.special import log_softmax
 from minicircuits.behavior import ablation, excerpt
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import ordered_versus_shuffled
-from minicircuits.circuits.expansion import (count_paths, expand_logits, label, ledger, propagate,
-                                             residual_0)
-from minicircuits.circuits.normalization import as_read, frozen
+from minicircuits.circuits.biases import resting_heads
+from minicircuits.circuits.expansion import (Ledger, count_paths, each_order, expand_logits, label,
+                                             ledger)
 from minicircuits.circuits.score_expansion import (count_terms, expand_scores, rebuild,
                                                    split_scores)
 from minicircuits.findings.heads import heads_of, unwatched
@@ -38,20 +38,18 @@ def exactness(weights, tokens, acts, watch=unwatched):
 
     Where there are too many, the sums are by order, and `limit` says so; else it is None.
     """
-    case, each = (weights, tokens, acts.pattern), one_by_one(weights)
-    _, pattern, norms = frozen(*case, acts.norms)
+    case, norms, each = (weights, tokens, acts.pattern), acts.norms, one_by_one(weights)
     found = {"paths": sum(count_paths(weights)), "terms": sum(count_terms(weights)),
              "precision": weights.dtype.name, "limit": None if each else
              f"More than {MAX_PATHS:,} paths or {MAX_TERMS:,} terms are not summed one by one, but "
              "by how many heads they go through."}
-    shares = ((path.logits for path in watch(expand_logits(*case, acts.norms), "paths")) if each
-              else (as_read(weights, x, norms[-1]) @ weights.W_U.mT
-                    for x in propagate(weights, residual_0(weights, tokens), pattern)))
+    shares = ((path.logits for path in watch(expand_logits(*case, norms), "paths")) if each else
+              each_order(*case, norms))
     found["logits"] = error_of_sum(shares, acts.logits)
-    errors = [error_of_sum((term.scores for term in expand_scores(*case, *head, acts.norms))
-                           if each else split_scores(*case, *head, acts.norms),
-                           acts.scores[head[0], :, head[1]])
-              for head in watch(heads_of(weights), "heads")]
+    errors = [error_of_sum((term.scores for term in expand_scores(*case, layer, head, norms))
+                           if each else split_scores(*case, layer, head, norms),
+                           acts.scores[layer, :, head])
+              for layer, head in watch(heads_of(weights), "heads")]
     rebuilt = rebuild(weights, tokens)
     return found | {"scores": max(errors, default=0.0),
                     "patterns": relative_error(rebuilt.pattern, acts.pattern),
@@ -150,10 +148,27 @@ def prediction(weights, tokens, acts, head):
         return found | {"limit": f"It has more than {MAX_PATHS:,} paths, too many to list."}
     norms = None if acts.norms is None else acts.norms[:, one]
     entries = ledger(weights, tokens[one], acts.pattern[:, one], place, target, norms)
-    strongest = [entry for entry in entries.strongest(8) if entry[1] <= place]
-    total = float(entries.contributions.sum())
+    shares, of_bias = biases_once(weights, entries, place)
+    strongest = Ledger(entries.paths, shares).strongest(8)
+    total = float(shares.sum())
     return found | {
-        "sum": total,
-        "entries": [[label(path), source, value] for path, source, value in strongest],
+        "sum": total, "entries": [
+            [label(path), None if path in of_bias else source, value]
+            for path, source, value in strongest if value],
         "others": total - sum(value for *_, value in strongest),
-        "count": entries.contributions[:, :place + 1].size - len(strongest)}
+        "count": shares.size - place * len(of_bias) - len(strongest)}
+
+
+def biases_once(weights, entries, place):
+    """The contributions (path, j ≤ place) of a ledger; and the paths that start with a bias b_O.
+
+    Where such a path starts says nothing: the head that rests reads the same everywhere. What it
+    contributes in all stands at `place`, and 0 elsewhere.
+    """
+    resting = [(head,) for head in resting_heads(weights)]
+    of_bias = [path for path in entries.paths if path[:1] in resting]
+    shares = entries.contributions[:, :place + 1].copy()
+    for path in of_bias:
+        row = shares[entries.paths.index(path)]
+        row[:] = np.eye(place + 1)[place] * row.sum()
+    return shares, of_bias

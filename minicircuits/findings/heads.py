@@ -33,10 +33,18 @@ def heads_of(weights):
 
 
 def folded(weights):
-    """What the biases and norms of a model became, in a dict; empty where there were none."""
-    resting = [label((head,)) for head in resting_heads(weights)]
-    normalized = isinstance(weights, NormalizedWeights)
-    return ({"resting": resting} if resting else {}) | ({"eps": weights.eps} if normalized else {})
+    """What the biases and norms of a model became, in sentences; none where there were none."""
+    resting, normalized = resting_heads(weights), isinstance(weights, NormalizedWeights)
+    said = []
+    if resting:
+        said += [f"Each layer's bias b_O is a head that rests, the last: {label(resting[:1])} is "
+                 "that of layer 0. Paths may start there; tables of heads leave them out."]
+    if normalized:
+        said += ["What reads the residual stream divides it by a norm σ. Where patterns are "
+                 "frozen, so are all σ; where they are recomputed, σ are recomputed too."]
+    if without_biases(weights).d_model < weights.d_model:
+        said += ["Copying, skip-trigrams and composition are read off the matrices without biases."]
+    return said
 
 
 def unwatched(items, name, total=None):
@@ -170,7 +178,7 @@ def composition_matrices(weights, seed):
     return found
 
 
-def eigenvalue_pairs(weights, rows):
+def eigenvalue_pairs(weights, rows, watch=unwatched):
     """Copying and same-matching eigenvalue scores of every pair of heads that can compose.
 
     rows : of `head_table`, which has the first already
@@ -181,4 +189,5 @@ def eigenvalue_pairs(weights, rows):
              if earlier[0] < later[0]]
     matching = side_by_side(lambda pair: copying_score(matching_circuit(weights, *pair)), pairs)
     return [{"earlier": earlier, "later": later, "copying": copying[later], "matching": score}
-            for (earlier, later), score in zip(pairs, matching)]
+            for (earlier, later), score in watch(zip(pairs, matching), "pairs of heads",
+                                                 total=len(pairs))]

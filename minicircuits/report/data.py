@@ -12,12 +12,11 @@ from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import value_lengths
 from minicircuits.circuits.expansion import count_paths
-from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import MAX_PATHS, prediction
-from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
-                                         heads_of)
+from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
+                                         heads_of, unwatched)
 from minicircuits.report.packing import escaped, pack, pack_floats, visible
 
 MAX_TOKENS = 128          # of a context
@@ -29,12 +28,13 @@ LEDGER = 4_000_000        # bytes of it for what a ledger is made of
 FLOAT = 4 * 4 / 3         # bytes of a number in `pack_floats`
 
 
-def page_data(study, found):
+def page_data(study, found, watch=unwatched):
     """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
     weights = study.weights
     heads, contexts = heads_of(weights), study.contexts.tokens
     shown, T = heads[:MAX_HEADS], max(map(len, contexts))
-    notices = [*study.notes, *notice("Attention is cut", MAX_HEADS, len(heads), "heads"),
+    notices = [*study.notes, *found.get("folded", []),
+               *notice("Attention is cut", MAX_HEADS, len(heads), "heads"),
                *notice("Contexts are cut", MAX_TOKENS, T, "tokens")]
     opening = opening_prediction(study, found)
     whole, place = study.measured[opening["row"]], len(opening["context"]) - 1
@@ -64,7 +64,7 @@ def page_data(study, found):
         page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
-                 "eigenvalues": eigenvalue_pairs(weights, found["heads"]),
+                 "eigenvalues": eigenvalue_pairs(weights, found["heads"], watch),
                  "importance": found.get("importance"), "split": found.get("split"),
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"])
@@ -112,26 +112,19 @@ def ledger_rows(study, needed, positions, notices):
 
 
 def ledger_inputs(weights, rows, texts):
-    """What the page needs to add up paths to the logits of the tokens in `rows`, on each text.
-
-    With norms or with heads that rest, patterns that paths go through are not those shown.
-    """
-    found = {"n_layers": weights.n_layers, "n_normalized": getattr(weights, "n_normalized", 0),
-             "W_U": pack_floats(weights.W_U[rows]),
-             "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
-             "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
-             "texts": []}
-    for tokens, acts in texts:
-        _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
-        text = {"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
-                "residual": pack_floats(as_read(weights, acts.residual[-1], norms[-1])[0]),
-                "normalizer": logsumexp(acts.logits[0], axis=-1).tolist()}
-        if folded(weights):
-            text["through"] = pack_floats(triangles(pattern[:, 0].reshape(-1, *pattern.shape[3:])))
-        if acts.norms is not None:
-            text["norm"] = norms[-1][0].tolist()
-        found["texts"].append(text)
-    return found
+    """What the page needs to add up paths to the logits of the tokens in `rows`, on each text."""
+    shown, every = heads_of(weights), np.ndindex(weights.n_layers, weights.n_heads)
+    return {
+        "n_layers": weights.n_layers, "n_normalized": getattr(weights, "n_normalized", None),
+        "heads": [shown.index(head) if head in shown else None for head in every],
+        "W_U": pack_floats(weights.W_U[rows]),
+        "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
+        "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
+        "texts": [{"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
+                   "residual": pack_floats(acts.residual[-1][0]),     # (i, d) is unembedded
+                   "normalizer": logsumexp(acts.logits[0], axis=-1).tolist(),
+                   "norms": None if acts.norms is None else acts.norms[:, 0].tolist()}
+                  for _, acts in texts]}
 
 
 def notice(what, most, total, noun):
@@ -156,12 +149,15 @@ def opening_prediction(study, found):
 def overview(model, found):
     """Shape, training log, losses and exactness."""
     weights, log = model.weights, model.metadata.get("log", [])
+    kept = model.metadata.get("kept_step", np.inf)       # what formed later is not in the model
     sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
     return {**{name: getattr(weights, name) for name in sizes},
             "parameters": sum(W.size for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
-            "exactness": found["exactness"], "log": log, "formation": formation(log),
-            "made": {name: model.metadata[name] for name in ("minicircuits", "seed", "text_sha256")
+            "exactness": found["exactness"], "log": log,
+            "formation": formation([row for row in log if row["step"] <= kept]),
+            "made": {name: model.metadata[name]
+                     for name in ("minicircuits", "seed", "kept_step", "text_sha256")
                      if name in model.metadata}}
 
 

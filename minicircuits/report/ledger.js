@@ -92,7 +92,8 @@ function ledger(inputs, texts, startText) {
           left: `${x(Math.min(line.from, line.from + line.value))}%`,
           width: `${Math.abs(x(line.value) - x(0))}%`}})),
       el("span", {class: "number"}, signed(line.value)),
-      el("span", {class: "sources"}, line.path && strongest(line.path.sources, ids))));
+      el("span", {class: "sources"}, line.path?.bias ? "the bias b_O"
+        : line.path && strongest(line.path.sources, ids))));
   }
 
   function strongest(sources, ids) {

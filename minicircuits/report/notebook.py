@@ -37,8 +37,8 @@ def attention(weights: Weights, tokens: Tokens,
               show: Callable[[int], str] = "#{}".format) -> Attention:
     """Patterns, value-weighted patterns and logit effects of every head, on contexts (b, i).
 
-    show : what a token id reads as, for example `model.tokenizer.show`; by default "#17". At
-    most 4 contexts of 128 tokens and 64 heads are shown, and the page says so if there are more.
+    show : what a token id reads as, for example `model.tokenizer.show`; by default `#17`.
+    At most 4 contexts of 128 tokens and 64 heads are shown; the page says so if there are more.
     """
     tokens, weights = check_tokens(weights, tokens), weights.astype(np.float64)
     heads, (b, T) = heads_of(weights), tokens.shape

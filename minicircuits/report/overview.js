@@ -14,7 +14,7 @@ function overview({losses, exactness, log, formation, ...shape}) {
 
   const ranked = Object.entries(losses).sort((a, b) => b[1] - a[1]);
   byId("losses").append(bars(ranked.map(([name, value]) => ({
-    name, value, class: name.startsWith("this model") ? "main" : "quiet"}))));
+    name, value, class: name.startsWith("this ") ? "main" : "quiet"}))));
 
   const rows = [[`the sum of ${integer(exactness.paths)} paths is the logits`, exactness.logits]];
   if (exactness.terms) {

@@ -49,17 +49,9 @@ def loss_lines(found, show=None):
             losses.items(), key=lambda item: -item[1])))]
 
 
-def folded_lines(found, show=None):
+def folded_lines(sentences, show=None):
     """What stands for biases and norms, and what that means for the sections below."""
-    heads, lines = found.get("resting", []), []
-    if heads:
-        each = ", ".join(heads[:6]) + ", …" * (len(heads) > 6)
-        lines += [f"  Each layer's bias b_O is a head that rests: {each}.",
-                  "  Paths may go through such a head; tables of heads leave it out."]
-    if "eps" in found:
-        lines += ["  What reads the residual stream divides it by a norm σ. Where patterns are",
-                  "  frozen, so are all σ; where they are recomputed, σ are recomputed too."]
-    return lines + ["  Copying, skip-trigrams and composition are read off the matrices alone."]
+    return [wrapped(f"  {sentence}") for sentence in sentences]
 
 
 def bigram_lines(found, show):
@@ -206,7 +198,8 @@ def ledger_lines(found, show):
         return lines + limit_lines(found)
     lines.append(f"  {'path':<12}{'reads':<22}{'at':>4}{'logit':>10}")
     for path, source, value in found["entries"]:
-        lines.append(f"  {path:<12}{cut(show(context[source]), 20):<22}{source:>4}{value:>+10.3f}")
+        reads, at = (cut(show(context[source]), 20), source) if source is not None else ("b_O", "")
+        lines.append(f"  {path:<12}{reads:<22}{at:>4}{value:>+10.3f}")
     others = f"{found['count']} other entries"
     return lines + [f"  {others:<38}{found['others']:>+10.3f}",
                     f"  {'sum':<38}{found['sum']:>+10.3f}",

@@ -92,6 +92,8 @@ def read_answer(folder, vector, convention="paper"):
         parts = []
         for stem, _, axes, theirs in ours[name]:
             array = files.read_npy(os.path.join(folder, f"{stem}.npy"), MAX_TENSOR)
+            if not theirs and array.size == 1:                 # a number, as an array of one
+                array = array.reshape(())
             if array.ndim != len(theirs.split()):
                 raise files.FileError(f"{stem} must have axes ({theirs}); got shape {array.shape}")
             parts.append(reordered(array, theirs, axes))

@@ -21,13 +21,14 @@ from minicircuits.notation import InputError, Weights
 from minicircuits.training.recipe import Recipe
 from minicircuits.training.tokenizer import Tokenizer
 from minicircuits.training.trainer import first_state
+from minicircuits.training.vocabulary import Vocabulary
 
 PRETRAINED = Path(__file__).with_name("pretrained.npz")
 
 
 class Model(NamedTuple):
     weights: Weights
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | Vocabulary
     metadata: dict          # JSON: text, numbers, lists, dicts
 
     def __repr__(self):
@@ -46,7 +47,7 @@ def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer, met
 
 def load_model(path: str | PathLike) -> Model:
     """The `Model` in a model file or a checkpoint, as it was saved, or FileError."""
-    return _model_and_rest(path)[0]
+    return model_among(path, files.read_arrays(path))
 
 
 def load_pretrained() -> Model:
@@ -67,10 +68,8 @@ def load_pretrained() -> Model:
     return load_model(PRETRAINED)
 
 
-def _model_and_rest(path):
-    """The `Model` in a file, and a dict of its arrays state/…, which in a checkpoint are some."""
-    arrays = files.read_arrays(path)
-    rest = {name: arrays.pop(name) for name in list(arrays) if name.startswith("state/")}
+def model_among(path, arrays):
+    """The `Model` among `arrays`, taken out of that dict, and FileError on others than state/…"""
     if missing := {"merges", "metadata"} - arrays.keys():
         raise FileError(f"{str(path)!r} must hold a model; got no {min(missing)}")
     weights = files.weights_from_arrays(path, arrays)
@@ -79,16 +78,21 @@ def _model_and_rest(path):
     except InputError as error:
         raise FileError(f"{str(path)!r} must hold a tokenizer: {error}") from None
     metadata = files.parse_json(arrays.pop("metadata").tobytes(), f"metadata of {path}")
-    if arrays:
-        raise FileError(f"{str(path)!r} must hold one model; got also {min(arrays)}")
-    return _checked(path, Model(weights, tokenizer, metadata)), rest
+    if others := [name for name in arrays if not name.startswith("state/")]:
+        raise FileError(f"{str(path)!r} must hold one model; got also {min(others)}")
+    return _checked(path, Model(weights, tokenizer, metadata))
 
 
 def model_to_arrays(path, model):
     """The arrays that stand for `model` in a file, as a dict; FileError speaks of `path`."""
+    tokenizer = model.tokenizer
+    if not (isinstance(tokenizer, Tokenizer)
+            and tokenizer == Tokenizer.from_merges(tokenizer.to_array())):
+        raise FileError(f"{str(path)!r} can hold a tokenizer that is made of merges; got "
+                        f"{tokenizer}: save writes weights without one")
     metadata = files.format_json(_checked(path, model).metadata, f"metadata of {path}")
     return {**files.weights_to_arrays(model.weights),
-            "merges": model.tokenizer.to_array(),
+            "merges": tokenizer.to_array(),
             "metadata": np.frombuffer(metadata, np.uint8)}
 
 
@@ -128,7 +132,8 @@ def load_checkpoint(path):
 
     Bit for bit, or FileError.
     """
-    model, arrays = _model_and_rest(path)
+    arrays = files.read_arrays(path)
+    model = model_among(path, arrays)
     weights = laid_out(model.weights)
     best = {name: arrays.pop(f"state/best/{name}") for name, _ in weights.items()
             if f"state/best/{name}" in arrays}

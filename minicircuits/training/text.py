@@ -15,6 +15,7 @@ import shlex
 import sys
 import sysconfig
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,10 +80,11 @@ def prepared(texts, tokenizer, n_ctx, d_vocab=D_VOCAB):
     size, tokenizer = sum(map(len, texts)), tokenizer or train_tokenizer(training, d_vocab)
     stream, held_out = tokenizer.encode(training), tokenizer.encode(held_out)
     if len(held_out) < n_ctx - 1:
-        needed = size / 1000 * (n_ctx - 1) / max(1, len(held_out))
+        bytes_a_token = max(3, size / (len(stream) + len(held_out)))     # short texts tell little
+        needed = 20 * (n_ctx - 1) * bytes_a_token
         raise InputError(f"a text to train on, in contexts of {n_ctx}, must hold out at least "
-                         f"{n_ctx - 1} tokens, 5 % of it; got {len(held_out)} of "
-                         f"{size / 1000:.1f} kB: about {needed:.0f} kB are needed")
+                         f"{n_ctx - 1} tokens, 5 % of it; got {len(held_out)} of {size:,} bytes: "
+                         f"about {ceil(needed / 1000):,} kB are needed")
     validation, d_vocab = spread(held_out, 32, n_ctx, tokenizer.start), tokenizer.d_vocab
     if d_vocab > COUNTED:
         baselines = {"unigram counts": bigrams.counted_loss(

@@ -57,6 +57,7 @@ class Tokenizer:
 
     tokens: tuple = field(repr=False)
     merges: tuple = field(repr=False)
+    reads_text = True                     # `encode` takes any text
 
     @classmethod
     def from_merges(cls, merges):
@@ -131,24 +132,11 @@ class Tokenizer:
 
     def decode(self, ids):
         """The bytes that ids (i,) stand for; START stands for none. InputError on other ids."""
-        ids = np.asarray(ids)
-        if ids.ndim != 1 or ids.size and ids.dtype.kind not in "iu":
-            raise InputError(f"ids must be integers with axes (i,); got {ids.dtype} {ids.shape}")
-        if ids.size and not 0 <= ids.min() <= ids.max() <= self.start:
-            raise InputError(f"ids must be from 0 to {self.start}; got {ids.min()} to {ids.max()}")
-        return b"".join(self.tokens[id] for id in ids.tolist())
+        return b"".join(self.tokens[id] for id in check_ids(ids, self.d_vocab).tolist())
 
     def show(self, id):
-        r"""Token `id` in one line of visible characters: `␣the`, `\n␣␣␣␣`, `\xe2`, `<START>`.
-
-        Escaped are bytes that are no UTF-8, and all that Unicode does not call printable:
-        control characters, zero-width and bidirectional marks. Distinct tokens may look alike.
-        """
-        if id == self.start:
-            return "<START>"
-        text = self.decode([id]).decode("utf-8", "backslashreplace").replace(" ", "␣")
-        return "".join(character if character.isprintable()
-                       else character.encode("unicode_escape").decode() for character in text)
+        r"""Token `id` in one line of visible characters: `␣the`, `\n␣␣␣␣`, `\xe2`, `<START>`."""
+        return "<START>" if id == self.start else visible(self.decode([id]))
 
 
 def train_tokenizer(text, d_vocab=D_VOCAB):
@@ -238,6 +226,27 @@ def _candidates(word):
         return pairs
     return [pair for pair in pairs if max(pair) < FIRST] + [
         symbol for symbol in word if FIRST <= symbol < LAST]
+
+
+def check_ids(ids, d_vocab):
+    """`ids` as an array (i,) of integers from 0 to d_vocab − 1, or InputError."""
+    ids = np.asarray(ids)
+    if ids.ndim != 1 or ids.size and ids.dtype.kind not in "iu":
+        raise InputError(f"ids must be integers with axes (i,); got {ids.dtype} {ids.shape}")
+    if ids.size and not 0 <= ids.min() <= ids.max() < d_vocab:
+        raise InputError(f"ids must be from 0 to {d_vocab - 1}; got {ids.min()} to {ids.max()}")
+    return ids
+
+
+def visible(data):
+    r"""Bytes in one line of visible characters, with `␣` for a space.
+
+    Escaped are bytes that are no UTF-8, and all that Unicode does not call printable:
+    control characters, zero-width and bidirectional marks. Distinct tokens may look alike.
+    """
+    text = data.decode("utf-8", "backslashreplace").replace(" ", "␣")
+    return "".join(character if character.isprintable()
+                   else character.encode("unicode_escape").decode() for character in text)
 
 
 def _pieces(text):

@@ -110,13 +110,17 @@ def test_findings_take_it_and_leave_heads_that_rest_out(kind):
     real = [(0, 0), (0, 1), (1, 0), (1, 1)]
     acts = mc.forward(weights, tokens)
     assert heads_of(weights) == real
-    said = folded(weights)
-    assert said["resting"] == ["0.2", "1.2"] and ("eps" in said) == (kind is not None)
+    said = " ".join(folded(weights))
+    assert "0.2 is that of layer 0" in said and ("norm σ" in said) == (kind is not None)
+    assert folded(model.weights) == []
     errors = effects.exactness(weights, tokens, acts)
     assert max(errors[name] for name in ("logits", "scores", "patterns", "rebuilt_logits")) < CLOSE
     effects.importance_table(weights, tokens, acts)
     one = effects.prediction(weights, tokens, acts, (1, 0))
     close(one["sum"], one["logit"])
+    close(sum(share for *_, share in one["entries"]) + one["others"], one["sum"])
+    assert all((source is None) == path.startswith(("0.2", "1.2"))
+               for path, source, _ in one["entries"])
     blocks = mc.random_blocks(60, 29, 2, 2, 0, np.random.default_rng(0))
     parts = effects.induction_split(weights, blocks, mc.forward(weights, blocks), 29, 1, 0)["parts"]
     close(sum(parts[name]["stripe"] for name in ("neither", "Q", "K", "both")),

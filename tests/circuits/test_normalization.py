@@ -128,8 +128,10 @@ def test_what_is_refused():
     weights = model.folded()
     acts = mc.forward(weights, tokens)
     for call in mc.expand_logits, mc.logits_by_order:
-        with raises("norms", "acts.norms"):
+        with raises("norms", "acts.norms", "got none"):
             call(weights, tokens, acts.pattern)
+        with raises("norms", "got some for Weights"):
+            call(model.weights, tokens, acts.pattern[:, :, :3], acts.norms)
         with raises("norms must have axes", "got shape (2, 2, 6)"):
             call(weights, tokens, acts.pattern, acts.norms[1:])
     for call in (lambda: mc.backward(weights, tokens, acts, acts.logits),

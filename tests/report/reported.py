@@ -15,6 +15,7 @@ from minicircuits.report.data import page_data
 from minicircuits.training.model_file import Model
 from minicircuits.training.text import Text
 from minicircuits.training.tokenizer import train_tokenizer
+from tests.with_norms import random_model
 
 TEXT = Path(mc.__file__).parent / "circuits"
 LOG = [{"step": step, "tokens": 100 * step, "seconds": float(step), "loss": 7.0 - step / 100,
@@ -68,3 +69,11 @@ def reported(n_layers):
                               np.random.default_rng(n_layers), np.float32)
     return studied(weights.astype(np.float64), {
         "log": LOG, "seed": 0, "text_sha256": text().digest})
+
+
+@cache
+def normalized(n_layers):
+    """A random model of some layers with biases and LayerNorm."""
+    model, _ = random_model(0, "LN", "shortformer", n_layers, n_ctx=128, d_model=24, d_head=8,
+                            d_vocab=text().tokenizer.d_vocab)
+    return studied(model.folded(), {})

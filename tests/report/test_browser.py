@@ -20,7 +20,7 @@ from minicircuits.report.packing import pack, pack_floats, visible
 from minicircuits.report.page import html_file
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
-from tests.report.reported import reported, unpack
+from tests.report.reported import normalized, reported, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
@@ -198,9 +198,9 @@ def test_split_adds_up_wherever_one_points(opened):
 OPENING = "opening"
 
 
-def text_of(n):
+def text_of(n, of=reported):
     """The tokens (1, i) of a text of the page of two layers, by its place among them."""
-    data = reported(2).data
+    data = of(2).data
     return np.array([data["texts"][data["opening"] if n is OPENING else n]["tokens"]])
 
 
@@ -379,11 +379,10 @@ def test_everything_can_be_reached_by_tab(opened):
 
 # The ledger.
 
-def assert_ledger(at, text, place, target):
-    weights = reported(2).model.weights
-    tokens = text_of(text)
+def assert_ledger(at, text, place, target, of=reported, others=4):
+    weights, tokens = of(2).model.weights, text_of(text, of)
     acts = mc.forward(weights, tokens)
-    entries = mc.ledger(weights, tokens, acts.pattern, place, target)
+    entries = mc.ledger(weights, tokens, acts.pattern, place, target, acts.norms)
     totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
                        for path in entries.paths], entries.contributions))
     shown = dict(zip(at.locator(".entry .name").all_inner_texts(),
@@ -391,12 +390,12 @@ def assert_ledger(at, text, place, target):
     logit = acts.logits[0, place, target]
     assert shown.pop("the model’s logit") == to_digits(logit)
     assert shown.pop("sum") == to_digits(logit)
-    others = shown.pop("4 other paths")
+    others = shown.pop(f"{others} other paths")
     assert len(shown) == 12
     for name, value in shown.items():
         assert value == to_digits(totals[name].sum())
     assert others + sum(shown.values()) == pytest.approx(logit, abs=0.008)
-    path = at.locator(".entry").first
+    path = at.locator(".entry:has(.sources sub)").first
     first = path.locator(".sources span").first
     place_read, value = first.locator("sub").inner_text(), first.inner_text().split()[-1]
     assert number(value) == to_digits(
@@ -408,6 +407,20 @@ def assert_ledger(at, text, place, target):
 def test_ledger_opens_at_the_prediction(opened):
     at, page = opened().locator("#ledger"), reported(2).data
     assert_ledger(at, OPENING, page["ledger"]["place"], page["ledger"]["target"])
+
+
+def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
+    (folder / "normalized.html").write_bytes(html_file("page", normalized(2).data))
+    at = opened(folder / "normalized.html").locator("#ledger")
+    assert_ledger(at, OPENING, *(normalized(2).data["ledger"][name]
+                                 for name in ("place", "target")),
+                  normalized, 25 - 12)
+    starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
+    of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
+    assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
+    at.get_by_label("repeated random tokens").check()
+    place = normalized(2).data["ledger"]["place"]
+    assert_ledger(at, -1, place, text_of(-1, normalized)[0, place + 1], normalized, 13)
 
 
 def test_ledger_of_any_place_and_token(opened):

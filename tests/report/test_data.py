@@ -169,6 +169,12 @@ def test_three_layers(two):
             earlier[0] >= later[0] for earlier in found["earlier"]]
 
 
+def test_what_formed_after_the_step_that_was_kept_is_not_in_the_model(two):
+    for kept, formed in (100, None), (150, {"step": 150, "before": 100}):
+        model = two.model._replace(metadata={"log": LOG, "kept_step": kept})
+        assert data.overview(model, two.found)["formation"] == formed
+
+
 def test_without_an_induction_head_what_shows_one_is_absent(two):
     page = studied(two.model.weights, {}, least=0.99).data
     assert set(page["absent"]) == {"split"} and page["induction"] is page["previous"] is None

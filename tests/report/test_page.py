@@ -136,6 +136,7 @@ def test_attention_shows_itself():
     frame, = Elements(shown._repr_html_()).found
     assert frame[0] == "iframe" and frame[1]["sandbox"] == "allow-scripts"
     assert frame[1]["srcdoc"].encode() == shown.page
+    assert b'"#1"' in shown.page          # ids stand apart
 
 
 def test_attention_is_cut_with_notices():

@@ -148,6 +148,7 @@ def answer(tmp_path, **arrays):
     ({"logit": np.zeros(3)}, "paper", "must hold tensors named residual, q.*got 'logit'"),
     ({"logits": np.zeros((2, 3))}, "paper", r"logits must have axes \(b i v\); got shape \(2, 3\)"),
     ({"logits": np.array(["a"])}, "paper", "must be an array of numbers"),
+    ({"loss": np.zeros(2)}, "paper", r"loss must have axes \(\); got shape \(2,\)"),
     ({"blocks.0.attn.hook_q": np.zeros((2, 4, 1, 4))}, "transformer_lens", "blocks.1.attn.hook_q"),
     ({"blocks.0.attn.hook_q": np.zeros((2, 4, 1, 4)), "blocks.1.attn.hook_q": np.zeros((1,) * 4)},
      "transformer_lens", "q must have one shape in all layers"),
@@ -156,6 +157,13 @@ def test_what_is_no_answer_is_refused(tmp_path, arrays, convention, says):
     with pytest.raises(FileError, match=says) as caught:
         read_answer(answer(tmp_path, **arrays), CONTROL, convention)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_loss_may_be_an_array_of_one_number(tmp_path, shape):
+    found = read_answer(answer(tmp_path, loss=CONTROL.reference.arrays()["loss"].reshape(shape)),
+                        CONTROL)
+    assert check(CONTROL, found)
 
 
 def test_given_tensors_in_an_answer_are_passed_over(tmp_path):

@@ -7,11 +7,13 @@ import pytest
 
 from minicircuits import files
 from minicircuits.files import FileError
+from minicircuits.notation import InputError
 from minicircuits.training import model_file
 from minicircuits.training.model_file import Model, load_model, save_checkpoint, save_model
 from minicircuits.training.recipe import Recipe
-from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 from minicircuits.training.trainer import first_state
+from minicircuits.training.vocabulary import Vocabulary
 from tests.draws import random_weights
 
 METADATA = {"seed": 7, "python": "3.11.7", "loss": [2.5, None], "é": {}}
@@ -59,6 +61,25 @@ def test_a_model_that_exists_is_refused_unless_forced(tmp_path):
 def test_models_that_are_not_written(tmp_path, changes, message):
     with pytest.raises(FileError, match=message):
         save_model(tmp_path / "model.npz", *model(**changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tokenizer", [
+    Vocabulary([None] * 260), Tokenizer((b"",) * 260, ((0, 1), (0, 1), (0, 1))),
+    Tokenizer((b"",) * 260, ())])
+def test_a_tokenizer_that_would_not_come_back_is_not_written(tmp_path, tokenizer):
+    with pytest.raises(FileError, match="a tokenizer that is made of merges; got (Tok|Voc).*save"):
+        save_model(tmp_path / "model.npz", model().weights, tokenizer, METADATA)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_have_been_broken_are_not_written(tmp_path):
+    weights = model().weights
+    weights.W_E[0, 0] = np.nan
+    for write in (lambda path: save_model(path, weights, *model()[1:]),
+                  lambda path: files.save(path, weights)):
+        with pytest.raises(InputError, match="W_E must be finite"):
+            write(tmp_path / "model.npz")
     assert not list(tmp_path.iterdir())
 
 

@@ -8,10 +8,10 @@ import pytest
 
 import minicircuits as mc
 from minicircuits import runs
-from minicircuits.behavior.in_context import BLOCKS, ordered_versus_shuffled
+from minicircuits.behavior.in_context import BLOCKS, block_lengths, ordered_versus_shuffled
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import ov_circuit
-from minicircuits.findings.heads import head_table, named_heads
+from minicircuits.findings.heads import head_table, named_heads, scores_on_blocks
 from minicircuits.findings.study import Study
 from minicircuits.training.model_file import PRETRAINED
 from minicircuits.training.recipe import Recipe
@@ -36,6 +36,21 @@ def heads(study):
     named = named_heads(rows, BLOCKS)
     return [next(row for row in rows if (row["layer"], row["head"]) == named[name])
             for name in ("induction_head", "previous_token_head")]
+
+
+@pytest.mark.parametrize("n_ctx", [128, 32, 7, 5])
+def test_no_untrained_model_has_a_head_with_a_name(n_ctx):
+    """Of ten as training begins and ten whose heads attend at random, with all their layers."""
+    for seed in range(10):
+        sizes = dict(n_heads=4, d_model=64, d_head=16, n_ctx=n_ctx, positions="shortformer")
+        for weights in (mc.first_weights(2, 100, seed, sizes), mc.init_weights(
+                2, d_vocab=100, rng=np.random.default_rng(seed), dtype=np.float32, **sizes)):
+            scores = scores_on_blocks(weights, 99, np.random.default_rng(seed))
+            rows = [{"layer": layer, "head": head,
+                     **{name: score[layer, head] for name, score in scores.items()}}
+                    for layer, head in np.ndindex(2, 4)]
+            named = named_heads(rows, block_lengths(weights, 99))
+            assert named["induction_head"] is named["previous_token_head"] is None
 
 
 def test_it_is_small():
