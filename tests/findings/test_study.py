@@ -43,6 +43,11 @@ def test_the_rectangle_has_most_tokens(lengths, room):
                                if max(lengths) > 1 else len(chosen))
 
 
+def test_the_rectangle_predicts_something_where_it_can():
+    assert rectangle([1] * 9 + [2], 16) == (2, [9])
+    assert rectangle([1, 1], 1) == (1, [0])
+
+
 @pytest.mark.parametrize("tokenizer", [START, WithoutStart()])
 def test_the_loss_is_over_every_predicted_token(tokenizer):
     study = studied([b"abracadabra" * 20, b"x", b"yz"], tokenizer)
