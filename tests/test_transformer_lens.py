@@ -211,8 +211,8 @@ def test_a_folded_model_goes_back_exactly(positions):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_widened(dtype):
     model = biased(case_and_model(2)[2]).to(getattr(torch, dtype))
-    assert next(model.parameters()).requires_grad
-    ours = mc.from_transformer_lens(model)
+    ours = mc.from_transformer_lens(dict(model.named_parameters()), "shortformer")
+    assert all(parameter.requires_grad for parameter in model.parameters())
     expected = mc.from_transformer_lens(model.to(torch.float32))
     assert ours.dtype == np.float32
     for (name, array), (_, wide) in zip(ours.items(), expected.items()):

@@ -189,7 +189,8 @@ def _array(key, value):
     try:
         if hasattr(value, "detach"):            # a torch tensor, maybe with a gradient, on a GPU
             value = value.detach().cpu()
-            value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
+            half = value.is_floating_point() and value.element_size() < 4
+            value = value.float() if half else value
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{key} must be an array; got {error}") from None
