@@ -14,7 +14,7 @@ _MODULES = {
     "model.transformer": "init_weights forward backward loss",
     "model.fast": "loss_and_gradients",
     "circuits.low_rank": "LowRank",
-    "circuits.biases": "fold_biases resting_heads",
+    "circuits.biases": "fold_biases resting_heads without_biases",
     "circuits.normalization": "fold_normalization",
     "circuits.heads": "direct_path ov_circuit qk_circuit positional_qk_circuits W_OV W_QK",
     "circuits.expansion": "expand_logits logits_by_order ledger count_paths",

@@ -30,6 +30,7 @@ from .model.fast import loss_and_gradients as loss_and_gradients
 from .circuits.low_rank import LowRank as LowRank
 from .circuits.biases import fold_biases as fold_biases
 from .circuits.biases import resting_heads as resting_heads
+from .circuits.biases import without_biases as without_biases
 from .circuits.normalization import fold_normalization as fold_normalization
 from .circuits.heads import direct_path as direct_path
 from .circuits.heads import ov_circuit as ov_circuit

@@ -212,7 +212,8 @@ class Activations:
     pattern: np.ndarray
     z: np.ndarray
     logits: np.ndarray
-    norms = None                 # no field: only `NormalizedActivations` have them
+    axes = ACTIVATION_AXES       # no field
+    norms = None                 # nor this: only `NormalizedActivations` have them
 
     def __repr__(self):
         n_layers, b, n_heads, i, _ = self.pattern.shape
@@ -229,6 +230,7 @@ class NormalizedActivations(Activations):
     """
 
     norms: np.ndarray
+    axes = ACTIVATION_AXES | {"norms": "l+1 b i"}
 
 
 def empty_activations(weights, tokens):

@@ -191,6 +191,57 @@ def test_a_model_with_biases_is_one_without(n_layers, positions, steps):
     assert_close(logits, mc.logits_by_order(ours, tokens, acts.pattern).sum(0), 1e-10, "orders")
 
 
+@pytest.mark.parametrize("steps, biases", [(0, True), (30, True), (0, False)])
+@pytest.mark.parametrize("positions", ["shortformer", "standard"])
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("norm", ["LN", "LNPre", "RMS", "RMSPre"])
+def test_a_normalized_model_frozen(norm, n_layers, positions, steps, biases):
+    """Logits, norms, patterns, scores; through theirs, every path and the parts of every score."""
+    weights, tokens, model = case_and_model(n_layers, n_layers, positions, normalization_type=norm)
+    model, i, H = biased(model, steps), tokens.shape[1], weights.n_heads
+    if not biases:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".b_" in name:
+                    parameter.zero_()
+    ours = mc.from_transformer_lens(model)
+    logits, cache = model.run_with_cache(torch.tensor(tokens))
+    acts = mc.forward(ours, tokens)
+    assert_close(logits, acts.logits, 1e-10, "logits")
+    names = [*(f"blocks.{layer}.ln1" for layer in range(n_layers)), "ln_final"]
+    norms = np.stack([cache[f"{name}.hook_scale"].detach().numpy()[..., 0] for name in names])
+    assert_close(norms, acts.norms, 1e-10, "norms")
+    seen, pattern = np.tri(i, dtype=bool), acts.pattern.copy()
+    for layer in range(n_layers):
+        attention = f"blocks.{layer}.attn.hook_"
+        assert_close(cache[attention + "pattern"], acts.pattern[layer, :, :H], 1e-10, "pattern")
+        pattern[layer, :, :H] = cache[attention + "pattern"].detach().numpy()
+    for layer, head in np.ndindex(n_layers, H):
+        theirs = cache[f"blocks.{layer}.attn.hook_attn_scores"].detach().numpy()[:, head]
+        assert_close(theirs[..., seen], acts.scores[layer, :, head][..., seen], 1e-10, "scores")
+        terms = mc.expand_scores(ours, tokens, pattern, layer, head, norms)
+        split = mc.split_scores(ours, tokens, pattern, layer, head, norms)
+        for parts in (term.scores for term in terms), split:
+            assert_close(theirs[..., seen], sum(parts)[..., seen], 1e-10, "parts")
+    paths = mc.expand_logits(ours, tokens, pattern, norms)
+    assert len(paths) == (1 + ours.n_heads) ** n_layers
+    assert_close(logits, sum(path.logits for path in paths), 1e-10, "paths")
+    assert_close(logits, mc.logits_by_order(ours, tokens, pattern, norms).sum(0), 1e-10, "orders")
+    assert_close(logits, mc.rebuild(ours, tokens).logits, 1e-10, "rebuilt")
+    if n_layers:
+        losses = mc.loss_without_heads(ours, tokens, [(n_layers - 1, 0)])
+        hook = f"blocks.{n_layers - 1}.attn.hook_z"
+        b_V = model.blocks[-1].attn.b_V[0] + model.blocks[-1].attn.W_V[0].T @ (
+            model.blocks[-1].ln1.b if norm == "LN" else torch.zeros(ours.n_normalized).double())
+
+        def without(z, hook):
+            z[:, :, 0] = b_V                       # what it says wherever it looks
+            return z
+        loss = model.run_with_hooks(torch.tensor(tokens), return_type="loss",
+                                    fwd_hooks=[(hook, without)])
+        assert_close(loss, np.float64(losses.recomputed), 1e-10, "without a head")
+
+
 @pytest.mark.parametrize("positions", ["shortformer", "standard"])
 def test_a_folded_model_goes_back_exactly(positions):
     """As a model without biases, one dimension and one head larger."""

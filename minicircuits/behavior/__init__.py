@@ -7,7 +7,9 @@ Without acts it runs the model itself; with them, one forward pass answers many 
     mc.previous_token_scores(weights, tokens, acts)
     mc.head_effects(weights, tokens, acts)
 
-Only the shapes of acts are checked. Functions that draw tokens, or pick contexts, take none.
+Of `NormalizedWeights`, acts are `NormalizedActivations`: where patterns are frozen, so are the
+norms σ. Only the shapes of acts are checked. Functions that draw tokens, or pick contexts, take
+none.
 """
 
 from minicircuits.model.transformer import forward

@@ -1,7 +1,8 @@
 """What is lost without some terms: paths by order, virtual heads one by one, heads removed.
 
 Virtual heads are paths of order ≥ 2: heads one after the other through values. Q- and
-K-composition act inside the patterns, so induction heads are not virtual heads.
+K-composition act inside the patterns, so induction heads are not virtual heads. Where patterns
+are frozen, so are the norms σ of `NormalizedWeights`; where they are recomputed, norms are too.
 
 Paper: "Term Importance Analysis", "Virtual Attention Heads".
 """
@@ -36,10 +37,10 @@ def term_importance(weights: Weights, tokens: Tokens,
     another's attention counts for nothing here; `loss_without_heads` sees it.
     """
     tokens, acts = tokens_and_acts(weights, tokens, acts)
-    by_order = logits_by_order(weights, tokens, acts.pattern)
+    by_order = logits_by_order(weights, tokens, acts.pattern, acts.norms)
     losses = np.array([cross_entropy(logits, tokens) for logits in by_order.cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
-    paths = expand_logits(weights, tokens, acts.pattern)
+    paths = expand_logits(weights, tokens, acts.pattern, acts.norms)
     singles = [sum(path.logits for path in paths if path.order == 1 and path.heads[0][0] == layer)
                for layer in range(weights.n_layers)]
     direct, all_singles = by_order[0], sum(singles, by_order[0])
@@ -60,9 +61,10 @@ def virtual_heads(weights: Weights, tokens: Tokens,
     """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     loss = cross_entropy(acts.logits, tokens)
+    paths = expand_logits(weights, tokens, acts.pattern, acts.norms)
     found = [VirtualHead(path.heads, copying_score(path.W),
                          float(cross_entropy(acts.logits - path.logits, tokens) - loss))
-             for path in expand_logits(weights, tokens, acts.pattern) if path.order >= 2]
+             for path in paths if path.order >= 2]
     return sorted(found, key=lambda virtual: -virtual.importance)
 
 
@@ -88,6 +90,7 @@ def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, 
     """
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
+    frozen = logits_by_order(ablated, tokens, acts.pattern, acts.norms).sum(0)
     return WithoutHeads(
-        float(cross_entropy(logits_by_order(ablated, tokens, acts.pattern).sum(0), tokens)),
+        float(cross_entropy(frozen, tokens)),
         float(cross_entropy(forward(ablated, tokens).logits, tokens)))

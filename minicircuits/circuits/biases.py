@@ -24,7 +24,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from minicircuits.notation import InputError, Weights, check_axes
+from minicircuits.notation import WEIGHT_AXES, InputError, NormalizedWeights, Weights, check_axes
 
 BIAS_AXES = {
     "b_Q": ("n_layers", "n_heads", "d_head"),
@@ -63,6 +63,12 @@ def fold_biases(weights: Weights, b_Q: np.ndarray | None = None, b_K: np.ndarray
     return replace(weights, **W)
 
 
+def always_1(weights):
+    """Which residual dimensions are 1 at every position: (d,). No head and no position is there."""
+    ones = (weights.W_E == 1).all(1) & ~weights.W_O.any((0, 1, 3))
+    return ones if weights.W_pos is None else ones & ~weights.W_pos.any(1)
+
+
 def resting_heads(weights: Weights) -> list[tuple[int, int]]:
     """The heads (layer, head) that only carry a b_O, as `fold_biases` makes them.
 
@@ -70,12 +76,28 @@ def resting_heads(weights: Weights) -> list[tuple[int, int]]:
     positions alike, and that says nothing. A head of zeros is none: it carries nothing.
     """
     W = weights
-    always_1 = (W.W_E == 1).all(1) & ~W.W_O.any((0, 1, 3))
-    if W.W_pos is not None:
-        always_1 &= ~W.W_pos.any(1)
     rests = ~W.W_Q.any((2, 3)) & ~W.W_K.any((2, 3))
-    rests &= W.W_V.any((2, 3)) & ~W.W_V[..., ~always_1].any((2, 3))
+    rests &= W.W_V.any((2, 3)) & ~W.W_V[..., ~always_1(W)].any((2, 3))
     return [(int(layer), int(head)) for layer, head in np.argwhere(rests)]
+
+
+def without_biases(weights: Weights) -> Weights:
+    """The matrices alone, as `Weights`: without dimensions that are always 1, nor heads that rest.
+
+    For what is read off weights, such as `composition_scores`. Of `NormalizedWeights` only the
+    dimensions that are divided remain: norms are left out, and positions that have their own.
+    """
+    if isinstance(weights, NormalizedWeights):
+        kept = np.arange(weights.d_model) < weights.n_normalized
+    else:
+        kept = ~always_1(weights)
+    resting, L = resting_heads(weights), weights.n_layers
+    heads = [head for head in range(weights.n_heads)
+             if L == 0 or any((layer, head) not in resting for layer in range(L))]
+    W = {name: np.compress(kept, array, WEIGHT_AXES[name].index("d_model"))
+         for name, array in weights.items()}
+    W |= {name: W[name][:, heads] for name in ("W_Q", "W_K", "W_V", "W_O")}
+    return Weights(**{"W_pos": None} | W, positions=weights.positions)
 
 
 def checked(weights, given, axes_of):

@@ -8,14 +8,15 @@ Multiply out the model's product form
 in every layer. By the mixed product its heads compose on each side of ⊗ alone:
 (A^h A^g) ⊗ (W_U W_OV^h W_OV^g W_E). The sum is exact for frozen patterns, whatever they are,
 so it cannot see a wrong mask. That the patterns follow from the weights too is shown by
-`rebuild`, in `score_expansion`.
+`rebuild`, in `score_expansion`. Of `NormalizedWeights` the norms σ are frozen too, and stand in
+the patterns: A_ij / σ_j. See `normalization`.
 
 Paper: "Path Expansion of Logits", "Virtual Attention Heads", "Two-Layer Attention-Only
 Transformers". In "shortformer" mode positions act through the patterns only; in "standard"
 mode every path has a token part and a position part.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from itertools import combinations, product as choices
 from math import comb
@@ -25,7 +26,8 @@ import numpy as np
 
 from minicircuits.circuits.heads import W_OV
 from minicircuits.circuits.low_rank import product
-from minicircuits.notation import InputError, Tokens, Weights, check_axes, check_pattern
+from minicircuits.circuits.normalization import as_read, frozen, in_two
+from minicircuits.notation import InputError, Tokens, Weights, check_axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,7 @@ class Path:
     weights: Weights = field(repr=False)
     tokens: np.ndarray = field(repr=False)     # (b, i)
     pattern: np.ndarray = field(repr=False)    # (l, b, h, i, j), frozen
+    norm: np.ndarray | None = field(repr=False)        # σ (b, i) that the reader divides by
 
     @property
     def order(self):
@@ -81,7 +84,18 @@ class Path:
         return self.W_from(self.weights.W_pos) if self.source == "embedding" else None
 
     def arriving(self):
-        """A t Wᵀ. From an "embedding", a second product for the positions is added."""
+        """A t Wᵀ. From an "embedding", a second product for the positions is added.
+
+        Where a reader divides by σ_i: what it does not divide no head writes, so that only the
+        direct path has two parts.
+        """
+        if self.norm is not None:
+            whole = replace(self, norm=None)
+            if self.heads:
+                return whole.arriving() / self.norm[..., None]
+            divided, rest = (replace(whole, reader=W).arriving()
+                             for W in in_two(self.weights, self.reader))
+            return divided / self.norm[..., None] + rest
         places = np.arange(self.tokens.shape[1])
         read = self.W.columns(places if self.source == "position" else self.tokens)
         if self.source == "embedding":
@@ -118,10 +132,12 @@ def count_paths(weights: Weights) -> list[int]:
             for order in range(weights.n_layers + 1)]
 
 
-def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> list[Path]:
+def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray,
+                  norms: np.ndarray | None = None) -> list[Path]:
     """Every path, as a list of `Path` by order; their logits sum to the model's.
 
     tokens : (b, i); pattern : (l, b, h, i, j), the frozen patterns, `forward`'s or others.
+    norms : of `NormalizedWeights` alone, the frozen σ (l+1, b, i): acts.norms of `forward`.
     Paths compute nothing until asked, but there are (1 + n_heads)^n_layers; `logits_by_order`
     needs no list.
 
@@ -134,9 +150,9 @@ def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> list
     >>> print(f"{sum(path.logits for path in paths)[0, 2, 1]:.6f} = {acts.logits[0, 2, 1]:.6f}")
     -1.075470 = -1.075470
     """
-    tokens, pattern = check_pattern(weights, tokens, pattern)
+    tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
     source = "embedding" if weights.positions == "standard" else "token"
-    return [Path(source, heads, weights.W_U, weights, tokens, pattern)
+    return [Path(source, heads, weights.W_U, weights, tokens, pattern, norms[-1])
             for heads in head_sequences(weights.n_layers, weights.n_heads)]
 
 
@@ -164,10 +180,12 @@ def propagate(weights, x, pattern):
     return orders
 
 
-def logits_by_order(weights: Weights, tokens: Tokens, pattern: np.ndarray) -> np.ndarray:
+def logits_by_order(weights: Weights, tokens: Tokens, pattern: np.ndarray,
+                    norms: np.ndarray | None = None) -> np.ndarray:
     """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
-    tokens, pattern = check_pattern(weights, tokens, pattern)
-    return propagate(weights, residual_0(weights, tokens), pattern) @ weights.W_U.mT
+    tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
+    orders = propagate(weights, residual_0(weights, tokens), pattern)
+    return as_read(weights, orders, norms[-1]) @ weights.W_U.mT
 
 
 class Ledger(NamedTuple):
@@ -183,12 +201,13 @@ class Ledger(NamedTuple):
 
 
 def ledger(weights: Weights, tokens: Tokens, pattern: np.ndarray, destination: int,
-           target: int) -> Ledger:
+           target: int, norms: np.ndarray | None = None) -> Ledger:
     """The logit of token `target` at position `destination` of one context, path by path.
 
-    tokens : (1, i); pattern : (l, 1, h, i, j). The direct path has a row a = one-hot(destination)
-    and a row r = W_U[target]. One head more at the beginning of a path turns a into a A, and r into
-    r W_OV. From position j a path adds a_j (r · x_j) to the logit; x_j is what enters layer 0.
+    tokens : (1, i); pattern : (l, 1, h, i, j); norms : (l+1, 1, i), as in `expand_logits`. The
+    direct path has a row a = one-hot(destination) and a row r = W_U[target], which is divided by
+    σ as x is. One head more at the beginning of a path turns a into a A, and r into r W_OV. From
+    position j a path adds a_j (r · x_j) to the logit; x_j is what enters layer 0.
 
     >>> import minicircuits as mc
     >>> weights = mc.init_weights(2, 3, 8, 4, 6, 5, "none", np.random.default_rng(0))
@@ -197,14 +216,15 @@ def ledger(weights: Weights, tokens: Tokens, pattern: np.ndarray, destination: i
     >>> [(label(heads), j, round(share, 3)) for heads, j, share in entries.strongest(2)]
     [('direct', 2, 0.028), ('1.1', 2, -0.008)]
     """
-    tokens, pattern = check_pattern(weights, tokens, pattern)
+    tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
     check_axes("tokens", tokens, ("b", "i"), {"b": 1})
     n = tokens.shape[1]
     if not (0 <= destination < n and 0 <= target < weights.d_vocab):
         raise InputError(f"a ledger needs destination < {n} and target < {weights.d_vocab}; "
                          f"got {destination} and {target}")
     one_hot = np.eye(n, dtype=pattern.dtype)[destination]
-    rows = {(): (weights.W_U[target], one_hot)}
+    norm = None if norms[-1] is None else norms[-1][0, destination]
+    rows = {(): (as_read(weights, weights.W_U[target], norm), one_hot)}
     for heads in head_sequences(weights.n_layers, weights.n_heads)[1:]:
         (layer, head), later = heads[0], heads[1:]           # `later` is shorter: its row is there
         r, a = rows[later]

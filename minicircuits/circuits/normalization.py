@@ -35,7 +35,8 @@ def fold_normalization(weights: Weights, kind: str, eps: float, biases: dict[str
     biases : b_Q, b_K, b_V (l, h, e), b_O (l, d), b_U (v,); what is absent is zero
     norms : the gains ln1_w (l, d) and ln_final_w (d,), and the biases ln1_b and ln_final_b
 
-    b_V goes into b_O, since rows of a pattern sum to 1. Positions in "shortformer" mode get d
+    b_V goes into b_O, since rows of a pattern sum to 1; so a head that is removed leaves its b_V
+    behind. Positions in "shortformer" mode get d
     dimensions of their own, which only W_Q and W_K read. Then biases are folded as
     `fold_biases` does. Raises InputError for another kind, name, shape or dtype.
     """
@@ -73,23 +74,28 @@ def times(W, vectors):
 
 
 def frozen(weights, tokens, pattern, norms):
-    """What expansions start from, checked: tokens (b, i); the pattern that their paths go through;
-    and by layer, at last for W_U, the σ (b, i) that reads are divided by, or None.
-
-    The pattern is A_ij / σ_j for a head whose values are divided; of other weights it is A.
+    """What expansions start from, checked: tokens (b, i), the pattern that paths go through, and
+    a list of the σ (b, i) that each layer, and at last W_U, divides by; None of other weights.
     """
     tokens, pattern = check_pattern(weights, tokens, pattern)
     if not isinstance(weights, NormalizedWeights):
         return tokens, pattern, [None] * (weights.n_layers + 1)
     if norms is None:
-        raise InputError("normalized weights need their norms σ as well as the pattern: give "
-                         "acts.norms of forward(weights, tokens)")
-    norms = np.asarray(norms)
+        raise InputError("of normalized weights the norms σ are frozen too; give norms=acts.norms "
+                         "of acts = forward(weights, tokens)")
+    norms, L = np.asarray(norms), weights.n_layers
     check_axes("norms", norms, ("n_layers + 1", "b", "i"),
-               {"n_layers + 1": weights.n_layers + 1, **dict(zip("bi", tokens.shape))})
-    divided = weights.W_V[..., :weights.n_normalized].any((2, 3))                  # (l, h)
-    sigma = np.where(divided[:, None, :, None, None], norms[:-1, :, None, None], 1)
-    return tokens, pattern / sigma, norms
+               {"n_layers + 1": L + 1, **dict(zip("bi", tokens.shape))})
+    return tokens, over_sources(weights, slice(L), pattern, norms[:L]), list(norms)
+
+
+def over_sources(weights, layers, pattern, norms):
+    """A_ij / σ_j (…, b, h, i, j) of one layer or of several; A where a head's values, read from
+    dimensions that are not divided, have no σ."""
+    if norms is None:
+        return pattern
+    divided = weights.W_V[layers, ..., :weights.n_normalized].any((-2, -1))        # (…, h)
+    return pattern / np.where(divided[..., None, :, None, None], norms[..., None, None, :], 1)
 
 
 def as_read(weights, x, norm):
@@ -98,3 +104,17 @@ def as_read(weights, x, norm):
         return x
     n = weights.n_normalized
     return np.concatenate([x[..., :n] / norm[..., None], x[..., n:]], axis=-1)
+
+
+def in_two(weights, W):
+    """What W (…, d) reads divided, and what it reads as it is: their sum is W."""
+    divided = np.arange(weights.d_model) < weights.n_normalized
+    return W * divided, W * ~divided
+
+
+def norm_of(weights, x):
+    """σ (…) of x (…, d), by which what reads x divides; None of other weights."""
+    if not isinstance(weights, NormalizedWeights):
+        return None
+    x = x[..., :weights.n_normalized]
+    return np.sqrt(np.vecdot(x, x) / weights.n_normalized + weights.eps)

@@ -16,7 +16,8 @@ from scipy.special import softmax
 from minicircuits.circuits.expansion import Path, head_sequences, propagate, residual_0
 from minicircuits.circuits.heads import W_QK
 from minicircuits.circuits.low_rank import power_of_two, product
-from minicircuits.notation import Tokens, Weights, check_head, check_pattern, check_tokens
+from minicircuits.circuits.normalization import as_read, frozen, norm_of, over_sources
+from minicircuits.notation import Tokens, Weights, check_head, check_tokens
 
 
 class ScoreTerm(NamedTuple):
@@ -54,23 +55,24 @@ class ScoreTerm(NamedTuple):
         return self.query.q_or_k @ self.key.q_or_k.mT / sqrt(self.query.weights.d_head)
 
 
-def expand_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int,
-                  head: int) -> list[ScoreTerm]:
+def expand_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int, head: int,
+                  norms: np.ndarray | None = None) -> list[ScoreTerm]:
     """Every term of a head's scores, as a list of `ScoreTerm`; their scores sum to it.
 
     tokens : (b, i); pattern : (l, b, h, i, j), frozen: only layers before `layer` matter.
+    norms : of `NormalizedWeights` alone, the frozen σ (l+1, b, i): acts.norms of `forward`.
     There are as many terms as paths into the head, squared: (1 + H)^layer paths from tokens.
     Positions are read directly in "shortformer" mode, one path more, and take the same paths in
     "standard" mode. Terms compute nothing until asked; `split_scores` needs no list.
     """
     check_head(weights, layer, head)
-    tokens, pattern = check_pattern(weights, tokens, pattern)
+    tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
     sequences = head_sequences(layer, weights.n_heads)
     of_positions = {"none": [], "shortformer": [()], "standard": sequences}[weights.positions]
     starts = [("token", heads) for heads in sequences]
     starts += [("position", heads) for heads in of_positions]
-    queries, keys = ([Path(*start, W[layer, head], weights, tokens, pattern) for start in starts]
-                     for W in (weights.W_Q, weights.W_K))
+    queries, keys = ([Path(*start, W[layer, head], weights, tokens, pattern, norms[layer])
+                      for start in starts] for W in (weights.W_Q, weights.W_K))
     return [ScoreTerm(query, key, layer, head) for query in queries for key in keys]
 
 
@@ -120,16 +122,16 @@ class Split(NamedTuple):
     both: np.ndarray
 
 
-def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int,
-                 head: int) -> Split:
+def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int, head: int,
+                 norms: np.ndarray | None = None) -> Split:
     """Neither, Q-composition, K-composition and both: the terms of `expand_scores` by kind.
 
     What a side reads comes in two parts, by the direct paths and by all others. The README's
     first example has the four parts of an induction head in a trained model.
     """
     check_head(weights, layer, head)
-    tokens, pattern = check_pattern(weights, tokens, pattern)
-    y = read_parts(weights, tokens, pattern, layer)
+    tokens, pattern, norms = frozen(weights, tokens, pattern, norms)
+    y = as_read(weights, read_parts(weights, tokens, pattern, layer), norms[layer])
     q, k = y @ weights.W_Q[layer, head].mT, y @ weights.W_K[layer, head].mT       # (part, b, i, e)
     (neither, Q), (K, both) = q @ k.mT[:, None] / sqrt(weights.d_head)     # [part of k][part of q]
     return Split(neither, Q, K, both)
@@ -153,16 +155,20 @@ def rebuild(weights: Weights, tokens: Tokens) -> Rebuilt:
 
     Layer by layer, the scores are the sum of their terms: each side is summed over its paths
     by propagation. softmax* of them is the pattern through which the next layer's paths go.
-    This is the half of the claim that frozen patterns leave out.
+    This is the half of the claim that frozen patterns leave out. Norms σ are rebuilt as well.
     """
     tokens = check_tokens(weights, tokens)
     b, n = tokens.shape
     causal = np.tri(n, dtype=bool)
     pattern = np.empty((weights.n_layers, b, weights.n_heads, n, n), weights.dtype)
+    through = np.empty_like(pattern)                 # A, or A_ij / σ_j: what paths go through
     for layer in range(weights.n_layers):
-        y = read_parts(weights, tokens, pattern, layer).sum(0)                        # (b, i, d)
+        x = read_parts(weights, tokens, through, layer).sum(0)                        # (b, i, d)
+        norm = norm_of(weights, x)
+        y = as_read(weights, x, norm)
         for head in range(weights.n_heads):
             scores = y @ W_QK(weights, layer, head) @ y.mT / sqrt(weights.d_head)
             pattern[layer, :, head] = softmax(np.where(causal, scores, -np.inf), axis=-1)
-    x = propagate(weights, residual_0(weights, tokens), pattern).sum(0)
-    return Rebuilt(pattern, x @ weights.W_U.mT)
+        through[layer] = over_sources(weights, layer, pattern[layer], norm)
+    x = propagate(weights, residual_0(weights, tokens), through).sum(0)
+    return Rebuilt(pattern, as_read(weights, x, norm_of(weights, x)) @ weights.W_U.mT)

@@ -1,14 +1,16 @@
 """`Weights` in a file: arrays by name in a `.safetensors`, if the path ends so, or a `.npz`.
 
-With them stands `positions`, its letters as bytes; in a model file, what `model_file` adds.
+With them stands `positions`, its letters as bytes; of `NormalizedWeights` also n_normalized and
+eps; in a model file, what `model_file` adds.
 """
 
+from operator import index
 from os import PathLike
 
 import numpy as np
 
 from minicircuits.files import disk, npz, tensors
-from minicircuits.notation import WEIGHT_AXES, InputError, Weights
+from minicircuits.notation import WEIGHT_AXES, NormalizedWeights, Weights
 
 
 def save(path: str | PathLike[str], weights: Weights, force: bool = False) -> None:
@@ -31,7 +33,10 @@ def load(path: str | PathLike[str]) -> Weights:
 
 def weights_to_arrays(weights):
     """The arrays that stand for `weights` in a file, as a dict."""
-    return dict(weights.items(), positions=np.frombuffer(weights.positions.encode(), np.uint8))
+    arrays = dict(weights.items(), positions=np.frombuffer(weights.positions.encode(), np.uint8))
+    if isinstance(weights, NormalizedWeights):
+        arrays |= {"n_normalized": np.array(weights.n_normalized), "eps": np.array(weights.eps)}
+    return arrays
 
 
 def weights_from_arrays(path, arrays):
@@ -40,10 +45,14 @@ def weights_from_arrays(path, arrays):
     for name in WEIGHT_AXES:
         if name not in arrays and (name, positions) != ("W_pos", "none"):
             raise disk.FileError(f"{str(path)!r} must hold weights; got no {name}")
+    norms = {name: arrays.pop(name) for name in ("n_normalized", "eps") if name in arrays}
     try:
-        return Weights(**{name: arrays.pop(name, None) for name in WEIGHT_AXES},
-                       positions=positions)
-    except InputError as error:
+        W = {name: arrays.pop(name, None) for name in WEIGHT_AXES}
+        if not norms:
+            return Weights(**W, positions=positions)
+        return NormalizedWeights(**W, positions=positions, eps=float(norms["eps"].item()),
+                                 n_normalized=index(norms["n_normalized"].item()))
+    except (KeyError, TypeError, ValueError) as error:          # an InputError is a ValueError
         raise disk.FileError(f"{str(path)!r} must hold weights: {error}") from None
 
 

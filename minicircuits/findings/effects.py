@@ -16,13 +16,13 @@ BLOCK = 29            # tokens of a block that is repeated
 
 def exactness(weights, tokens, acts):
     """Relative differences between the sums over paths and the forward pass, by object."""
-    paths = [path.logits for path in expand_logits(weights, tokens, acts.pattern)]
+    paths = [path.logits for path in expand_logits(weights, tokens, acts.pattern, acts.norms)]
     scale = sum(map(np.abs, paths)).max()
     errors = {"paths": len(paths), "terms": 0, "scores": 0.0,
               "logits": relative_error(sum(paths), acts.logits, scale)}
     for layer, head in heads_of(weights):
         total = magnitude = 0
-        terms = expand_scores(weights, tokens, acts.pattern, layer, head)
+        terms = expand_scores(weights, tokens, acts.pattern, layer, head, acts.norms)
         errors["terms"] += len(terms)
         for part in (term.scores for term in terms):          # one at a time: they are many
             total, magnitude = total + part, magnitude + np.abs(part)
@@ -56,7 +56,7 @@ def induction_split(weights, tokens, acts, layer, head):
         """Mean over the places of each destination, then over destinations and contexts."""
         return float(((part[:, BLOCK + 1:] * places).sum(-1) / places.sum(-1)).mean())
 
-    split = split_scores(weights, tokens, acts.pattern, layer, head)
+    split = split_scores(weights, tokens, acts.pattern, layer, head, acts.norms)
     parts = {name: {"stripe": mean_over(stripe, part), "elsewhere": mean_over(others, part)}
              for name, part in {**split._asdict(), "total": sum(split)}.items()}
     carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
@@ -91,7 +91,8 @@ def prediction(weights, tokens, acts, head):
     best = np.where(confident, effect, -np.inf).argmax()
     context, place = np.unravel_index(best, effect.shape)
     target, one = int(following[context, place]), slice(context, context + 1)
-    entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target)
+    norms = None if acts.norms is None else acts.norms[:, one]
+    entries = ledger(weights, tokens[one], acts.pattern[:, one], int(place), target, norms)
     strongest = [entry for entry in entries.strongest(8) if entry[1] <= place]
     total = float(entries.contributions.sum())
     return {"row": int(context), "context": tokens[context, :place + 1].tolist(),

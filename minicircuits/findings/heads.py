@@ -1,9 +1,13 @@
-"""Heads, one by one and in pairs: where each looks, what it copies, and who reads whom."""
+"""Heads, one by one and in pairs: where each looks, what it copies, and who reads whom.
+
+What is read off weights is read off the matrices alone, `without_biases`.
+"""
 
 import numpy as np
 
 from minicircuits.behavior import patterns
 from minicircuits.behavior.in_context import BLOCKS, induction_scores, random_blocks
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.composition import (composition_baseline, composition_excess,
                                                composition_scores, random_composition_scores)
 from minicircuits.circuits.copying import copying_companions, copying_score
@@ -12,11 +16,20 @@ from minicircuits.circuits.heads import ov_circuit
 from minicircuits.circuits.induction import induction_eigenvalues
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.model.transformer import forward
+from minicircuits.notation import NormalizedWeights
 
 
 def heads_of(weights):
-    """(layer, head) of every head, in order."""
-    return list(np.ndindex(weights.n_layers, weights.n_heads))
+    """(layer, head) of every head, in order; but not of those that rest, and only say a bias."""
+    resting = resting_heads(weights)
+    return [head for head in np.ndindex(weights.n_layers, weights.n_heads) if head not in resting]
+
+
+def folded(weights):
+    """What the biases and norms of a model became, in a dict; empty where there were none."""
+    resting = [label((head,)) for head in resting_heads(weights)]
+    normalized = isinstance(weights, NormalizedWeights)
+    return ({"resting": resting} if resting else {}) | ({"eps": weights.eps} if normalized else {})
 
 
 def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=iter):
@@ -34,10 +47,11 @@ def head_table(weights, token_probabilities, tokens, acts, start, seed, watch=it
               "first": patterns.first_token_scores(weights, tokens, acts),
               "by_position": patterns.position_share(weights, tokens, acts)}
     profiles, rows = patterns.offset_profiles(weights, tokens, acts), []
+    matrices = without_biases(weights)
     profiles = profiles[..., :tokens.shape[1] // 2]       # few destinations look farther back
     for layer, head in watch(heads_of(weights)):
-        circuit, profile = ov_circuit(weights, layer, head), profiles[layer, head]
-        trigrams = skip_trigrams(weights, layer, head, token_probabilities, n_sources=3, k=3)
+        circuit, profile = ov_circuit(matrices, layer, head), profiles[layer, head]
+        trigrams = skip_trigrams(matrices, layer, head, token_probabilities, n_sources=3, k=3)
         rows.append({"layer": layer, "head": head, "offset": int(profile.argmax()),
                      "at_offset": float(profile.max()), "copying": copying_score(circuit),
                      "top_own": copying_companions(circuit).top_own,
@@ -66,9 +80,9 @@ def head_dump(weights, token_probabilities, tokens, acts):
     """
     ranks = (*range(1, 9), 16, 32, 64, 128)
     profiles = patterns.offset_profiles(weights, tokens, acts)[..., :tokens.shape[1] // 2]
-    dump = []
+    matrices, dump = without_biases(weights), []
     for layer, head in heads_of(weights):
-        found = skip_trigrams(weights, layer, head, token_probabilities, max(ranks))
+        found = skip_trigrams(matrices, layer, head, token_probabilities, max(ranks))
         dump.append({
             "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
             "rows": [{"rank": rank, "source": row.source, "score": row.score,
@@ -81,6 +95,7 @@ def head_dump(weights, token_probabilities, tokens, acts):
 
 def strongest_pairs(weights):
     """The three strongest pairs of each kind of composition, and the level of random matrices."""
+    weights = without_biases(weights)
     found = {"baseline": composition_baseline(weights.d_model)}
     for kind in "QKV":
         scores = composition_scores(weights, kind)
@@ -96,6 +111,7 @@ def composition_matrices(weights, seed):
     Rows: heads of layers 1, 2, …; columns: heads of layers 0 to L − 2; None where the column's
     layer is not before the row's. noise: how far random matrices go above their level.
     """
+    weights = without_biases(weights)
     later, earlier = heads_of(weights)[weights.n_heads:], heads_of(weights)[:-weights.n_heads]
     rng, baseline = np.random.default_rng(seed), composition_baseline(weights.d_model)
     highest = max(random_composition_scores(weights, kind, rng).max() for kind in "QKV")
@@ -110,6 +126,7 @@ def composition_matrices(weights, seed):
 
 def eigenvalue_pairs(weights):
     """Copying and same-matching eigenvalue scores of every pair of heads that can compose."""
+    weights = without_biases(weights)
     return [{"earlier": earlier, "later": later,
              **induction_eigenvalues(weights, earlier, later)._asdict()}
             for later in heads_of(weights) for earlier in heads_of(weights)

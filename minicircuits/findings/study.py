@@ -7,13 +7,12 @@ import numpy as np
 from scipy.special import softmax
 
 from minicircuits.behavior.in_context import random_blocks
-from minicircuits.circuits.heads import direct_path
+from minicircuits.circuits.normalization import as_read, norm_of
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import best_heads, head_table, strongest_pairs
+from minicircuits.findings.heads import best_heads, folded, head_table, strongest_pairs
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
-from minicircuits.notation import ACTIVATION_AXES
 from minicircuits.training.bigrams import fit_zero_layer, unigram, zero_layer_loss
 
 
@@ -47,7 +46,7 @@ def excerpt(tokens, acts, contexts, n=None):
     cuts = {"b": contexts, "i": slice(n), "j": slice(n)}
     return tokens[contexts, :n], replace(acts, **{
         name: getattr(acts, name)[tuple(cuts.get(axis, slice(None)) for axis in axes.split())]
-        for name, axes in ACTIVATION_AXES.items()})
+        for name, axes in acts.axes.items()})
 
 
 def sections(study, watch=iter):
@@ -60,6 +59,8 @@ def sections(study, watch=iter):
     yield "losses", {"losses": {**text.baselines, f"this {weights.n_layers}-layer model":
                                 float(cross_entropy(acts.logits, tokens))}}
     yield "exactness", {"exactness": effects.exactness(weights, *excerpt(tokens, acts, slice(1)))}
+    if found := folded(weights):
+        yield "folded", {"folded": found}
     if weights.n_layers == 0:
         yield "bigrams", bigrams(study)
         return
@@ -86,11 +87,13 @@ def bigrams(study):
     weights, counts, show = study.weights, study.text.counts, study.model.tokenizer.show
     words = [token for token in strongest(counts.sum(0), len(counts))[0].tolist()
              if sum(map(str.isalpha, show(token))) >= 3 and token != study.start][:8]
-    shares = {"model": softmax(direct_path(weights).columns(words), axis=-1),        # (u, v)
+    entering = weights.W_E.mT                                                        # (u, d)
+    read = as_read(weights, entering, norm_of(weights, entering))
+    shares = {"model": softmax(read[words] @ weights.W_U.mT, axis=-1),               # (u, v)
               "text": (counts[:, words] / counts[:, words].sum(0)).T}
     return {"next_tokens": [
         {"token": word, **{
             side: [[int(v), float(share)] for v, share in zip(*strongest(by_word[n], 3))]
             for side, by_word in shares.items()}} for n, word in enumerate(words)],
-        "training_loss": float(zero_layer_loss(weights.W_U, weights.W_E, counts)[0]),
+        "training_loss": float(zero_layer_loss(weights.W_U, read.mT, counts)[0]),
         "fitted_loss": fit_zero_layer(counts, weights.d_model, np.random.default_rng(study.seed))}

@@ -22,7 +22,8 @@ import math
 
 import numpy as np
 
-from minicircuits.notation import ACTIVATION_AXES, Activations, InputError, Weights, check_tokens
+from minicircuits.notation import (ACTIVATION_AXES, Activations, InputError, NormalizedWeights,
+                                   Weights, check_tokens)
 
 
 def loops(*sizes):
@@ -239,6 +240,8 @@ def forward(weights, tokens, nudges=None):
     nudges : {name: array}, for tests of derivatives: what is added to an intermediate as soon as
         it is computed, so that all later steps see the sum.
     """
+    if isinstance(weights, NormalizedWeights):
+        raise InputError("the plain loops have no norms; got NormalizedWeights")
     tokens, nudges = check_tokens(weights, tokens), nudges or {}
     W = {name: array.astype(object) for name, array in weights.items()}
     W_pos, positions, (L, H, E, D) = W.get("W_pos"), weights.positions, weights.W_Q.shape

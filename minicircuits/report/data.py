@@ -153,4 +153,4 @@ def triangles(squares):
 def score_parts(weights, tokens, acts, heads):
     """neither, Q, K and both, of every head after layer 0 on one context: packed triangles."""
     return {f"{layer}.{head}": pack(triangles(part[0] for part in split_scores(
-        weights, tokens, acts.pattern, layer, head))) for layer, head in heads if layer}
+        weights, tokens, acts.pattern, layer, head, acts.norms))) for layer, head in heads if layer}

@@ -30,6 +30,20 @@ def loss_lines(losses, show=None):
             for title, loss in sorted(losses.items(), key=lambda item: -item[1])]
 
 
+def folded_lines(found, show=None):
+    """What stands for biases and norms, and what that means for the sections below."""
+    heads, lines = found.get("resting", []), []
+    if heads:
+        each = ", ".join(heads[:6]) + ", …" * (len(heads) > 6)
+        lines += [f"  Each layer's bias b_O is a head that rests: {each}.",
+                  "  A path that starts there starts with a bias, whatever token it reads; tables",
+                  "  of heads leave it out."]
+    if "eps" in found:
+        lines += ["  What reads the residual stream divides it by a norm σ. Where patterns are",
+                  "  frozen, so are all σ; where they are recomputed, σ are recomputed too."]
+    return lines + ["  Copying, skip-trigrams and composition are read off the matrices alone."]
+
+
 def bigram_lines(found, show):
     """For each word what the model says comes next, above what the text has."""
     rows = [[cut(show(row["token"]), 14) if side == "model" else "", f"the {side}",
@@ -129,6 +143,7 @@ def ledger_lines(found, show):
 SECTIONS = {
     "losses": ("Held-out loss", loss_lines),
     "exactness": ("Is the algebra exact on it?", exactness_lines),
+    "folded": ("Its biases and norms, folded in", folded_lines),
     "bigrams": ("Its bigram table W_U W_E, and the text's", bigram_lines),
     "heads": ("What each head looks at, and copies", head_lines),
     "skip_trigrams": ("Skip-trigrams: source … destinations → outs it adds to",

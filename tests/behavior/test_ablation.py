@@ -244,7 +244,7 @@ def test_losses_keep_what_leaves_the_model_the_same(positions):
 # The checks themselves fail on mistakes.
 
 def not_frozen(logits_by_order):
-    return lambda weights, tokens, pattern: logits_by_order(
+    return lambda weights, tokens, *_: logits_by_order(
         weights, tokens, forward(weights, tokens).pattern)
 
 

@@ -129,7 +129,7 @@ def test_kept_bases_vocabulary_and_batch(positions):
 @pytest.mark.parametrize("what, mistake", [
     ("copying_score", lambda score: lambda W: score(W.mT * -1)),
     ("cross_entropy", lambda loss: lambda logits, tokens: loss(logits, tokens[:, ::-1])),
-    ("expand_logits", lambda expand: lambda weights, tokens, pattern: expand(
+    ("expand_logits", lambda expand: lambda weights, tokens, pattern, _: expand(
         weights, tokens, pattern[::-1])),
     ("expand_logits", lambda expand: lambda *case: expand(*case)[:-1]),
 ])
