@@ -231,6 +231,8 @@ def test_what_is_told_too_little_or_wrongly_is_one_line(change, positions, cfg, 
 def test_what_is_no_state_dict():
     with pytest.raises(InputError, match="must be a state dict or a .* model; got str"):
         from_transformer_lens("model.npz", "standard")
+    with pytest.raises(InputError, match="must be a state dict or a .* model; got dict"):
+        from_transformer_lens({0: np.ones(5)}, "standard")
 
 
 @pytest.mark.parametrize("kind", ["LN", "RMS"])

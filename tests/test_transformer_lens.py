@@ -276,9 +276,10 @@ def test_wrappers_and_the_ways_to_say_the_cfg(tmp_path):
     compiled = torch.compile(model, backend="eager")
     cfg = tmp_path / "config.json"
     cfg.write_text(json.dumps(model.cfg.to_dict(), default=str))
-    with_prefixes = torch.nn.DataParallel(compiled).state_dict()
+    parallel = torch.nn.DataParallel(compiled)
+    with_prefixes = parallel.state_dict()
     assert all(key.startswith("module._orig_mod.") for key in with_prefixes)
-    for source, told in [(compiled, None), (bare, model.cfg), (bare, str(cfg)),
+    for source, told in [(compiled, None), (parallel, None), (bare, model.cfg), (bare, str(cfg)),
                          (bare, model.cfg.to_dict()), (with_prefixes, cfg),
                          (bare, {"normalization_type": None})]:
         same = mc.from_transformer_lens(source, "standard", told)

@@ -40,9 +40,10 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
     and a shape or dtype that disagrees, are named too.
     """
     if hasattr(source, "state_dict"):
-        cfg = getattr(source, "cfg", None) if cfg is None else cfg
+        if cfg is None:
+            cfg = getattr(getattr(source, "module", source), "cfg", None)    # in a DataParallel
         source = source.state_dict()
-    if not isinstance(source, Mapping):
+    if not isinstance(source, Mapping) or not all(isinstance(key, str) for key in source):
         raise InputError("source must be a state dict or a TransformerLens model; "
                          f"got {type(source).__name__}")
     theirs = unwrapped(source)
