@@ -220,6 +220,7 @@ def test_positions_are_enough_for_what_we_wrote_and_a_cfg_for_the_rest(tmp_path)
     ({}, "standard", {**PLAIN, "n_ctx": 7}, "^the cfg must be that of the weights, with n_ctx=6"),
     ({}, "standard", {**PLAIN, "attn_scale": 1.0}, "^the model has another attention scale"),
     ({}, "standard", {**PLAIN, "attn_only": False}, "^the model has MLPs.* got attn_only=False"),
+    ({}, "standard", {**PLAIN, "n_heads": 3, "n_key_value_heads": 1}, "has grouped queries"),
     ({"module.embed.W_E": 1}, "standard", None, "^a state dict must hold one model")])
 def test_what_is_told_too_little_or_wrongly_is_one_line(change, positions, cfg, message):
     with pytest.raises(InputError, match=message) as raised:
@@ -230,6 +231,8 @@ def test_what_is_told_too_little_or_wrongly_is_one_line(change, positions, cfg, 
 def test_what_is_no_state_dict():
     with pytest.raises(InputError, match="must be a state dict or a .* model; got str"):
         from_transformer_lens("model.npz", "standard")
+    with pytest.raises(InputError, match="must be a state dict or a .* model; got dict"):
+        from_transformer_lens({0: np.ones(5)}, "standard")
 
 
 @pytest.mark.parametrize("kind", ["LN", "RMS"])

@@ -263,8 +263,8 @@ def test_a_folded_model_goes_back_exactly(positions):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_widened(dtype):
     model = biased(case_and_model(2)[2]).to(getattr(torch, dtype))
-    assert next(model.parameters()).requires_grad
-    ours = mc.from_transformer_lens(model)
+    ours = mc.from_transformer_lens(dict(model.named_parameters()), "shortformer")
+    assert all(parameter.requires_grad for parameter in model.parameters())
     expected = mc.from_transformer_lens(model.to(torch.float32))
     assert ours.dtype == np.float32
     for (name, array), (_, wide) in zip(ours.items(), expected.items()):
@@ -277,9 +277,10 @@ def test_wrappers_and_the_ways_to_say_the_cfg(tmp_path):
     compiled = torch.compile(model, backend="eager")
     cfg = tmp_path / "config.json"
     cfg.write_text(json.dumps(model.cfg.to_dict(), default=str))
-    with_prefixes = torch.nn.DataParallel(compiled).state_dict()
+    parallel = torch.nn.DataParallel(compiled)
+    with_prefixes = parallel.state_dict()
     assert all(key.startswith("module._orig_mod.") for key in with_prefixes)
-    for source, told in [(compiled, None), (bare, model.cfg), (bare, str(cfg)),
+    for source, told in [(compiled, None), (parallel, None), (bare, model.cfg), (bare, str(cfg)),
                          (bare, model.cfg.to_dict()), (with_prefixes, cfg),
                          (bare, {"normalization_type": None})]:
         same = mc.from_transformer_lens(source, "standard", told)

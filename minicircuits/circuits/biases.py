@@ -15,7 +15,7 @@ Logits, patterns, scores and losses are those of the model with biases, and ever
 holds as it stands. What looks at a matrix alone sees its column too: `composition_scores`
 (b_Q, b_K and b_V are in the norms), `composition_baseline` (d_model is larger by 1), the OV
 circuit and its `copying_score` (each column has W_U W_O b_V), the QK circuit and the direct
-path. For those of the matrices alone, ask `weights` before the biases are folded in.
+path. `without_biases` gives back the matrices alone; the findings read composition off these.
 
 Paper: "Transformer Overview", the footnote on biases.
 """

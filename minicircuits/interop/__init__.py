@@ -12,13 +12,13 @@ q     b h i e             blocks.{l}.attn.hook_q  b i h e             yes
 W_OV  out in              OV[l, h]                in out              yes
 W_QK  destination source  QK[l, h]                destination source  no
 
-A state dict does not tell the whole model. In its `cfg`, attn_only must be True,
-normalization_type None ("LNPre" has no parameters that would show) and attn_scale √d_head;
-positional_embedding_type is called `positions` here. torch is not imported.
+A TransformerBridge has other names and keeps the heads of a layer in one matrix (`BRIDGE`). What
+a state dict does not tell stands in the model's `cfg`, which `config` reads. There
+positional_embedding_type is what is called `positions` here. torch is not imported.
 """
 
-from minicircuits.interop.names import (ACTIVATIONS, CIRCUITS, WEIGHTS, crosswalk,    # noqa: F401
-                                        each_array, reordered)
+from minicircuits.interop.names import (ACTIVATIONS, BRIDGE, CIRCUITS, WEIGHTS,       # noqa: F401
+                                        crosswalk, each_array, reordered)
 from minicircuits.interop.transformer_lens import (                                   # noqa: F401
     activations_from_transformer_lens, activations_to_transformer_lens, from_transformer_lens,
     to_transformer_lens)

@@ -40,9 +40,10 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
     and a shape or dtype that disagrees, are named too.
     """
     if hasattr(source, "state_dict"):
-        cfg = getattr(source, "cfg", None) if cfg is None else cfg
+        if cfg is None:
+            cfg = getattr(getattr(source, "module", source), "cfg", None)    # in a DataParallel
         source = source.state_dict()
-    if not isinstance(source, Mapping):
+    if not isinstance(source, Mapping) or not all(isinstance(key, str) for key in source):
         raise InputError("source must be a state dict or a TransformerLens model; "
                          f"got {type(source).__name__}")
     theirs = unwrapped(source)
@@ -189,7 +190,8 @@ def _array(key, value):
     try:
         if hasattr(value, "detach"):            # a torch tensor, maybe with a gradient, on a GPU
             value = value.detach().cpu()
-            value = value.float() if value.is_floating_point() and value.itemsize < 4 else value
+            half = value.is_floating_point() and value.element_size() < 4
+            value = value.float() if half else value
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{key} must be an array; got {error}") from None

@@ -111,6 +111,8 @@ def test_what_the_dimension_changes_and_what_not():
             changed = np.abs(same - mc.composition_scores(weights, kind)[1, :, 0]).max() > 1e-6
             assert changed == (kind in kinds), (names, kind)
     folded = mc.fold_biases(weights, **biases)
+    for (name, array), (_, desired) in zip(mc.without_biases(folded).items(), weights.items()):
+        np.testing.assert_array_equal(array, desired, name, strict=True)
     shift = weights.W_U @ weights.W_O[0, 1] @ biases["b_V"][0, 1]
     assert_close(mc.ov_circuit(folded, 0, 1).AB, mc.ov_circuit(weights, 0, 1).AB + shift[:, None],
                  1e-12)
