@@ -419,7 +419,7 @@ def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
     at.get_by_label("repeated random tokens").check()
-    place = normalized(2).data["ledger"]["place"]
+    place = min(normalized(2).data["ledger"]["place"], 57)       # random tokens are 59
     assert_ledger(at, -1, place, text_of(-1, normalized)[0, place + 1], normalized, 13)
 
 
