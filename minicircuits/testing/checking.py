@@ -235,7 +235,7 @@ def summary(reports):
     if none := [report for report in reports if not report.checked and not report.wrong]:
         lines += [wrapped(f"nothing was checked in {len(none)} of them: "
                           f"{', '.join(report.id for report in none)}")]
-    return lines + ([] if wrong else gaps(reports))
+    return lines + (gaps(reports) if any(reports) and not wrong else [])
 
 
 def gaps(reports):

@@ -213,7 +213,7 @@ def stop(process):
     process.wait()
 
 
-def remove(folder, seconds=10):
+def remove(folder, seconds=20):
     """Remove a folder, however deep; leave it if something goes on writing there.
 
     What is in a folder in it is moved up first, so no path grows long and nothing recurs.
