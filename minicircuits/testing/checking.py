@@ -17,7 +17,7 @@ import numpy as np
 from minicircuits.notation import InputError, check_axes, relative_error
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import exchange, mutants, vectors
-from minicircuits.testing.steps import AXES, CIRCUITS, DTYPE, FLOOR, FORWARD, UNIT, part
+from minicircuits.testing.steps import AXES, CIRCUITS, DTYPE, FLOOR, UNIT, part
 
 
 class Difference(NamedTuple):
@@ -67,8 +67,15 @@ class Report:
         return self.note or (self.difference.tensor if self.difference else "")
 
     @property
+    def nothing(self):
+        """Whether nothing was supplied that this case has."""
+        return bool(self) and not self.checked
+
+    @property
     def line(self):
         """The report in one line."""
+        if self.nothing:
+            return f"none  {self.case.id}: nothing supplied, so nothing checked"
         return (f"{'ok   ' if self else 'WRONG'} {self.case.id}: "
                 f"{self.problem or plural(len(self.checked), 'tensor') + ' right'}")
 
@@ -138,12 +145,12 @@ def check(case, candidate, precision="float64"):
     again, reports = "wrong when called again with", []
     kept = "does it keep something from the call before?"
     for other, note in ((case, ""), (case, f"{again} the same arguments"),
-                        (case.others[0], f"{again} other weights: {kept}"),
-                        (case.others[1], f"{again} other tokens: {kept}")):
+                        *zip(case.others, (f"{again} other weights: {kept}",
+                                           f"{again} other tokens: {kept}"))):
         weights, tokens = other.weights.astype(DTYPE[precision]), other.tokens.copy()
         report = judge(other, as_tensors(other, candidate(weights, tokens)), precision)
         for name, array in [*weights.items(), ("tokens", tokens)]:
-            given = other if array is tokens else other.weights
+            given = other if array is tokens else other.weights.astype(DTYPE[precision])
             if not np.array_equal(array, getattr(given, name)):
                 return replace(report, note=f"it wrote to its argument {name}")
         if not report:
@@ -152,14 +159,15 @@ def check(case, candidate, precision="float64"):
     return reports[0]
 
 
-def assert_matches(function, precision="float64", cases=None, drawn=10):
+def assert_matches(function, precision="float64", cases=None, drawn=10, shape=None, tied=False):
     """`check` a function; AssertionError with the report.
 
-    On the core set and the first `drawn` cases of the larger one, which has more shapes; or on
-    these cases. An error that the function raises is raised, with the case's name in a note.
+    On the core set and the first `drawn` cases of the larger one, which has more shapes, or on
+    these cases. `vectors.cases` says what `shape` and `tied` are. An error that the function
+    raises is raised, with the case's name in a note.
     """
     if cases is None:
-        cases = [*vectors.core().values(), *(vectors.drawn(n + 1) for n in range(drawn))]
+        cases = vectors.cases(shape, tied, drawn)
     checked = False
     for case in cases:
         try:
@@ -225,7 +233,7 @@ def difference_of(case, step, tensors, precision):
     """The `Difference` of a step's tensor from what is expected, or None."""
     reference, u, yours = case.reference, UNIT[precision], part(tensors, step.key)
     missing = tuple(dict.fromkeys(name for name, _ in step.inputs if name not in tensors))
-    if case.exact and step.name in FORWARD and u <= UNIT["float32"]:
+    if step.name in case.exact and u <= UNIT["float32"]:
         tier, expected, allowed = "exact", reference.expected[step.key], 0.0
     elif missing:
         tier, expected = "end to end", reference.expected[step.key]

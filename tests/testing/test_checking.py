@@ -15,10 +15,11 @@ from minicircuits.plain import model as plain
 from minicircuits.testing import assert_matches, check
 from minicircuits.testing.steps import AXES, CIRCUITS
 from minicircuits.testing.strategies import draw_case, draw_special_case, random_case
-from minicircuits.testing.vectors import core, find
+from minicircuits.testing.vectors import cases, core, find
 from tests.testing.candidates import bfloat16, circuits, in_low_precision, model, outputs, tf32
 
 ORDINARY = core()["ordinary-shortformer"]
+SMALL = [vector for vector in core().values() if vector.stored]
 
 
 def in_other_order(weights, tokens):
@@ -60,13 +61,14 @@ RIGHT = {"every tensor": model, "outputs": outputs, "loops": plain.tensors, "sli
     *((name, "float64") for name in RIGHT), ("every tensor", "float32"), ("outputs", "float32"),
     ("outputs", "tf32"), ("outputs", "bfloat16")])
 def test_right_candidates_pass_the_core_set(name, precision):
-    assert_matches(RIGHT[name], precision, drawn=3)
+    chosen = [case for case in cases(drawn=4) if name != "loops" or case.tokens.size < 100]
+    assert_matches(RIGHT[name], precision, chosen)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_right_circuits_pass(precision):
     assert_matches(circuits, precision, [find("circuits"), find("ordinary-standard"),
-                                         *map(find, ("drawn-1", "drawn-6"))])
+                                         *map(find, ("drawn2-1", "drawn2-6"))])
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
@@ -98,7 +100,7 @@ def test_threads_may_check_at_once():
 @pytest.mark.parametrize("rounded, precision", [(bfloat16, "bfloat16"), (tf32, "tf32")])
 def test_low_precision_fails_as_float32_and_passes_as_what_it_is(rounded, precision):
     candidate = in_low_precision(rounded)
-    for vector in core().values():
+    for vector in SMALL:
         assert check(vector, candidate, precision), str(check(vector, candidate, precision))
         only = {name: array for name, array in candidate(
             vector.weights.astype(np.float32), vector.tokens).items() if name == "logits"}
@@ -248,8 +250,8 @@ def test_answers_kept_from_another_call_are_seen(key, other):
 
 def test_sizes_that_the_core_set_has_not():
     def candidate(weights, tokens):
-        return {"logits": mc.forward(weights, tokens).logits * (1.5 if weights.n_layers > 2 else 1)}
+        return {"logits": mc.forward(weights, tokens).logits * (1.5 if weights.d_head == 6 else 1)}
 
     assert_matches(candidate, drawn=0)
-    with pytest.raises(AssertionError, match="drawn-"):
+    with pytest.raises(AssertionError, match="drawn2-"):
         assert_matches(candidate)
