@@ -6,7 +6,9 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
+from itertools import count
 
 import numpy as np
 
@@ -15,8 +17,11 @@ from minicircuits.notation import InputError, check_tokens
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import checking, exchange
 from minicircuits.testing.mutants import MUTANTS, candidate
-from minicircuits.testing.steps import AXES, CIRCUITS, DTYPE, FORWARD, WEIGHT_LETTERS
+from minicircuits.testing.steps import CIRCUITS, DTYPE
 from minicircuits.testing.vectors import Vector, by_loops, core, find, recorded
+
+WINDOWS = os.name == "nt"
+DRAWN = 10               # cases of the larger set that a program gets unless it is said
 
 
 def vectors(options):
@@ -109,26 +114,22 @@ def check(options):
                          f"{'neither' if options.folder is None else 'both'}")
     named = options.case or options.weights
     if options.drawn is None:
-        options.drawn = 0 if named or options.program is None else 10
+        options.drawn = 0 if named or options.program is None else DRAWN
     if options.drawn > 10_000:
         raise InputError(f"--drawn must be at most 10000; got {options.drawn}")
     reports, run_or_read = [], folder_reports if options.program is None else program_reports
     for report in run_or_read(options):
-        if not options.json:                 # each as it comes, the first difference in full
-            print(report.line if report or not all(reports) else report, flush=True)
+        if not options.json:
+            print(report.line, flush=True)
         reports.append(report)
-    answered = {report.case.id for report in reports}
+    answered = {report.id for report in reports}
     unanswered = [] if named else [id for id in core() if id not in answered]
-    declined = sum(report.nothing for report in reports)
-    passed = all(reports) and not unanswered and declined < len(reports)
+    passed = any(reports) and not any(report.wrong for report in reports) and not unanswered
     if options.json:
         write_json(options.json, {"passed": passed, "unanswered": unanswered,
                                   "cases": [report.as_json() for report in reports]})
         return int(not passed)
-    print(f"{plural(len(reports), 'case')}, {sum(not report for report in reports)} wrong"
-          + (f", {declined} declined, so not checked" if declined else ""))
-    if all(reports):
-        print_gaps(reports)
+    print("\n".join(checking.summary(reports)))
     if unanswered:
         print(wrapped(f"no answer to: {', '.join(unanswered)}"))
     return int(not passed)
@@ -148,45 +149,52 @@ def folder_reports(options):
         raise InputError(f"{folder!r} holds one answer: say to which vector with --case ID; got "
                          f"{plural(len(chosen), 'vector')}")
     for vector in chosen:
-        id, answers = vector.id, folder if direct else os.path.join(folder, vector.id)
+        answers = folder if direct else os.path.join(folder, vector.id)
         if "manifest.json" in exchange.names_in(answers):
             raise InputError(f"{answers!r} holds the expected numbers, not an answer")
-        answer = exchange.read_answer(answers, vector, options.convention)
-        if not answer:
-            raise InputError(f"{folder!r} must hold .npy files for {id}; got none")
-        yield checking.check(vector, answer, options.precision)
+        yield checking.check(vector, exchange.read_answer(answers, vector, options.convention),
+                             options.precision)
 
 
 def program_reports(options):
     """Reports of a program, whose command has to name both its folders."""
-    command = options.program
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise InputError(f"cannot split {command!r} into words: {str(error).lower()}") from None
+    words = words_of(options.program)
     for place in "{case}", "{out}":
         if not any(place in word for word in words):
-            raise InputError(f"--program needs {place} where its folder goes; got {command!r}")
+            raise InputError(f"--program needs {place} where its folder goes; got "
+                             f"{options.program!r}")
     for vector in asked(options, options.case, options.drawn):
         yield run(words, vector, options)
 
 
+def words_of(command):
+    """The words of a command, as a POSIX shell has them; on Windows a backslash is a letter."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    lexer.escape = "" if WINDOWS else lexer.escape
+    try:
+        return list(lexer)
+    except ValueError as error:
+        raise InputError(f"cannot split {command!r} into words: {str(error).lower()}") from None
+
+
 def run(words, vector, options):
     """The report of a program on a case: it gets two folders, and a time to answer in."""
-    with tempfile.TemporaryDirectory() as work:
-        case, out = os.path.join(work, "case"), os.path.join(work, "out")
+    work = tempfile.mkdtemp()
+    case, out = os.path.join(work, "case"), os.path.join(work, "out")
+    try:
         exchange.write_case(case, vector, options.convention, DTYPE[options.precision],
                             expected=False)
         os.mkdir(out)
         words = [word.replace("{case}", case).replace("{out}", out) for word in words]
-        note = ended(words, options.timeout)
-        try:
-            answer = {} if note else exchange.read_answer(out, vector, options.convention)
-            if not note:                         # nothing written: the case is declined
-                return checking.check(vector, answer, options.precision)
-        except InputError as error:              # the other cases are still to be run
-            note = str(error).replace(out, "{out}")
-        return checking.Report(vector, options.precision, note=note)
+        if note := ended(words, options.timeout):
+            return checking.Report(vector, options.precision, note=note)
+        answer = exchange.read_answer(out, vector, options.convention)
+        return checking.check(vector, answer, options.precision)
+    except files.FileError as error:             # the other cases are still to be run
+        return checking.Report(vector, options.precision, note=str(error).replace(out, "{out}"))
+    finally:
+        remove(work)
 
 
 def ended(words, timeout):
@@ -195,16 +203,15 @@ def ended(words, timeout):
         try:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True,
                                        stdout=subprocess.DEVNULL, stderr=errors)
-        except OSError as error:
-            raise InputError(f"cannot run {words[0]!r}: {error.strerror.lower()}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot run {words[0]!r}: {reason.lower()}") from None
         try:
-            status = process.wait(timeout)
+            status = process.wait(min(timeout, 10 ** 6))
         except subprocess.TimeoutExpired:
             return f"no answer within {timeout:g} s"
         finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)       # with all that it started
-            process.wait()
+            stop(process)
         if not status:
             return ""
         errors.seek(0)
@@ -213,17 +220,38 @@ def ended(words, timeout):
     return f"the program ended with status {status}{said and ': '}{said}"
 
 
-def print_gaps(reports):
-    """What no case, and what not every case had checked."""
-    supplied = {label.partition("[")[0] for report in reports for label in report.checked}
-    gaps = {name: sum(name in report.not_supplied for report in reports) for name in AXES}
-    if never := [name for name in AXES if gaps[name] and name not in supplied]:
-        print(wrapped(f"not supplied, so not checked: {', '.join(checking.short(never))}"))
-    if not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
-        print("no gradient was checked")
-    for name in AXES:
-        if name in supplied and gaps[name]:
-            print(f"{name} not supplied in {plural(gaps[name], 'case')} of {len(reports)}")
+def stop(process):
+    """End a process, with all that it started."""
+    if WINDOWS:
+        with suppress(OSError):
+            subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)],
+                           stdin=subprocess.DEVNULL, capture_output=True)
+        process.kill()
+    else:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def remove(folder, seconds=20):
+    """Remove a folder, however deep; leave it if something goes on writing there.
+
+    What is in a folder in it is moved up first, so no path grows long and nothing recurs.
+    """
+    numbers, end = count(), time.monotonic() + seconds
+    while os.path.isdir(folder) and time.monotonic() < end:
+        for entry in list(os.scandir(folder)):
+            with suppress(OSError):
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                os.chmod(entry.path, 0o700)
+                for name in os.listdir(entry.path):
+                    os.rename(os.path.join(entry.path, name),
+                              os.path.join(folder, f"{next(numbers)}.moved"))
+                os.rmdir(entry.path)
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def mutants(options):
@@ -234,7 +262,7 @@ def mutants(options):
     for name in MUTANTS:
         asked = [vector for vector in core().values() if name in vector.hunts or (
             vector.stored and (vector.with_circuits or MUTANTS[name].step not in CIRCUITS))]
-        matrix[name] = [v.id for v in asked if not checking.check(v, candidate(name))]
+        matrix[name] = [v.id for v in asked if checking.check(v, candidate(name)).wrong]
         if not options.json:
             marks = "".join("x" if v.id in matrix[name] else "." if v in asked else " "
                             for v in core().values())

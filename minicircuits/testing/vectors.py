@@ -17,12 +17,10 @@ import numpy as np
 from minicircuits import files
 from minicircuits.notation import POSITIONS, InputError, Weights
 from minicircuits.plain import circuits, model
-from minicircuits.testing.mutants import MUTANTS
 from minicircuits.testing.steps import CIRCUITS, FORWARD, WEIGHT_LETTERS, Reference
 
 SHAPES = None, "gpt2"
 MAX_STORED = 5000          # numbers of a vector: what it may add to the file
-MAX_PRODUCTS = 5e4         # of a forward pass: the loops then take 0.1 s, with backward
 MAX_OTHERS = 2 ** 20       # L · H · (b T)²
 STORE, CHECKSUMS = (Path(__file__).with_name(name) for name in ("core.npz", "core.json"))
 
@@ -45,14 +43,6 @@ class Vector:
     def reference(self):
         return Reference(self.weights, self.tokens, self.stored, self.tied)
 
-    @property
-    def suspects(self):
-        """Names of the known bugs to try: all, or of a case too large for loops what it hunts."""
-        w, (b, T) = self.weights, self.tokens.shape
-        heads = w.n_layers * w.n_heads * w.d_head
-        products = b * T * (heads * (T + 4 * w.d_model) + w.d_model * w.d_vocab)
-        return tuple(MUTANTS) if products < MAX_PRODUCTS else self.hunts
-
     def variant(self, shape=None, tied=False):
         """The same model as a GPT-2 has it; and another one, which has W_E for W_Uᵀ."""
         if shape not in SHAPES:
@@ -63,6 +53,13 @@ class Vector:
         if shape or tied:
             return replace(self, weights=weights, stored=None, shape=shape, tied=tied)
         return self
+
+    def answered(self, tensors):
+        """{name: array} of a model whose W_U is not tied, as the case wants them."""
+        if not self.tied or "dW_U" not in tensors:
+            return tensors
+        both = {"dW_E": tensors["dW_E"] + tensors["dW_U"].T}
+        return {name: array for name, array in tensors.items() if name != "dW_U"} | both
 
     @cached_property
     def others(self):

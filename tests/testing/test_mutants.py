@@ -18,9 +18,9 @@ ORDINARY = vectors.core()["ordinary-shortformer"]
 ANSWERS = defaultdict(dict)      # of each mutant, to what it was asked before
 
 
-def remembered(name):
+def remembered(name, dtype="float64"):
     """The candidate of a mutant; one that says the same twice computes it once."""
-    run, known = candidate(name), ANSWERS[name]
+    run, known = candidate(name, dtype), ANSWERS[name, dtype]
 
     def answer(weights, tokens):
         key = tokens.tobytes(), *(W.tobytes() for _, W in weights.items())
