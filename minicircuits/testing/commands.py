@@ -13,12 +13,12 @@ from itertools import count
 import numpy as np
 
 from minicircuits import files
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, check_tokens
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import checking, exchange
 from minicircuits.testing.mutants import MUTANTS, candidate
 from minicircuits.testing.steps import CIRCUITS, DTYPE
-from minicircuits.testing.vectors import by_loops, core, drawn, find, recorded
+from minicircuits.testing.vectors import Vector, by_loops, core, find, recorded
 
 WINDOWS = os.name == "nt"
 DRAWN = 10               # cases of the larger set that a program gets unless it is said
@@ -39,11 +39,11 @@ def print_list(options):
         print(vector.id)
         print(wrapped(f"    {vector.comment}"))
         print(wrapped(f"    hunts {', '.join(vector.hunts) or 'nothing: a control'}"))
-    print("drawn-1, drawn-2, …\n    the larger set, each made from its number")
+    print("drawn2-1, drawn2-2, …\n    the larger set, each made from its number")
 
 
 def show(options):
-    vector, name = find(options.id), options.tensor
+    vector, name = find(options.id, options.shape, options.tied), options.tensor
     arrays = {**dict(vector.weights.items()), "tokens": vector.tokens,
               **vector.reference.arrays()}
     if name is not None:
@@ -60,8 +60,7 @@ def show(options):
 
 
 def export(options):
-    chosen = [find(id) for id in options.id or core()]
-    chosen += [drawn(n + 1) for n in range(options.drawn)]
+    chosen = asked(options, options.id, options.drawn)
     paths = [os.path.join(options.folder, vector.id) for vector in chosen]
     for path in paths:                       # ask before the first is written
         if not options.force and os.path.exists(path):
@@ -73,6 +72,27 @@ def export(options):
     print(f"{plural(len(chosen), 'case')} in {options.folder}")
 
 
+def asked(options, ids, drawn):
+    """The vectors of these ids or, if there are none, the core set; or one's own; some drawn."""
+    own = options.weights is not None
+    if own != (options.tokens is not None):
+        raise InputError("a case of your own needs both --weights FILE and --tokens FILE.npy; got "
+                         f"{'the first' if own else 'the second'} alone")
+    ids = [*(ids or (() if own else core())), *(f"drawn2-{n + 1}" for n in range(drawn))]
+    chosen = [find(id, options.shape, options.tied) for id in dict.fromkeys(ids)]
+    return [own_case(options), *chosen] if own else chosen
+
+
+def own_case(options):
+    """The vector "own": of a weights file and tokens."""
+    weights = files.load(options.weights)
+    if weights.dtype.kind != "f":
+        raise InputError(f"weights of a case must be real; got {weights.dtype}")
+    tokens = check_tokens(weights, files.read_npy(options.tokens, exchange.MAX_TENSOR))
+    return Vector("own", weights.astype("float64"), tokens, "your own").variant(
+        options.shape, options.tied)
+
+
 def verify(options):
     wrong = {}
     for folder in options.folder:
@@ -80,7 +100,7 @@ def verify(options):
         for case in [folder] if here else subfolders(folder):
             wrong[case] = ", ".join(exchange.verify_case(case))
     for vector in core().values() if not options.folder else ():
-        problem = checking.check(vector, by_loops(vector)).problem
+        problem = checking.check(vector, by_loops(vector)).problem if vector.stored else ""
         wrong[vector.id] = problem if recorded(vector) else "not the numbers on record"
     for name, what in wrong.items():
         print(f"WRONG {name}: {what}" if what else f"ok    {name}")
@@ -92,19 +112,18 @@ def check(options):
     if (options.folder is None) == (options.program is None):
         raise InputError("check needs a FOLDER of answers or --program COMMAND; got "
                          f"{'neither' if options.folder is None else 'both'}")
-    n_drawn = options.drawn
-    if n_drawn is None:
-        n_drawn = 0 if options.program is None or options.case else DRAWN
-    if n_drawn > 10_000:
-        raise InputError(f"--drawn must be at most 10000; got {n_drawn}")
-    reports, drawn_ids = [], [f"drawn-{n + 1}" for n in range(n_drawn)]
-    run_or_read = folder_reports if options.program is None else program_reports
-    for report in run_or_read(options, drawn_ids):
+    named = options.case or options.weights
+    if options.drawn is None:
+        options.drawn = 0 if named or options.program is None else DRAWN
+    if options.drawn > 10_000:
+        raise InputError(f"--drawn must be at most 10000; got {options.drawn}")
+    reports, run_or_read = [], folder_reports if options.program is None else program_reports
+    for report in run_or_read(options):
         if not options.json:
-            print(report.line, flush=True)
+            print(wrapped(report.line), flush=True)
         reports.append(report)
     answered = {report.id for report in reports}
-    unanswered = [] if options.case else [id for id in core() if id not in answered]
+    unanswered = [] if named else [id for id in core() if id not in answered]
     passed = any(reports) and not any(report.wrong for report in reports) and not unanswered
     if options.json:
         write_json(options.json, {"passed": passed, "unanswered": unanswered,
@@ -116,35 +135,36 @@ def check(options):
     return int(not passed)
 
 
-def folder_reports(options, drawn_ids):
+def folder_reports(options):
     """Reports of the answers in FOLDER/ID, or of those in FOLDER itself for one --case."""
-    folder, ids = options.folder, [*(options.case or []), *drawn_ids]
+    folder, ids = options.folder, options.case
     direct = any(name.endswith(".npy") for name in exchange.names_in(folder))
-    if direct and len(ids) != 1:
+    if not (direct or ids or options.weights):
+        ids = [os.path.basename(case) for case in subfolders(folder)]
+        if not ids:
+            raise InputError(f"{folder!r} must hold a folder of .npy files for each vector, named "
+                             "by its id; got none")
+    chosen = asked(options, ids, options.drawn)
+    if direct and len(chosen) != 1:
         raise InputError(f"{folder!r} holds one answer: say to which vector with --case ID; got "
-                         f"{', '.join(ids) or 'none'}")
-    if not direct and not options.case:
-        ids = [*(os.path.basename(case) for case in subfolders(folder)), *drawn_ids]
-    if not ids:
-        raise InputError(f"{folder!r} must hold a folder of .npy files for each vector, named "
-                         "by its id; got none")
-    for id in dict.fromkeys(ids):
-        vector, answers = find(id), folder if direct else os.path.join(folder, id)
+                         f"{plural(len(chosen), 'vector')}")
+    for vector in chosen:
+        answers = folder if direct else os.path.join(folder, vector.id)
         if "manifest.json" in exchange.names_in(answers):
             raise InputError(f"{answers!r} holds the expected numbers, not an answer")
         yield checking.check(vector, exchange.read_answer(answers, vector, options.convention),
                              options.precision)
 
 
-def program_reports(options, drawn_ids):
+def program_reports(options):
     """Reports of a program, whose command has to name both its folders."""
     words = words_of(options.program)
     for place in "{case}", "{out}":
         if not any(place in word for word in words):
             raise InputError(f"--program needs {place} where its folder goes; got "
                              f"{options.program!r}")
-    for id in [*(options.case or core()), *drawn_ids]:
-        yield run(words, find(id), options)
+    for vector in asked(options, options.case, options.drawn):
+        yield run(words, vector, options)
 
 
 def words_of(command):
@@ -167,12 +187,14 @@ def run(words, vector, options):
                             expected=False)
         os.mkdir(out)
         words = [word.replace("{case}", case).replace("{out}", out) for word in words]
-        if note := ended(words, options.timeout):
-            return checking.Report(vector, options.precision, note=note)
-        answer = exchange.read_answer(out, vector, options.convention)
-        return checking.check(vector, answer, options.precision)
-    except files.FileError as error:             # the other cases are still to be run
-        return checking.Report(vector, options.precision, note=str(error).replace(out, "{out}"))
+        note = ended(words, options.timeout)
+        try:
+            if not note:                         # no file is no mistake: the case is declined
+                answer = exchange.read_answer(out, vector, options.convention)
+                return checking.check(vector, answer, options.precision)
+        except InputError as error:              # the other cases are still to be run
+            note = str(error).replace(out, "{out}")
+        return checking.Report(vector, options.precision, note=note)
     finally:
         remove(work)
 
@@ -240,11 +262,12 @@ def mutants(options):
     for n, id in enumerate(() if options.json else core()):
         print(f"  {'|' * n}+ {id}")
     for name in MUTANTS:
-        asked = [vector for vector in core().values()
-                 if vector.with_circuits or MUTANTS[name].step not in CIRCUITS]
-        matrix[name] = [v.id for v in asked if not checking.check(v, candidate(name))]
+        asked = [vector for vector in core().values() if name in vector.hunts or (
+            vector.stored and (vector.with_circuits or MUTANTS[name].step not in CIRCUITS))]
+        matrix[name] = [v.id for v in asked if checking.check(v, candidate(name)).wrong]
         if not options.json:
-            marks = "".join("x" if id in matrix[name] else "." for id in core())
+            marks = "".join("x" if v.id in matrix[name] else "." if v in asked else " "
+                            for v in core().values())
             print(f"  {marks}  {name}", flush=True)
     missed = [name for name in matrix if not matrix[name]]
     if options.json:

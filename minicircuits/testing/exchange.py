@@ -63,8 +63,9 @@ def write_case(folder, vector, convention="paper", dtype="float64", expected=Tru
                         "order": order, "sha256": hashlib.sha256(data).hexdigest()})
     files.write_json(os.path.join(folder, "manifest.json"), {
         "format": FORMAT, "id": vector.id, "comment": vector.comment,
-        "hunts": list(vector.hunts), "exact": vector.exact, "convention": convention,
-        "positions": vector.weights.positions, "tensors": tensors}, force)
+        "hunts": list(vector.hunts), "exact": list(vector.exact), "convention": convention,
+        "shape": vector.shape, "tied": vector.tied, "positions": vector.weights.positions,
+        "tensors": tensors}, force)
 
 
 def verify_case(folder):

@@ -15,11 +15,12 @@ from minicircuits.plain import model as plain
 from minicircuits.testing import assert_matches, check, mutants
 from minicircuits.testing.steps import AXES, CIRCUITS
 from minicircuits.testing.strategies import draw_case, draw_special_case, random_case
-from minicircuits.testing.vectors import core, find
+from minicircuits.testing.vectors import cases, core, find
 from tests.testing.candidates import bfloat16, circuits, in_low_precision, model, outputs, tf32
 
 ORDINARY = core()["ordinary-shortformer"]
-SMALL = [vector for vector in core().values() if vector.tokens.size < 20]
+STORED = [vector for vector in core().values() if vector.stored]
+SMALL = [core()[id] for id in ("exact", "ordinary-shortformer", "square-heads")]
 
 
 def in_other_order(weights, tokens):
@@ -61,13 +62,14 @@ RIGHT = {"every tensor": model, "outputs": outputs, "loops": plain.tensors, "sli
     *((name, "float64") for name in RIGHT), ("every tensor", "float32"), ("outputs", "float32"),
     ("outputs", "tf32"), ("outputs", "bfloat16")])
 def test_right_candidates_pass_the_core_set(name, precision):
-    assert_matches(RIGHT[name], precision, drawn=3)
+    chosen = [case for case in cases(drawn=4) if name != "loops" or case.tokens.size < 100]
+    assert_matches(RIGHT[name], precision, chosen)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_right_circuits_pass(precision):
     assert_matches(circuits, precision, [find("circuits"), find("ordinary-standard"),
-                                         *map(find, ("drawn-1", "drawn-6"))])
+                                         *map(find, ("drawn2-1", "drawn2-6"))])
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
@@ -99,7 +101,7 @@ def test_threads_may_check_at_once():
 @pytest.mark.parametrize("rounded, precision", [(bfloat16, "bfloat16"), (tf32, "tf32")])
 def test_low_precision_fails_as_float32_and_passes_as_what_it_is(rounded, precision):
     candidate = in_low_precision(rounded)
-    for vector in core().values():
+    for vector in STORED:
         assert check(vector, candidate, precision), str(check(vector, candidate, precision))
         only = {name: array for name, array in candidate(
             vector.weights.astype(np.float32), vector.tokens).items() if name == "logits"}
@@ -223,7 +225,7 @@ def another_way(weights, tokens, scored, written):
 @pytest.mark.parametrize("way", [("W_QK", "W_OV"), ("roots", "z")])
 def test_a_right_candidate_may_go_another_way(precision, way):
     """Through W_QK and W_OV, with q, k and z supplied; each of q and k with a root of the scale."""
-    for vector in (*core().values(), *map(find, (f"drawn-{n}" for n in range(1, 40)))):
+    for vector in (*STORED, *map(find, (f"drawn2-{n}" for n in range(1, 20)))):
         report = check(vector, another_way(vector.weights.astype(precision), vector.tokens, *way),
                        precision)
         assert not report.wrong, str(report)
@@ -278,8 +280,7 @@ def test_the_most_telling_report_is_the_one_in_full():
     assert str(caught.value).count("matches") == 1 and "WRONG exact" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["scores_without_scale", "mask_off_by_one", "values_by_W_K",
-                                  "softmax_jacobian_dropped", "dlogits_without_1_N"])
+@pytest.mark.parametrize("name", ["scores_without_scale", "values_by_W_K", "dk_untransposed"])
 @pytest.mark.parametrize("kept", [model, outputs])
 def test_of_a_bug_that_keeps_nothing_nothing_of_the_kind_is_said(name, kept):
     run = mutants.candidate(name)
@@ -318,7 +319,7 @@ def test_names_are_found_on_nan_and_in_the_candidates_own_precision():
         with np.errstate(all="ignore"):
             shares = np.where(np.tri(tokens.shape[1], dtype=bool), np.exp(acts.scores), 0)
             return {"scores": acts.scores, "pattern": shares / shares.sum(-1, keepdims=True)}
-    for vector in find("rows-far-apart"), find("masked-scores-far-above"):
+    for vector in find("scores-of-every-height"), find("masked-scores-far-above"):
         for precision in "float64", "float32":
             report = check(vector, no_shift, precision)
             assert report or "softmax_without_shift" in report.looks_like, (vector, precision)
@@ -374,9 +375,9 @@ def test_arrays_of_half_precision_and_a_loss_of_one_number_are_taken():
 
 def test_what_was_not_checked_is_said(capsys):
     assert_matches(lambda *case: {"logits": mc.forward(*case).logits} if case[0].n_layers else {},
-                   drawn=0)
+                   cases=[ORDINARY, find("no-layers")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["13 cases, 0 wrong", "nothing was checked in 1 of them: no-layers"]
+    assert lines[:2] == ["2 cases, 0 wrong", "nothing was checked in 1 of them: no-layers"]
     assert lines[2].startswith("not supplied, so not checked: residual, q")
     assert "no gradient was checked" in lines
 
@@ -422,8 +423,8 @@ def test_answers_kept_from_another_call_are_seen(key, other):
 
 def test_sizes_that_the_core_set_has_not():
     def candidate(weights, tokens):
-        return {"logits": mc.forward(weights, tokens).logits * (1.5 if weights.n_layers > 2 else 1)}
+        return {"logits": mc.forward(weights, tokens).logits * (1.5 if weights.d_head == 6 else 1)}
 
     assert_matches(candidate, drawn=0)
-    with pytest.raises(AssertionError, match="drawn-"):
+    with pytest.raises(AssertionError, match="drawn2-"):
         assert_matches(candidate)

@@ -48,7 +48,7 @@ def matrix(tmp_path_factory):
 
 
 def test_every_mutant_is_killed_by_a_vector_that_is_no_control(matrix):
-    assert list(matrix) == list(MUTANTS) and len(matrix) == 73
+    assert list(matrix) == list(MUTANTS) and len(matrix) == 109
     assert [name for name in matrix if not set(matrix[name]) & set(HUNTERS)] == []
 
 
@@ -81,9 +81,12 @@ def test_the_report_names_the_step_and_the_bug(name):
         return
 
     reports = (check(vector, partial(outputs, of=remembered(name)))
-               for vector in (home(name), *vectors.core().values()))
-    report = next(report for report in reports if not report)
-    assert report.looks_like or not report.difference.missing
+               for vector in (home(name), *vectors.core().values()) if vector.tokens.size < 300)
+    report = next((report for report in reports if not report), None)
+    if report is None or report.difference.error < 1e-38:
+        assert "underflow" in name           # so small that only its own step shows it
+    else:
+        assert report.looks_like or not report.difference.missing
 
 
 def test_a_weights_gradient_spoiled_by_a_wrong_dk_says_what_to_supply():
