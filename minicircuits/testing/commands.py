@@ -120,7 +120,7 @@ def check(options):
     reports, run_or_read = [], folder_reports if options.program is None else program_reports
     for report in run_or_read(options):
         if not options.json:
-            print(report.line, flush=True)
+            print(wrapped(report.line), flush=True)
         reports.append(report)
     answered = {report.id for report in reports}
     unanswered = [] if named else [id for id in core() if id not in answered]
@@ -187,12 +187,14 @@ def run(words, vector, options):
                             expected=False)
         os.mkdir(out)
         words = [word.replace("{case}", case).replace("{out}", out) for word in words]
-        if note := ended(words, options.timeout):
-            return checking.Report(vector, options.precision, note=note)
-        answer = exchange.read_answer(out, vector, options.convention)
-        return checking.check(vector, answer, options.precision)
-    except files.FileError as error:             # the other cases are still to be run
-        return checking.Report(vector, options.precision, note=str(error).replace(out, "{out}"))
+        note = ended(words, options.timeout)
+        try:
+            if not note:                         # no file is no mistake: the case is declined
+                answer = exchange.read_answer(out, vector, options.convention)
+                return checking.check(vector, answer, options.precision)
+        except InputError as error:              # the other cases are still to be run
+            note = str(error).replace(out, "{out}")
+        return checking.Report(vector, options.precision, note=note)
     finally:
         remove(work)
 

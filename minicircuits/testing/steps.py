@@ -18,7 +18,6 @@ from numpy import einsum
 
 from minicircuits.notation import ACTIVATION_AXES, check_tokens
 
-SCALED = 7               # roundings, where each operand may get the root of a scale
 UNIT = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "tf32": 2.0 ** -11, "bfloat16": 2.0 ** -8}
 FLOOR = {"float64": 1e-290, "float32": 1e-30, "tf32": 1e-30, "bfloat16": 1e-30}   # underflow
 DTYPE = {name: "float64" if name == "float64" else "float32" for name in UNIT}    # what is given
@@ -44,7 +43,6 @@ class Step(NamedTuple):
     inputs: tuple            # keys (name, layer) of other steps
     value: Callable          # value(W, *inputs); W : name -> array, as `constants` gives it
     bound: Callable          # bound(u, W, *inputs): how far rounding may take it, elementwise
-    size: Callable = None    # size(W, *inputs): Σ|terms| and the number of roundings, of sums
 
     @property
     def key(self):
@@ -61,7 +59,7 @@ def part(arrays, key):
     return arrays[name] if layer is None else arrays[name][layer]
 
 
-def products(name, layer, inputs, value, terms=None, unsigned=None, roundings=3):
+def products(name, layer, inputs, value, terms=None, unsigned=None):
     """The step of a sum of products, of so many terms; or of as many as it gives on ones.
 
     3 roundings more: of two operands (bfloat16, tf32) and of the result. `unsigned` is the
@@ -69,16 +67,12 @@ def products(name, layer, inputs, value, terms=None, unsigned=None, roundings=3)
     """
     unsigned = unsigned or value
 
-    def size(W, *arrays):
+    def bound(u, W, *arrays):
         ones, sizes = ({name: f(array) for name, array in W.items()} for f in (np.ones_like, abs))
         k = terms or unsigned(ones, *map(np.ones_like, arrays))
-        return unsigned(sizes, *map(abs, arrays)), k + roundings
+        return gamma(k + 3, u) * unsigned(sizes, *map(abs, arrays))
 
-    def bound(u, W, *arrays):
-        terms_size, k = size(W, *arrays)
-        return gamma(k, u) * terms_size
-
-    return Step(name, layer, tuple(inputs), value, bound, size)
+    return Step(name, layer, tuple(inputs), value, bound)
 
 
 def gamma(k, u):
@@ -123,8 +117,7 @@ def forward(weights, tokens):
                        einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]))
         yield products("v", n, [x], lambda W, x, n=n: einsum("hed,bjd->bhje", W["W_V"][n], x))
         yield products("scores", n, [q, k],
-                       lambda W, q, k: einsum("bhie,bhje->bhij", q, k) * W["scale"],
-                       roundings=SCALED)
+                       lambda W, q, k: einsum("bhie,bhje->bhij", q, k) * W["scale"])
         yield Step("pattern", n, (s,), lambda W, s: softmax(s, causal)[0],
                    lambda u, W, s: softmax_bound(u, *softmax(s, causal)))
         yield products("z", n, [A, v], lambda W, A, v: einsum("bhij,bhje->bhie", A, v))
@@ -173,9 +166,9 @@ def backward(weights, tokens):
         yield products("dscores", n, [A, dA, dz, v], lambda W, A, dA, dz, v:
                        A * (dA - (A * dA).sum(-1, keepdims=True)), unsigned=dscores_size)
         yield products("dq", n, [ds, k], lambda W, g, k:
-                       einsum("bhij,bhje->bhie", g, k) * W["scale"], roundings=SCALED)
+                       einsum("bhij,bhje->bhie", g, k) * W["scale"])
         yield products("dk", n, [ds, q], lambda W, g, q:
-                       einsum("bhij,bhie->bhje", g, q) * W["scale"], roundings=SCALED)
+                       einsum("bhij,bhie->bhje", g, q) * W["scale"])
         yield products("dv", n, [A, dz], lambda W, A, g: einsum("bhij,bhie->bhje", A, g))
         yield products("dresidual", n, [dout, dq, dk, dv], lambda W, g, dq, dk, dv, n=n: (
             g + einsum("hed,bhie->bid", W["W_Q"][n], dq)
