@@ -449,7 +449,7 @@ def known_bugs(report):
     that it is kept for.
     """
     case, expected, u = report.case, report.case.reference.expected, UNIT[report.precision]
-    names = case.hunts if loops(report) > LOOPS else mutants.MUTANTS
+    names = dict.fromkeys((*case.hunts, *(mutants.MUTANTS if loops(report) <= LOOPS else ())))
     steps = {step.label: step for step in case.reference.steps}
     step, suspects, right = steps[report.difference.tensor], {report.difference.step}, []
     yours, counts = part(report.tensors, step.key), influences(step.name, expected[step.key])
@@ -463,7 +463,8 @@ def known_bugs(report):
         spoiled = [~np.isfinite(array) & counts for array in (yours, other)]
         rows = [array.any(-1) if array.ndim else array for array in spoiled]
         off = np.where(spoiled[0] | spoiled[1] | ~counts, 0, abs(yours - other))
-        return (rows[0] == rows[1]).all(), off.max(initial=0)
+        clash = spoiled[0] & spoiled[1] & (yours != other) & ~(np.isnan(yours) & np.isnan(other))
+        return (rows[0] == rows[1]).all() and not clash.any(), off.max(initial=0)
 
     size = np.where(np.isfinite(yours) & counts, abs(yours), 0).max(initial=0)
     alike, far = distance(expected[step.key])
@@ -473,8 +474,10 @@ def known_bugs(report):
     def explains(name):
         run = mutants.candidate(name, DTYPE[report.precision])
         theirs = case.answered(run(case.weights.astype("float64"), case.tokens))
-        same, off = distance(part(theirs, step.key))
-        return same and off < close and all(
+        same, off = distance(found := part(theirs, step.key))
+        near = 0.02 * np.maximum(abs(yours), abs(found)) + 1e4 * u * size
+        near = (abs(yours - found) <= near) | ~np.isfinite(yours - found) | ~counts
+        return same and off < close and near.all() and all(
             relative_error(part(theirs, key), expected[key]) <= max(1e-9, 1e3 * u)
             for key in right)
 

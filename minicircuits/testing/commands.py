@@ -256,14 +256,19 @@ def remove(folder, seconds=20):
             os.rmdir(folder)
 
 
+def asked_of(name):
+    """The vectors that a known bug is tried on: of the larger ones those alone that hunt it."""
+    return [vector for vector in core().values() if name in vector.hunts or (
+        vector.stored and (vector.with_circuits or MUTANTS[name].step not in CIRCUITS))]
+
+
 def mutants(options):
     """`minicircuits mutants`: which vectors catch which known bug."""
     matrix = {}
     for n, id in enumerate(() if options.json else core()):
         print(f"  {'|' * n}+ {id}")
     for name in MUTANTS:
-        asked = [vector for vector in core().values() if name in vector.hunts or (
-            vector.stored and (vector.with_circuits or MUTANTS[name].step not in CIRCUITS))]
+        asked = asked_of(name)
         matrix[name] = [v.id for v in asked if checking.check(v, candidate(name)).wrong]
         if not options.json:
             marks = "".join("x" if v.id in matrix[name] else "." if v in asked else " "

@@ -136,7 +136,7 @@ def loss(weights, tokens):
 
     def value(W, x):
         top = x.max(-1)
-        nats = np.log(np.exp(x - top[..., None]).sum(-1)) + top - (target * x).sum(-1)
+        nats = np.log(np.exp(x - top[..., None]).sum(-1)) + (top - (target * x).sum(-1))
         return nats[:, :-1].sum() / n_predicted
 
     def bound(u, W, x):

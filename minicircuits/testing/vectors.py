@@ -51,7 +51,8 @@ class Vector:
         if tied:
             weights = replace(weights, W_U=weights.W_E.T.copy())
         if shape or tied:
-            return replace(self, weights=weights, stored=None, shape=shape, tied=tied)
+            return replace(self, weights=weights, stored=None, shape=shape, tied=tied,
+                           exact=() if tied else self.exact)
         return self
 
     def answered(self, tensors):
@@ -70,8 +71,8 @@ class Vector:
         if self.weights.n_layers * self.weights.n_heads * self.tokens.size ** 2 > MAX_OTHERS:
             return ()
         halved = replace(self.weights, **{name: W / 2 for name, W in self.weights.items()})
-        return (Vector(self.id, halved, self.tokens),
-                Vector(self.id, self.weights, self.tokens[:, ::-1]))
+        return (Vector(self.id, halved, self.tokens, tied=self.tied),
+                Vector(self.id, self.weights, self.tokens[:, ::-1], tied=self.tied))
 
 
 def integers(seed, shape, bits=7):
@@ -107,7 +108,7 @@ def drawn(number):
     One in four has more than 256 tokens in its vocabulary, one a context of 60 and more. Scores
     are tiny in one of eight and nearly saturated in two.
     """
-    raw = integers(2 * 10 ** 6 + number, 12) + 64
+    raw = integers(7 * 10 ** 6 + number, 12) + 64
     b, h, e, d = (1 + raw[:4] % (4, 6, 9, 9)).tolist()
     i, v, L = 2 + raw[4] % 6, 2 + raw[5] % 8, raw[6] % 4
     if raw[7] % 4 == 0:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -40,11 +41,29 @@ def loops_run_once():
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory):
-    """{mutant: the vectors that kill it}, as `mutants --json` writes it."""
-    path = tmp_path_factory.mktemp("mutants") / "matrix.json"
-    assert main(["mutants", "--json", str(path)]) == 0
-    return json.loads(path.read_text())
+def matrix():
+    """{mutant: the vectors that kill it}; of one that no vector is kept for, the first hunter."""
+    hunted, found = {name for id in HUNTERS for name in vectors.core()[id].hunts}, {}
+    for name in MUTANTS:
+        killers = (v.id for v in commands.asked_of(name) if check(v, remembered(name)).wrong)
+        found[name] = [*killers] if name in hunted else [
+            next((id for id in killers if id in HUNTERS), "none")]
+    return found
+
+
+def test_the_command_prints_the_vectors_that_kill_each(monkeypatch, tmp_path, capsys):
+    few = {name: MUTANTS[name] for name in ("mask_minus_1e4", "W_QK_transposed", "window_of_67")}
+    monkeypatch.setattr(commands, "MUTANTS", few)
+    assert main(["mutants", "--json", str(tmp_path / "matrix.json")]) == 0
+    assert json.loads((tmp_path / "matrix.json").read_text()) == {
+        "mask_minus_1e4": ["masked-scores-far-above"], "window_of_67": ["past-128"],
+        "W_QK_transposed": ["ordinary-standard", "circuits"]}
+    past = vectors.core()["past-128"]
+    short = replace(past, tokens=past.tokens[:, :67])
+    monkeypatch.setattr(commands, "core", lambda: {**vectors.core(), "past-128": short})
+    capsys.readouterr()
+    assert main(["mutants"]) == 1
+    assert capsys.readouterr().out.endswith("3 known bugs, 1 not caught: window_of_67\n")
 
 
 def test_every_mutant_is_killed_by_a_vector_that_is_no_control(matrix):
