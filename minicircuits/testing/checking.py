@@ -404,7 +404,7 @@ def in_common(axes, wrong, yours, expected, u):
     yield from as_numbers(yours[wrong], expected[wrong], u)
     if wrong.sum() > 2 and (abs(np.sort(yours, None) - np.sort(expected, None))
                             <= 64 * u * abs(expected).max()).all():
-        yield "all are expected, but in other places"
+        yield "the right numbers, but in other places"
 
 
 def as_numbers(yours, expected, u):
@@ -423,13 +423,13 @@ def as_numbers(yours, expected, u):
 
 
 def times(ratio, any_ratio):
-    """As in "1/6 of", "2 times", "sqrt(3) times"; only if any will do "1.25 times"."""
+    """As in "1/6 of", "2 times", "sqrt(3) times"; only if any will do "1.23457 times"."""
     for number, form in (ratio, "{}"), (ratio * abs(ratio), "sqrt({})"):
         near = Fraction(float(number)).limit_denominator(64)
         if (near and abs(near - number) <= 1e-6 * abs(number)
                 and (any_ratio or form == "{}" and 1 in (abs(near.numerator), near.denominator))):
             text = "-" * (near < 0) + form.format(abs(near))
-            return f"{text} of" if text.startswith(("1/", "-1/")) else f"{text} times"
+            return f"{text} {'of' if abs(near.numerator) == 1 < near.denominator else 'times'}"
     return f"{ratio:.6g} times" if any_ratio else ""
 
 

@@ -249,7 +249,7 @@ def test_after_a_wrong_loss_all_that_does_not_read_it_is_judged():
     (lambda x: x * 1.2345678, "all are 1.23457 times what is expected"),
     (lambda x: x + 0.5, "all are 0.5 above what is expected"),
     (lambda x: 0 * x, "all are 0"), (lambda x: x * np.nan, "all are nan"),
-    (lambda x: x[:, ::-1], "all are expected, but in other places"),
+    (lambda x: x[:, ::-1], "the right numbers, but in other places"),
     (lambda x: np.where(np.arange(3)[:, None] == 2, 2 * x, x), "only i = 2"),
     (lambda x: np.where(np.arange(3)[:, None] > 0, x + x ** 2, x), "only from i = 1 on"),
     (lambda x: np.where(np.arange(8) < 3, x + x ** 2, x), "only up to v = 2"),
