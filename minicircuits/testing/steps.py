@@ -308,6 +308,15 @@ def composition_bound(u, W, kind):
                                      error * size ** 2 / np.maximum(score, 1e-300))
 
 
+def eight_times(key, run, exact):
+    """8 |run − exact|; of a pattern as much as 8 times the error of its scores would make."""
+    error = 8 * abs(run - exact)
+    if key[0] != "pattern":
+        return error
+    by_scores = np.expm1(np.minimum(8 * abs(np.log(run / exact)), 700))
+    return np.fmax(error, np.minimum(exact * by_scores, 1))
+
+
 class Reference:
     """Every tensor of a case in float64, and what a candidate may differ by."""
 
@@ -355,8 +364,8 @@ class Reference:
             runs = [self.run(steps, lambda key, value: value + bounds[key] * rng.uniform(
                 -1, 1, value.shape)) for _ in range(8)]
             self._allowed[precision] = {
-                key: bound + FLOOR[precision]
-                + 8 * np.max([abs(run[key] - exact[key]) for run in runs], 0)
+                key: bound + FLOOR[precision] + np.max(
+                    [eight_times(key, run[key], exact[key]) for run in runs], 0)
                 for key, bound in bounds.items()}
         return self._allowed[precision]
 

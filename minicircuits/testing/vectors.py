@@ -148,7 +148,7 @@ def recipes():
                  "what the mask hides is 1e4 and 3e5 above what it leaves",
                  ("mask_minus_1e4", "exp_underflows_as_float32"))
     yield Vector("scores-of-every-height", *scores_of_every_height(), "all that a row may see is "
-                 "about −1e30, or about 1e30, or −2048; patterns of 0, 1/2 and 1",
+                 "about −1e30, or about 1e30, or ±4096; patterns of 0 and 1",
                  ("softmax_without_shift", "softmax_one_shift", "softmax_max_from_0",
                   "softmax_max_from_minus_1e30", "mask_with_minus_1e9", "mask_with_minus_1e30",
                   "scores_clipped"), exact=FORWARD)
@@ -158,7 +158,7 @@ def recipes():
                  "targets whose probability underflows",
                  ("loss_without_shift", "loss_of_probability"))
     yield Vector("logits-of-every-height", *logits_of_every_height(), "all logits of a row are "
-                 "about −1e30, or about 1e30; probabilities of 0 and 1/2", (
+                 "about −1e30, or about 1e30; probabilities of 0 and 1", (
                      "loss_one_shift", "loss_max_from_0", "loss_max_from_minus_1e30",
                      "dlogits_max_from_0"),
                  exact=(*FORWARD, "dlogits", "dresidual", "dW_U", "dW_pos", "dW_E"))
@@ -208,12 +208,12 @@ def exact_case():
 
 
 def scores_of_every_height():
-    """Scores ±2¹⁰¹ times whole numbers. Head 0: rows 1 to 3 are very low, row 4 very high; head 1
-    the other way round. What is masked is lower still, so that −1e4 would do. No token twice.
+    """Scores about ±2¹⁰¹. Head 0: rows 1 to 3 are very low, row 4 very high; head 1 the other way
+    round. No ties, so log-sum-exp is exact too. What is masked is lower by far. No token twice.
     """
     W_E, W_pos = np.zeros((8, 11)), np.zeros((8, 5))
     W_E[:4] = integers(24, (4, 11)) % 4
-    W_pos[4:] = [[2.0 ** -90, 1, 2, 1, 0], [0, 0, 0, 0, 1], [1, 1, 2, 4, 8], [8, 8, 4, 2, 1]]
+    W_pos[4:] = [[2.0 ** -90, 1, 2, 1, 0], [0, 0, 0, 0, 1], [2, 1, 4, 8, 16], [2, 4, 1, .5, .25]]
     W_Q, W_K, W_V = (np.zeros((1, 2, 4, 8)) for _ in range(3))
     W_Q[0, 0, [0, 1], [4, 5]] = W_Q[0, 1, [0, 1], [5, 4]] = [-2.0 ** 51, 2.0 ** 51]
     W_K[0, :, [0, 1], [6, 7]] = 2.0 ** 51
@@ -226,14 +226,13 @@ def scores_of_every_height():
 
 
 def logits_of_every_height():
-    """Tokens 1 to 8 are a ring: after one, both neighbors are as likely. Positions give heights."""
-    no_heads = {name: np.zeros((0, 1, 9, 9)) for name in ("W_Q", "W_K", "W_V", "W_O")}
-    W_pos = np.eye(9)[:, 8:] * [1, -1, -2, 1, -1]
-    W_U = np.full((9, 9), 2.0 ** 101)
-    W_U[:, :8] = -2.0 ** 95
-    W_U[1:, :8] *= 1 - np.roll(np.eye(8), 1, 0) - np.roll(np.eye(8), -1, 0)
-    return (Weights(W_E=np.eye(9, k=1), W_pos=W_pos, W_U=W_U, **no_heads,
-                    positions="standard"), np.arange(1, 6)[None])
+    """Tokens come in pairs, 1 and 2, 3 and 4, and each says the other. Positions give heights."""
+    no_heads = {name: np.zeros((0, 1, 5, 5)) for name in ("W_Q", "W_K", "W_V", "W_O")}
+    W_pos, W_U = np.eye(5)[:, 4:] * [1, -1, -2, 1, -1], np.full((5, 5), -2.0 ** 95)
+    W_U[:, 4] = 2.0 ** 101
+    W_U[[2, 1, 4, 3], [0, 1, 2, 3]] = 0
+    return (Weights(W_E=np.eye(5, k=1), W_pos=W_pos, W_U=W_U, **no_heads, positions="standard"),
+            np.array([[1, 2, 1, 2, 1], [3, 4, 3, 4, 3]]))
 
 
 def tiny_scores():
