@@ -355,8 +355,10 @@ def difference_of(case, step, tensors, precision):
     fine = (error <= allowed) | (yours == expected) | ~counts
     reads = {name.removeprefix("d") for name, _ in step.inputs}
     if tier == "local" and reads & {"q", "k", "v", "z"} and not fine.all():
-        # Those supplied need not be those used: scores through W_QK, writes through W_OV.
-        fine |= abs(yours - reference.expected[step.key]) <= reference.allowed(precision)[step.key]
+        # Those supplied need not be those used: scores through W_QK, writes through W_OV. There
+        # what cancels in q or z does not: what a row's largest number may differ by, all may.
+        reach = reference.allowed(precision)[step.key].max(-1, keepdims=True)
+        fine |= abs(yours - reference.expected[step.key]) <= reach
     if fine.all():
         return None
     allowed = np.broadcast_to(allowed, error.shape)
