@@ -257,14 +257,15 @@ def circuits(weights, tokens):
                    terms=(L + 1) * (T + E + 2 * D + V))
 
 
-def copying(W, rounded=lambda M: M):
+def copying(W, noise=lambda size: 0):
     """Σλ / Σ|λ| of W_U W_O W_V W_E, its factors in the cyclic order that starts at the narrowest.
 
     Its eigenvalues but for zeros, which rounding would move.
     """
     factors = [W["W_U"], W["W_O"], W["W_V"], W["W_E"]]
     n = min(range(4), key=lambda n: factors[n].shape[-2])
-    M = rounded(reduce(np.matmul, factors[n:] + factors[:n]))
+    factors = factors[n:] + factors[:n]
+    M = reduce(np.matmul, factors) + noise(reduce(np.matmul, map(abs, factors)))
     values = np.linalg.eigvals(M)
     size, rounding = abs(values).sum(-1), 1e-13 * np.sqrt((abs(M) ** 2).sum((-2, -1)))
     return np.where(size > rounding, values.sum(-1).real / np.where(size > 0, size, 1), 0)
@@ -276,11 +277,12 @@ def copying_bound(u, W):
     """
     rng, exact = np.random.default_rng(0), copying(W)
 
-    def rounded(array):
-        return array * (1 + u * rng.uniform(-1, 1, array.shape))
+    def noise(size):
+        return u * size * rng.uniform(-1, 1, size.shape)
 
-    moved = [abs(copying({name: rounded(W[name]) for name in ("W_V", "W_E", "W_U", "W_O")},
-                         rounded) - exact) for _ in range(8)]
+    moved = [abs(copying({name: W[name] + noise(abs(W[name]))
+                          for name in ("W_V", "W_E", "W_U", "W_O")}, noise) - exact)
+             for _ in range(8)]
     return 16 * np.max(moved, 0) + 64 * u
 
 
