@@ -11,6 +11,7 @@ from minicircuits.behavior import excerpt
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import value_lengths
+from minicircuits.circuits.biases import resting_heads
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
@@ -18,7 +19,9 @@ from minicircuits.findings.effects import MAX_PATHS, prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
                                          heads_of, unwatched)
 from minicircuits.report.packing import escaped, pack, pack_floats, visible
+from minicircuits.training.tokenizer import Tokenizer
 
+LIVE = 3_000_000          # parameters of a model that runs in the page
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_SPLIT = 16            # heads whose scores come in four parts
@@ -38,24 +41,19 @@ def page_data(study, found, watch=unwatched):
                *notice("Contexts are cut", MAX_TOKENS, T, "tokens")]
     opening = opening_prediction(study, found)
     whole, place = study.measured[opening["row"]], len(opening["context"]) - 1
-    texts = {n: {"name": escaped(study.contexts.names[n]), **views} for n, views in
-             sorted(first_views(study, shown, whole).items())}
-    if len(texts) < len(contexts):
-        notices.append(f"Contexts are cut: {len(texts)} of {len(contexts):,} are shown, from the "
-                       "beginning on, and the one with the prediction.")
-    split = sorted(sorted((head for head in shown if head[0]), key=lambda head: -next(
-        row.get("induction", 0) for row in found["heads"]
-        if (row["layer"], row["head"]) == head))[:MAX_SPLIT])
-    notices += notice("Four parts of a score are cut", MAX_SPLIT, sum(
-        layer > 0 for layer, _ in shown), "heads, those with most prefix matching,")
-    cut = {whole: excerpt(*study.kept[whole], slice(1), MAX_TOKENS)}
-    if study.block:
-        cut["repeated"] = excerpt(*study.repeated, slice(1))
-        texts["repeated"] = {"name": "repeated random tokens",
-                             **attention_views(weights, *cut["repeated"], shown, pack_floats)}
-    for n, text in cut.items():                     # in these every score and logit comes apart
-        texts[n]["parts"] = score_parts(weights, *text, split)
-    page = {"title": f"What a {weights.n_layers}-layer model does, taken apart",
+    size = sum(W.size for _, W in weights.items())
+    model = running_model(study) if size <= LIVE else {}
+    if model:
+        cut, texts = {}, {n: {"name": escaped(name), "tokens": tokens[:MAX_TOKENS].tolist()}
+                          for n, (name, tokens) in enumerate(zip(study.contexts.names, contexts))}
+        if study.block:
+            texts["repeated"] = {"name": "repeated random tokens",
+                                 "tokens": study.repeated[0][0].tolist()}
+    else:
+        notices.append(f"A model runs in its page up to {LIVE:,} parameters; this one has "
+                       f"{size:,}. Shown is what was computed before.")
+        cut, texts = given_texts(study, found, shown, whole, notices)
+    page = {**model, "title": f"What a {weights.n_layers}-layer model does, taken apart",
             "overview": overview(study.model, found), "notices": notices, "start": place,
             "n_heads": weights.n_heads, "shown_heads": shown, "texts": list(texts.values()),
             "opening": list(texts).index(whole)}
@@ -67,16 +65,57 @@ def page_data(study, found, watch=unwatched):
                  "eigenvalues": eigenvalue_pairs(weights, found["heads"], watch),
                  "importance": found.get("importance"), "split": found.get("split"),
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
-    named = named_tokens(page, opening["target"])
+    named = set(range(weights.d_vocab)) if model else named_tokens(page, opening["target"])
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
+        opened = {"place": place, "target": opening["target"]}
         needed = {opening["target"], *(id for n in cut for id in tokens_of(texts[n]))}
-        if rows := ledger_rows(study, needed, sum(acts.residual[0].size for _, acts in
-                                                  cut.values()), notices):
-            page["ledger"] = {"place": place, "target": opening["target"], "tokens": rows,
+        if model:
+            page["ledger"] = opened
+        elif rows := ledger_rows(study, needed, sum(acts.residual[0].size for _, acts in
+                                                    cut.values()), notices):
+            page["ledger"] = {**opened, "tokens": rows,
                               **ledger_inputs(weights, rows, cut.values())}
             named.update(rows)
     page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in sorted(named)]
     return page | {"absent": absent(page, weights.n_layers)}
+
+
+def running_model(study):
+    """The model, to run in the page: its weights; and how it reads text, where the page can."""
+    weights, tokenizer = study.weights, study.model.tokenizer
+    sizes = ("n_layers", "n_heads", "d_vocab", "n_ctx", "positions")
+    return {"merges": tokenizer.to_array().ravel().tolist() if isinstance(tokenizer, Tokenizer)
+            else None,
+            "model": {
+                **{name: getattr(weights, name) for name in sizes}, "start": study.start,
+                "n_normalized": getattr(weights, "n_normalized", None),
+                "eps": getattr(weights, "eps", None),
+                "rests": [layer * weights.n_heads + head for layer, head in resting_heads(weights)],
+                **{name: pack_floats(W.mT if name in ("W_E", "W_pos") else W.reshape(
+                    -1, *W.shape[2:]) if W.ndim == 4 else W) for name, W in weights.items()}}}
+
+
+def given_texts(study, found, heads, opening, notices):
+    """(tokens, acts) of the texts whose scores and logits come apart; and all texts of a page."""
+    weights, contexts = study.weights, study.contexts.tokens
+    texts = {n: {"name": escaped(study.contexts.names[n]), **views} for n, views in
+             sorted(first_views(study, heads, opening).items())}
+    if len(texts) < len(contexts):
+        notices.append(f"Contexts are cut: {len(texts)} of {len(contexts):,} are shown, from the "
+                       "beginning on, and the one with the prediction.")
+    split = sorted(sorted((head for head in heads if head[0]), key=lambda head: -next(
+        row.get("induction", 0) for row in found["heads"]
+        if (row["layer"], row["head"]) == head))[:MAX_SPLIT])
+    notices += notice("Four parts of a score are cut", MAX_SPLIT, sum(
+        layer > 0 for layer, _ in heads), "heads, those with most prefix matching,")
+    cut = {opening: excerpt(*study.kept[opening], slice(1), MAX_TOKENS)}
+    if study.block:
+        cut["repeated"] = excerpt(*study.repeated, slice(1))
+        texts["repeated"] = {"name": "repeated random tokens",
+                             **attention_views(weights, *cut["repeated"], heads, pack_floats)}
+    for n, text in cut.items():
+        texts[n]["parts"] = score_parts(weights, *text, split)
+    return cut, texts
 
 
 def first_views(study, heads, opening):

@@ -63,21 +63,25 @@ function choice(legend, options, chosen, change) {
       el("span", {}, label))));
 }
 
-/* One of many, by name: a list, and buttons to the one before and the one after. */
-function pager(legend, names, chosen, change) {
+/* One of many, by name: a list, and buttons to the one before and the one after. `names()` may
+   change; `go(n)` shows what is chosen. */
+function pager(legend, names, change) {
   const go = n => {
+    if (names().join("\n") !== written) {
+      written = names().join("\n");
+      list.replaceChildren(...names().map((name, n) => el("option", {value: n}, name)));
+    }
     list.value = n;
     before.disabled = n === 0;
-    after.disabled = n === names.length - 1;
+    after.disabled = n === list.length - 1;
   };
+  let written = null;
   const step = (label, by) => el("button", {type: "button", "aria-label": `${label} ${legend}`,
-    onclick: () => { const n = Number(list.value) + by; go(n); change(n); }}, by < 0 ? "←" : "→");
+    onclick: () => change(Number(list.value) + by)}, by < 0 ? "←" : "→");
   const before = step("previous", -1), after = step("next", 1);
-  const list = el("select", {"aria-label": legend, onchange: () => {
-    go(Number(list.value));
-    change(Number(list.value)); }}, names.map((name, n) => el("option", {value: n}, name)));
-  go(chosen);
-  return el("fieldset", {class: "choice pager"}, el("legend", {}, legend), before, list, after);
+  const list = el("select", {"aria-label": legend, onchange: () => change(Number(list.value))});
+  return {go, element: el("fieldset", {class: "choice pager"}, el("legend", {}, legend),
+                          before, list, after)};
 }
 
 /* A link to a head's table. */

@@ -9,18 +9,15 @@ const SAYS = {
 };
 
 /* Builds the explorer in `container`, open at a text, a head (an index into `page.shown_heads`)
-   and a place. */
-function explorer(container, texts, text, head, place) {
+   and a place. Returns {show(n, place), at()}. chose(n) is called with a text that the reader
+   chose; `model` is a `livingModel`, where there is one, whose heads can be switched off. */
+function explorer(container, texts, text, head, place, chose = null, model = null) {
   const state = {text, view: "pattern", across: "looks", head, over: null,
                  place, locked: true, pointed: null, cell: null};
-  const data = texts.map(({pattern, lengths, effects}) => {
-    const views = {pattern: unpacked(pattern), effects: unpacked(effects)};
-    return {...views, moved: once(() => weighted(views.pattern(), unpack(lengths)))};
-  });
   const names = page.shown_heads.map(headName);
 
   const tokens = () => texts[state.text].tokens;
-  const values = index => data[state.text][state.view]()[index];
+  const values = index => texts[state.text].views[state.view]()[index];
   const shown = () => state.over ?? state.head;
   const rows = () => tokens().length - (state.view === "effects" ? 1 : 0);
   const value = (i, j) => j <= i && i < rows() ? values(shown())[triangle(i, j)] : 0;
@@ -79,13 +76,19 @@ function explorer(container, texts, text, head, place) {
     const ids = tokens(), n = ids.length, looks = state.across === "looks";
     const [i, j] = pair() ?? [];
     const place = state.cell ? (looks ? i : j) : state.place;
-    const other = other => looks ? value(place, other) : value(other, place);
-    const limit = state.view === "pattern" ? 1 : largest(values(shown()));
+    const surprise = state.across === "nats" && texts[state.text].nats;
+    const other = surprise || (other => looks ? value(place, other) : value(other, place));
+    const limit = surprise ? Math.max(...ids.map((_, k) => surprise(k)))
+      : state.view === "pattern" ? 1 : largest(values(shown()));
     strip.color(k => limit ? other(k) / limit : 0);
     strip.mark(place, state.cell ? (looks ? j : i) : state.pointed, state.locked);
     map.mark(looks || state.cell ? place : null, looks && !state.cell ? null : j ?? place);
     if (state.cell) map.mark(i, j);
-    readout.replaceChildren(...i == null
+    readout.replaceChildren(...surprise
+      ? [`${state.pointed ?? place} `, mono(ids[state.pointed ?? place]), " cost ",
+         el("b", {class: "number"}, fixed(surprise(state.pointed ?? place))),
+         " nats; the costliest:"]
+      : i == null
       ? [`${place} `, mono(ids[place]), looks ? " looks at:" : " is looked at by:"]
       : [`${i} `, mono(ids[i]), " ← ", `${j} `, mono(ids[j]), " ",
          el("b", {class: "number"}, j <= i && i < rows() ? format(value(i, j)) : "not allowed")]);
@@ -95,9 +98,11 @@ function explorer(container, texts, text, head, place) {
       bar(other(k) / (limit || 1)), `${k} `, mono(ids[k]),
       el("b", {class: "number"}, format(other(k))))));
     if (!ranked.length) strongest.replaceChildren(el("li", {}, "nothing above 0.0005"));
-    next.replaceChildren(...texts[state.text].next[state.cell ? i : place].map(([id, share]) =>
+    next.replaceChildren(...texts[state.text].next(state.cell ? i : place).map(([id, share, whole]) =>
       el("li", {class: id === ids[(state.cell ? i : place) + 1] ? "true" : null},
-         bar(share), mono(id), el("b", {class: "number"}, fixed(share)))));
+         bar(share), mono(id), whole === undefined ? null
+           : el("span", {class: "was"}, `with all heads ${fixed(whole)}`),
+         el("b", {class: "number"}, fixed(share)))));
     nextTitle.textContent = `the model's next token after ${state.cell ? i : place}`;
   }
   const nextTitle = el("h4", {});
@@ -106,8 +111,13 @@ function explorer(container, texts, text, head, place) {
     thumbnails.forEach((button, index) => {
       button.setAttribute("aria-pressed", index === state.head);
       button.classList.toggle("over", index === shown());
+      button.classList.toggle("off", Boolean(model?.isOff(page.shown_heads[index])));
     });
     title.replaceChildren("head ", headLink(page.shown_heads[shown()]), ` – ${SAYS[state.view]}`);
+    if (model) {
+      const head = page.shown_heads[state.head];
+      power.textContent = `switch ${headName(head)} ${model.isOff(head) ? "on" : "off"}`;
+    }
     const drawn = values(shown());
     map.draw(tokens().length, rows(), drawn, state.view === "pattern" ? 1 : largest(drawn));
     showPlace();
@@ -122,35 +132,31 @@ function explorer(container, texts, text, head, place) {
     showHead();
   }
 
-  function showText() {
-    state.place = Math.min(state.place, tokens().length - 1);
-    Object.assign(state, {pointed: null, cell: null});
-    strip.write(tokens());
+  /* Shows a text, or again the one that is shown. */
+  function show(n = state.text, place = state.place) {
+    Object.assign(state, {text: n, pointed: null, cell: null});
+    state.place = Math.min(place, tokens().length - 1);
+    paging.go(n);
+    strip.write(tokens(), texts[n].written);
     showAll();
   }
+  const paging = pager("text", () => texts.map(({name}) => name), chose ?? show);
+  const power = model && el("button", {type: "button", class: "power", onclick: () => {
+    model.toggle(page.shown_heads[state.head]);
+    chose(); }});
 
   const set = (name, show) => value => { state[name] = value; show(); };
   container.append(
     el("div", {class: "controls"},
-      pager("text", texts.map(({name}) => name), text, set("text", showText)),
+      paging.element,
       choice("view", VIEWS, "pattern", set("view", showAll)),
-      choice("the token", [["looks", "looks at"], ["seen", "is looked at by"]], "looks",
-             set("across", showPlace))),
+      choice("the token", [["looks", "looks at"], ["seen", "is looked at by"],
+                           ...model ? [["nats", "costs (nats)"]] : []], "looks",
+             set("across", showPlace)), power),
     el("div", {class: "explorer"},
       gallery,
       el("div", {class: "reading"}, title, strip.element, readout, strongest),
       el("div", {class: "aside"}, map.element, nextTitle, next)));
-  strip.write(tokens());
-  onPalette(showAll);
-}
-
-/* Patterns times the length of what is written for each source: value-weighted patterns. */
-function weighted(patterns, lengths) {
-  return patterns.map((pattern, head) => {
-    const moved = new Float32Array(pattern.length);
-    for (let i = 0, at = 0; at < moved.length; i++) {
-      for (let j = 0; j <= i; j++, at++) moved[at] = pattern[at] * lengths[head][j];
-    }
-    return moved;
-  });
+  onPalette(() => show());
+  return {show, at: () => ({text: state.text, place: state.place})};
 }

@@ -8,12 +8,12 @@ function pathName(heads) {
   return heads.map(headName).join("→") || "direct";
 }
 
-function ledger(inputs, texts, startText) {
-  const expansion = pathExpansion(inputs, texts, page.n_heads);
-  const rowOf = new Map(inputs.tokens.map((id, row) => [id, row]));
-  const vocabulary = page.vocabulary.filter(([id]) => rowOf.has(id));
-  const state = {text: startText, place: inputs.place, target: inputs.target};
-  let paths = [];
+/* Opens at a text, a place and a target. Returns show(n, place); chose(n) is called with a text
+   that the reader chose. */
+function ledger(texts, text, {place, target}, chose = null) {
+  const vocabulary = page.vocabulary.filter(([id]) => texts[text].targets(id));
+  const state = {text, place, target};
+  let paths = [], latest = texts[text];
 
   const strip = tokenStrip("the text", {choose: i => { state.place = i; likeliest(); show(); }});
   strip.element.id = "ledger-strip";
@@ -32,11 +32,11 @@ function ledger(inputs, texts, startText) {
 
   const truth = () => texts[state.text].tokens[state.place + 1];
   function likeliest() {
-    state.target = truth() ?? texts[state.text].next[state.place][0][0];
+    state.target = truth() ?? texts[state.text].next(state.place)[0][0];
   }
 
   function candidate(id) {
-    const chance = expansion.probability(state.text, state.place, rowOf.get(id));
+    const chance = texts[state.text].probability(state.place, id);
     return el("button", {type: "button", "aria-pressed": id === state.target,
                          class: id === truth() ? "true" : null,
                          onclick: () => { state.target = id; show(); }},
@@ -52,17 +52,17 @@ function ledger(inputs, texts, startText) {
   }
 
   function show() {
-    const {text, place, target} = state, ids = texts[text].tokens;
-    paths = expansion.ledger(text, place, rowOf.get(target))
+    const {place, target} = state, text = texts[state.text], ids = text.tokens;
+    paths = text.paths(place, target)
       .sort((a, b) => Math.abs(b.total) - Math.abs(a.total));
-    const logit = expansion.logit(text, place, rowOf.get(target));
-    const offered = texts[text].next[place].map(([id]) => id);
+    const logit = text.logit(place, target);
+    const offered = text.next(place).map(([id]) => id);
     const all = [...new Set([...offered, ...(truth() == null ? [] : [truth()]), target])];
     candidates.replaceChildren(...all.map(candidate));
     search.value = "";
     found.replaceChildren();
     title.replaceChildren(`after ${place} `, mono(ids[place]), ": the logit of ", mono(target),
-      ` (probability ${fixed(expansion.probability(text, place, rowOf.get(target)))})`);
+      ` (probability ${fixed(text.probability(place, target))})`);
     rows.replaceChildren(...waterfall(paths, logit, ids));
     strip.mark(place, null, true);
     colorStrip(null);
@@ -102,18 +102,24 @@ function ledger(inputs, texts, startText) {
       .map(([value, j]) => el("span", {}, mono(ids[j]), el("sub", {}, j), ` ${signed(value)} `));
   }
 
+  /* Shows a text, and there the token that came next, or the likeliest one. */
+  function showText(n = state.text, place = Math.min(state.place, texts[n].tokens.length - 2)) {
+    Object.assign(state, {text: n, place: Math.max(0, place)});
+    paging.go(n);
+    strip.write(texts[n].tokens, texts[n].written);
+    if (texts[n] !== latest) likeliest();
+    latest = texts[n];
+    show();
+  }
+
+  const paging = pager("text", () => texts.map(({name}) => name), chose ?? showText);
   byId("ledger-figure").append(
-    el("div", {class: "controls"}, choice("text", texts.map(({name}, n) => [n, name]), startText,
-      value => {
-        state.text = value;
-        state.place = Math.max(0, Math.min(state.place, texts[value].tokens.length - 2));
-        strip.write(texts[value].tokens);
-        likeliest();
-        show();
-      })),
+    el("div", {class: "controls"}, paging.element),
     el("div", {class: "ledger"}, el("div", {}, strip.element,
       el("p", {class: "small"}, "target, with its probability"), candidates, search, found),
       el("div", {}, title, rows)));
-  strip.write(texts[startText].tokens);
+  paging.go(text);
+  strip.write(texts[text].tokens);
   onPalette(show);
+  return showText;
 }

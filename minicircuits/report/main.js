@@ -9,17 +9,34 @@ for (const [section, reason] of Object.entries(page.absent)) {
                                 el("p", {class: "notice"}, reason));
 }
 const chosen = page.induction ?? page.shown_heads.at(-1);
-const apart = page.texts.filter(text => text.parts);   // whose scores and logits come apart
+const model = page.model && livingModel(page.model, page.shown_heads);
+const inputs = model || page.absent.ledger ? [] : givenLedger(page.ledger, page.n_heads);
+const texts = page.texts.map(text => model ? model.text(text.name, text.tokens)
+                                           : givenText(text, text.parts && inputs.shift()));
+const apart = model ? texts : texts.filter(text => text.splitHeads);   // scores, logits come apart
+
+/* Where the model runs, all figures show the text that the reader chose in one of them. */
+const showing = [];
+const chose = model ? (n, place) => showing.forEach(show => show(n, place)) : null;
 
 overview(page.overview);
-if (!page.absent.split) split(apart, page.split, chosen);
+if (!page.absent.split) showing.push(split(apart, page.split, chosen, chose));
 if (!page.absent.attention) {
-  explorer(byId("explorer"), page.texts, page.opening,
-           page.shown_heads.findIndex(head => headName(head) === headName(chosen)),
-           page.start);
+  const {show, at} = explorer(byId("explorer"), texts, page.opening,
+    page.shown_heads.findIndex(head => headName(head) === headName(chosen)), page.start, chose, model);
+  showing.push(show);
+  if (model) {
+    const tokenizer = page.merges ? tokenizerOf(page.merges)
+                                  : namedTokens(page.vocabulary, model.W.d_vocab);
+    const tell = sentence(byId("sentence"), model, tokenizer, texts, at, chose);
+    showing.push(tell);
+    tell();
+  }
 }
 if (!page.absent.heads) headDump(page.dump, page.heads);
-if (!page.absent.ledger) ledger(page.ledger, apart, 0);
+if (!page.absent.ledger) {
+  showing.push(ledger(apart, apart.indexOf(texts[page.opening]), page.ledger, chose));
+}
 if (!page.absent.composition) {
   composition(page.composition, page.shown_heads);
   eigenvalues(page.eigenvalues, page.heads);

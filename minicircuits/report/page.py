@@ -14,10 +14,12 @@ from minicircuits.report.packing import json_in_html
 
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "figures.css")
-COMMON = ("data.js", "dom.js", "colors.js", "heat_map.js", "token_strip.js", "explorer.js")
+COMMON = ("data.js", "texts.js", "dom.js", "colors.js", "heat_map.js", "token_strip.js",
+          "explorer.js")
 SCRIPTS = {
-    "page": (*COMMON, "charts.js", "overview.js", "split.js", "heads.js", "paths.js", "ledger.js",
-             "composition.js", "importance.js", "main.js"),
+    "page": (*COMMON, "model.js", "circuits.js", "tokenizer.js", "living.js", "sentence.js",
+             "charts.js", "overview.js", "split.js", "heads.js", "ledger.js", "composition.js",
+             "importance.js", "main.js"),
     "attention": (*COMMON, "attention.js")}
 
 

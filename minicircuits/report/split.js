@@ -4,10 +4,10 @@
 const PARTS = [["neither", "neither"], ["Q", "Q-composition"], ["K", "K-composition"],
                ["both", "both"], ["total", "total"]];
 
-function split(texts, figures, head) {
-  const data = texts.map(text => Object.fromEntries(
-    Object.entries(text.parts).map(([name, packed]) => [name, unpacked(packed)])));
+/* Opens at the last text. Returns show(n); chose(n) is called with a text that the reader chose. */
+function split(texts, figures, head, chose = null) {
   const state = {text: texts.length - 1, head: headName(head), level: true, at: null};
+  const repeated = state.text;
   let raw, drawn;
   const maps = PARTS.map(([, title]) => heatMap(`scores, ${title}`, {
     point: (i, j) => { state.at = [i, j]; showPoint(); }}));
@@ -16,7 +16,7 @@ function split(texts, figures, head) {
   const tokens = () => texts[state.text].tokens;
 
   function show() {
-    raw = data[state.text][state.head]();
+    raw = texts[state.text].parts(state.head);
     raw = [...raw, raw[0].map((_, n) => raw[0][n] + raw[1][n] + raw[2][n] + raw[3][n])];
     drawn = state.level ? raw.map(part => levelled(part, tokens().length)) : raw;
     const limit = Math.max(...drawn.map(largest));
@@ -26,12 +26,13 @@ function split(texts, figures, head) {
     showPoint();
   }
 
-  /* Where the stripe is strongest in the total. */
+  /* Where the total is strongest: on the stripe of repeated tokens, or in the last row. */
   function brightest() {
-    const stripe = Array.from({length: tokens().length}, (_, i) => [i, i - figures.block + 1])
+    const n = tokens().length, stripe = state.text === repeated;
+    const places = Array.from({length: n}, (_, k) => stripe ? [k, k - figures.block + 1] : [n - 1, k])
       .filter(([, j]) => j > 0);
-    return stripe.reduce((best, at) =>
-      drawn[4][triangle(...at)] > drawn[4][triangle(...best)] ? at : best, stripe.at(-1) ?? [0, 0]);
+    return places.reduce((best, at) =>
+      drawn[4][triangle(...at)] > drawn[4][triangle(...best)] ? at : best, places.at(-1) ?? [0, 0]);
   }
 
   function showPoint() {
@@ -44,17 +45,26 @@ function split(texts, figures, head) {
                             mono(tokens()[j]));
   }
 
+  function showText(n = state.text) {
+    if (n !== state.text) state.at = null;
+    state.text = n;
+    paging.go(n);
+    show();
+  }
+
+  const paging = pager("text", () => texts.map(({name}) => name), chose ?? showText);
   const set = name => value => { state[name] = value; show(); };
   byId("split-figure").append(
     el("div", {class: "controls"},
-      choice("head", Object.keys(texts[0].parts).map(name => [name, name]), state.head, set("head")),
-      choice("text", texts.map(({name}, n) => [n, name]), state.text, set("text")),
+      choice("head", texts[0].splitHeads.map(name => [name, name]), state.head, set("head")),
+      paging.element,
       choice("rows", [[true, "less their mean"], [false, "as they are"]], true, set("level"))),
     el("div", {class: "parts"}, PARTS.map(([, title], k) =>
       el("div", {class: "part"}, el("p", {class: "name"}, title, numbers[k]), maps[k].element))),
     readout);
   splitTable(figures, headName(head));
-  onPalette(show);
+  onPalette(() => showText());
+  return showText;
 }
 
 /* Each row less its mean over its sources: the same pattern, and the level is out of sight. */

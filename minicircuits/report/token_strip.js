@@ -24,9 +24,10 @@ function tokenStrip(label, {hover = () => {}, choose, release = () => {}}) {
 
   return {
     element,
-    write(tokens) {
+    /* `written`: the place from which on the model wrote it. */
+    write(tokens, written = Infinity) {
       spans = tokens.map((id, i) => el("span", {
-        class: "token", "data-place": i, role: "option", id: `${element.id}-${i}`,
+        class: i < written ? "token" : "token written", "data-place": i, role: "option", id: `${element.id}-${i}`,
         title: `${i} ${word(id)}`}, running(id)));
       element.replaceChildren(...spans);
     },

@@ -11,7 +11,7 @@ import pytest
 import minicircuits as mc
 from minicircuits.findings import heads
 from minicircuits.findings.study import Study, sections
-from minicircuits.report.data import page_data
+from minicircuits.report import data as page
 from minicircuits.training.model_file import Model
 from minicircuits.training.text import Text
 from minicircuits.training.tokenizer import train_tokenizer
@@ -48,7 +48,7 @@ def text():
 
 
 def studied(weights, metadata, least=-1.0):
-    """A `Reported` of any weights that fit the text.
+    """A `Reported` of any weights that fit the text, as if the model were too large for its page.
 
     least : what earns a head its name: by default any score does, so that there is all to show
     """
@@ -59,7 +59,13 @@ def studied(weights, metadata, least=-1.0):
         patch.setattr(heads, "least_prefix_matching", lambda block: least)
         for _, finding in sections(study):
             found |= finding
-    return Reported(model, text(), study, found, page_data(study, found))
+        patch.setattr(page, "LIVE", 0)
+        return Reported(model, text(), study, found, page.page_data(study, found))
+
+
+def living(one):
+    """A `Reported` with the model in its page."""
+    return one._replace(data=page.page_data(one.study, one.found))
 
 
 @cache

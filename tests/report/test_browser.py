@@ -189,7 +189,7 @@ def test_split_adds_up_wherever_one_points(opened):
     section.get_by_label("less their mean").check()
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
-    section.get_by_label("held-out text, context").check()
+    section.get_by_label("text", exact=True).select_option(index=0)
     assert section.locator("canvas").first.evaluate("canvas => canvas.width") == 128
 
 
@@ -418,7 +418,7 @@ def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
     of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
-    at.get_by_label("repeated random tokens").check()
+    at.get_by_label("text", exact=True).select_option("repeated random tokens")
     at.locator(".token").nth(17).click()
     assert_ledger(at, -1, 17, text_of(-1, normalized)[0, 18], normalized, 25 - 12)
 
@@ -431,7 +431,7 @@ def test_ledger_of_any_place_and_token(opened):
     at.get_by_role("searchbox").fill("def")
     at.locator(".candidates").nth(1).get_by_role("button").first.click()
     assert_ledger(at, OPENING, 17, target)
-    at.get_by_label("repeated random tokens").check()
+    at.get_by_label("text", exact=True).select_option("repeated random tokens")
     assert_ledger(at, -1, 17, text_of(-1)[0, 18])
     at.locator(".candidates").first.get_by_role("button").nth(3).click()
     assert_ledger(at, -1, 17, reported(2).data["texts"][-1]["next"][17][3][0])
@@ -615,7 +615,8 @@ def test_arrays_are_unpacked_as_they_were_packed(opened):
     ("triangle(3, 1)", 7), ("ticks([0, 650], 5)", [0, 200, 400, 600]),
     ("ticks([-1, 1], 4)", [-1, -0.5, 0, 0.5, 1]), ("scale([0, 10], [100, 0])(2.5)", 75),
     ("scale([1, 1], [3, 9])(1)", 3), ("pathName([[0, 3], [1, 2]])", "0.3→1.2"),
-    ("pathName([])", "direct"), ("largest([1, -3, 2])", 3),
+    ("pathName([])", "direct"), ("largest([1, -3, 2])", 3), ("drawn([0.2, 0.3, 0.5], 0.4)", 1),
+    ("drawn([0.2, 0.3, 0.5], 1)", 2), ("randomBlocks(3, 1, 9, 7).slice(1).sort()", [0, 0, 2, 2]),
     ("[...levelled(Float32Array.of(5, 1, 3, 1, 2, 6), 3)]", [0, -1, 1, -2, -1, 3]),
     ("shade(0)", [253, 252, 249]), ("shade(9)", [224, 114, 20])])
 def test_functions_of_the_scripts(opened, call, result):

@@ -12,7 +12,7 @@ from minicircuits.behavior import excerpt
 from minicircuits.report import data
 from minicircuits.report.data import attention_views
 from tests.draws import assert_all_close, assert_close, random_case
-from tests.report.reported import LOG, reported, studied, unpack
+from tests.report.reported import LOG, living, reported, studied, unpack
 
 
 @pytest.fixture(scope="module")
@@ -181,15 +181,18 @@ def test_without_an_induction_head_what_shows_one_is_absent(two):
 
 
 def test_cuts_are_told(two, monkeypatch):
-    for name, most in (("MAX_TOKENS", 100), ("MAX_SPLIT", 2), ("MAX_VOCAB", 20),
+    for name, most in (("LIVE", 10), ("MAX_TOKENS", 100), ("MAX_SPLIT", 2), ("MAX_VOCAB", 20),
                        ("ATTENTION", 1_000_000)):
         monkeypatch.setattr(data, name, most)
     page = data.page_data(two.study, two.found)
     d_vocab, opening = two.model.weights.d_vocab, page["texts"][page["opening"]]
     n, rows = len(page["texts"]) - 1, len(page["ledger"]["tokens"])
+    size = sum(W.size for _, W in two.model.weights.items())
     assert page["notices"] == [
         *two.study.notes,
         "Contexts are cut: the first 100 of 128 tokens are shown.",
+        f"A model runs in its page up to 10 parameters; this one has {size:,}. Shown is what was "
+        "computed before.",
         f"Contexts are cut: {n} of 32 are shown, from the beginning on, and the one with the "
         "prediction.",
         "Four parts of a score are cut: the first 2 of 3 heads, those with most prefix matching, "
@@ -209,11 +212,31 @@ def test_cuts_are_told(two, monkeypatch):
 @pytest.mark.parametrize("name, most", [("MAX_PATHS", 15), ("LEDGER", 100_000),
                                         ("MAX_HEADS", 5)])
 def test_a_ledger_that_is_too_much_is_left_out(two, monkeypatch, name, most):
+    monkeypatch.setattr(data, "LIVE", 0)
     monkeypatch.setattr(data, name, most)
     page = data.page_data(two.study, two.found)
     assert set(page["absent"]) == {"ledger"} and "there are more" in page["absent"]["ledger"]
     told = "Attention is cut: the first 5 of 6 heads are shown." in page["notices"]
     assert told == (name == "MAX_HEADS") == (page["texts"][0]["pattern"]["shape"][0] < 6)
+
+
+def test_a_small_model_runs_in_its_page(two):
+    """Its weights, its merges, every token's name and every context; and no array of a run."""
+    page, weights = living(two).data, two.model.weights
+    assert [text["tokens"] for text in page["texts"]] == [
+        *(tokens.tolist() for tokens in two.study.contexts.tokens),
+        two.study.repeated[0][0].tolist()]
+    assert not any({"pattern", "next", "parts"} & text.keys() for text in page["texts"])
+    assert page["texts"][page["opening"]]["tokens"] == apart(two.data)[0]["tokens"]
+    assert page["notices"] == two.study.notes and not page["absent"]
+    for name, W in weights.items():
+        W = W.mT if name in ("W_E", "W_pos") else W
+        assert_close(unpack(page["model"][name]), W.reshape(-1, *W.shape[-1 if W.ndim < 4 else 2:]),
+                     1e-6)
+    assert [name for _, name in page["vocabulary"]] == [
+        data.visible(two.model.tokenizer.show(id)) for id in range(weights.d_vocab)]
+    assert page["merges"] == two.model.tokenizer.to_array().ravel().tolist()
+    assert page["ledger"] == {name: two.data["ledger"][name] for name in ("place", "target")}
 
 
 def test_an_excerpt_is_what_the_model_gives_on_it():

@@ -13,7 +13,7 @@ import minicircuits as mc
 from minicircuits.cli import main
 from minicircuits.report import attention, page
 from minicircuits.training.model_file import save_model
-from tests.report.reported import TEXT, reported
+from tests.report.reported import TEXT, living, reported
 from tests.report.test_packing import HOSTILE
 
 FOLDER = Path(page.__file__).parent
@@ -41,10 +41,11 @@ class Elements(HTMLParser):
             self.inside[self.open][-1] += data
 
 
-@pytest.fixture(scope="module", params=["report", "attention"])
+@pytest.fixture(scope="module", params=["report", "living", "attention"])
 def html(request):
-    if request.param == "report":
-        return page.html_file("page", reported(2).data).decode()
+    if request.param != "attention":
+        one = reported(2) if request.param == "report" else living(reported(2))
+        return page.html_file("page", one.data).decode()
     weights = reported(2).model.weights
     return attention(weights, [[1, 2, 3]]).page.decode()
 
@@ -93,6 +94,19 @@ def test_every_source_file_is_used_and_small():
                                  source)
 
 
+@pytest.mark.parametrize("name", page.SCRIPTS)
+def test_no_two_scripts_use_one_name(name):
+    names = [found for script in page.SCRIPTS[name] for found in re.findall(
+        r"^(?:function|const|let|var) (\w+)", (FOLDER / script).read_text(), re.MULTILINE)]
+    assert len(names) == len(set(names)) > 40
+
+
+def test_scripts_and_styles_stay_few():
+    lines = [(FOLDER / name).read_text().count("\n")
+             for name in (*page.STYLES, *page.SCRIPTS["page"], "attention.js")]
+    assert sum(lines) <= 2500
+
+
 def test_every_place_that_the_scripts_ask_for_is_there():
     html = (FOLDER / "page.html").read_text()
     scripts = "".join((FOLDER / name).read_text() for name in page.SCRIPTS["page"])
@@ -121,7 +135,7 @@ def test_the_command_writes_a_page_with_the_terminals_figures_once(model_file, t
     arguments = ["report", str(model_file), "--text", str(TEXT), "-o", str(output)]
     assert main(arguments) == 0
     assert f"written: {output}" in capsys.readouterr().out
-    assert output.read_bytes() == page.html_file("page", reported(1).data)
+    assert output.read_bytes() == page.html_file("page", living(reported(1)).data)
     output.write_bytes(b"precious")
     assert main(arguments) == 2
     assert "exists" in capsys.readouterr().err and output.read_bytes() == b"precious"

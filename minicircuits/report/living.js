@@ -1,0 +1,70 @@
+"use strict";
+/* The model in the page: it runs on any text, with all heads or without some, when asked. */
+
+const RUNS = 4;                 // that are kept
+
+function livingModel(given, shown) {
+  const W = weightsOf(given), ofHead = ([layer, head]) => layer * W.n_heads + head;
+  W.rests = new Set(given.rests);
+  const heads = shown.map(ofHead);
+  const splitHeads = shown.filter(([layer]) => layer).map(headName);
+  const off = new Set(), whole = new Map(), without = new Map();
+  const model = {W, off, frozen: false, toggle};
+
+  /* What `make` makes of tokens, kept for the latest of them. */
+  function kept(runs, tokens, make) {
+    const found = runs.get(tokens) ?? {acts: make(), made: {}};
+    runs.delete(tokens);
+    runs.set(tokens, found);
+    if (runs.size > RUNS) runs.delete(runs.keys().next().value);
+    return found;
+  }
+  const all = tokens => kept(whole, tokens, () => forward(W, tokens));
+  const now = tokens => off.size ? kept(without, tokens, () =>
+    forward(W, tokens, new Set(off), model.frozen ? all(tokens).acts : null)) : all(tokens);
+  const shares = (run, i) => (run.made[`shares ${i}`] ??= softmax(run.acts.logits[i]));
+  const nats = (run, i) => i ? -Math.log(shares(run, i - 1)[run.acts.tokens[i]]) : 0;
+
+  /* Switches a head (layer, head) off, or on again; null switches all on; `frozen` says whether
+     patterns stay as they were. */
+  function toggle(head, frozen = model.frozen) {
+    if (head === null) off.clear();
+    else if (head && !off.delete(ofHead(head))) off.add(ofHead(head));
+    model.frozen = frozen;
+    without.clear();
+  }
+  model.isOff = head => off.has(ofHead(head));
+  model.shares = (tokens, i) => shares(now(tokens), i);
+
+  model.text = (name, tokens, written = Infinity) => {
+    const view = (key, make) => () => {
+      const {acts, made} = now(tokens);
+      return (made[key] ??= heads.map(h => make(acts, h)));
+    };
+    const pattern = view("pattern", (acts, h) => acts.pattern[h]);
+    const lengths = view("lengths", (acts, h) => valueLengths(W, acts, h));
+    const moved = () => (now(tokens).made.moved ??= weighted(pattern(), lengths()));
+    const total = run => tokens.reduce((sum, _, i) => sum + nats(run, i), 0) / (tokens.length - 1);
+    return {
+      name, tokens, written, splitHeads,
+      views: {pattern, moved, effects: view("effects", (acts, h) => sourceEffects(W, acts, h))},
+      /* The 8 likeliest next tokens, of this model or of the whole one: [id, share, whole]. */
+      next(i) {
+        const here = shares(now(tokens), i), before = shares(all(tokens), i);
+        return Array.from(here.keys())
+          .sort((a, b) => Math.max(here[b], before[b]) - Math.max(here[a], before[a])).slice(0, 8)
+          .sort((a, b) => here[b] - here[a])
+          .map(id => off.size ? [id, here[id], before[id]] : [id, here[id]]);
+      },
+      nats: i => nats(now(tokens), i),
+      loss: () => total(now(tokens)),
+      wholeLoss: () => total(all(tokens)),
+      parts: head => scoreParts(W, now(tokens).acts, ofHead(head.split(".").map(Number))),
+      paths: (place, id) => pathsTo(W, now(tokens).acts, place, id),
+      logit: (place, id) => logitOf(W, now(tokens).acts, place, id),
+      probability: (place, id) => shares(now(tokens), place)[id],
+      targets: () => true,
+    };
+  };
+  return model;
+}

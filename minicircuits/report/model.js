@@ -1,0 +1,122 @@
+"use strict";
+/* The model, forward, as in `model/transformer.py` and `model/normalized.py`.
+
+   Of vectors there is one array a position: x[i] (d). A matrix W (out, in) is one array, row by
+   row, and so is the triangle of a pattern. Heads are counted through all layers: h is
+   layer · n_heads + head. */
+
+/* The weights that the page was given, as `forward` reads them. */
+function weightsOf({W_E, W_pos, W_Q, W_K, W_V, W_O, W_U, ...shape}) {
+  return {...shape, W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_Q: unpack(W_Q),
+          W_K: unpack(W_K), W_V: unpack(W_V), W_O: unpack(W_O), W_U: unpack(W_U)};
+}
+
+/* Every intermediate on tokens (i). Heads in the set `off` write nothing. Where `whole` is given,
+   another run on these tokens, its patterns and norms are taken as they are. */
+function forward(W, tokens, off = new Set(), whole = null) {
+  const acts = {tokens, off, residual: [embed(W, tokens)], norms: W.n_normalized ? [] : null,
+                q: [], k: [], v: [], scores: [], pattern: [], z: []};
+  for (let layer = 0; layer < W.n_layers; layer++) {
+    const x = normalized(W, acts, layer, whole), y = addPositions(W, x);
+    const out = acts.residual[layer].map(row => row.slice());
+    for (let head = 0; head < W.n_heads; head++) {
+      const h = layer * W.n_heads + head;
+      acts.q[h] = read(W.W_Q[h], y);
+      acts.k[h] = read(W.W_K[h], y);
+      acts.v[h] = read(W.W_V[h], x);
+      acts.scores[h] = score(acts.q[h], acts.k[h]);
+      acts.pattern[h] = whole ? whole.pattern[h] : causalSoftmax(acts.scores[h], tokens.length);
+      acts.z[h] = mix(acts.pattern[h], acts.v[h]);
+      if (!off.has(h)) read(W.W_O[h], acts.z[h]).forEach((row, i) => add(out[i], row));
+    }
+    acts.residual.push(out);
+  }
+  acts.logits = normalized(W, acts, W.n_layers, whole).map(row =>
+    Float64Array.from(W.W_U, unembed => dot(unembed, row)));
+  return acts;
+}
+
+function embed(W, tokens) {
+  return tokens.map((id, i) => {
+    const row = Float64Array.from(W.W_E[id]);
+    return W.positions === "standard" ? add(row, W.W_pos[i]) : row;
+  });
+}
+
+/* What W_Q and W_K read. */
+function addPositions(W, x) {
+  return W.positions === "shortformer" ? x.map((row, i) => add(row.slice(), W.W_pos[i])) : x;
+}
+
+/* x of a layer as it is read: its first n dimensions divided by σ = √(mean of their squares + eps). */
+function normalized(W, acts, layer, whole) {
+  const x = acts.residual[layer], n = W.n_normalized;
+  if (!n) return x;
+  acts.norms[layer] = whole?.norms[layer] ?? x.map(row =>
+    Math.sqrt(dot(row.subarray(0, n), row) / n + W.eps));
+  return x.map((row, i) => asRead(W, row, acts.norms[layer][i]));
+}
+
+function asRead(W, row, norm) {
+  return Float64Array.from(row, (value, d) => d < W.n_normalized ? value / norm : value);
+}
+
+function add(x, y) {
+  for (let n = 0; n < x.length; n++) x[n] += y[n];
+  return x;
+}
+
+function dot(x, y) {
+  let sum = 0;
+  for (let n = 0; n < x.length; n++) sum += x[n] * y[n];
+  return sum;
+}
+
+/* W x of every position. */
+function read(W, x) {
+  return x.map(row => {
+    const result = new Float64Array(W.length / row.length);
+    for (let out = 0, at = 0; out < result.length; out++) {
+      let sum = 0;
+      for (let n = 0; n < row.length; n++) sum += W[at++] * row[n];
+      result[out] = sum;
+    }
+    return result;
+  });
+}
+
+/* q_i · k_j / √d_head of all j ≤ i. */
+function score(q, k) {
+  const scores = new Float64Array(triangle(q.length, 0)), root = Math.sqrt(q[0].length);
+  for (let i = 0, at = 0; i < q.length; i++) {
+    for (let j = 0; j <= i; j++) scores[at++] = dot(q[i], k[j]) / root;
+  }
+  return scores;
+}
+
+function causalSoftmax(scores, size) {
+  const pattern = new Float64Array(scores.length);
+  for (let i = 0; i < size; i++) {
+    pattern.set(softmax(scores.subarray(triangle(i, 0), triangle(i + 1, 0))), triangle(i, 0));
+  }
+  return pattern;
+}
+
+function softmax(row) {
+  const largest = row.reduce((most, value) => Math.max(most, value));
+  const shares = row.map(value => Math.exp(value - largest));
+  const total = shares.reduce((sum, value) => sum + value);
+  return shares.map(value => value / total);
+}
+
+/* z_i = Σ_j A_ij v_j. */
+function mix(pattern, v) {
+  return v.map((row, i) => {
+    const z = new Float64Array(row.length);
+    for (let j = 0; j <= i; j++) {
+      const share = pattern[triangle(i, j)];
+      for (let e = 0; e < z.length; e++) z[e] += share * v[j][e];
+    }
+    return z;
+  });
+}

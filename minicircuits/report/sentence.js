@@ -1,0 +1,133 @@
+"use strict";
+/* A text of the reader's own: written here, drawn at random, or written on by the model. */
+
+const EXAMPLES = ["Keep that in mind. Keep this in", "back and forth, back and forth, back and",
+                  "Wilf Pendry and Mrs Orrell. Wilf Pend"];
+const MOST_WRITTEN = 20000;       // characters of a text
+
+/* Numbers from 0 to 1 that a seed decides (mulberry32). */
+function randomNumbers(seed) {
+  let state = seed | 0;
+  return () => {
+    state = state + 0x6d2b79f5 | 0;
+    let n = Math.imul(state ^ state >>> 15, 1 | state);
+    n = n + Math.imul(n ^ n >>> 7, 61 | n) ^ n;
+    return ((n ^ n >>> 14) >>> 0) / 4294967296;
+  };
+}
+
+/* A block of distinct random tokens, twice, after the start token where there is one. */
+function randomBlocks(d_vocab, start, length, seed) {
+  const others = Array.from({length: d_vocab}, (_, id) => id).filter(id => id !== start);
+  const random = randomNumbers(seed);
+  const block = Array.from({length: Math.min(length, others.length)}, () =>
+    others.splice(Math.floor(random() * others.length), 1)[0]);
+  return [...start === null ? [] : [start], ...block, ...block];
+}
+
+/* An id by its share, u from 0 to 1 choosing. */
+function drawn(shares, u) {
+  const id = shares.findIndex(share => (u -= share) < 0);
+  return id < 0 ? shares.length - 1 : id;
+}
+
+/* texts: those that figures choose from; what is written here takes the place of all after the
+   first ones. at(): the text and the place that are shown; show(n, place) shows another. */
+function sentence(container, model, tokenizer, texts, at, show) {
+  const {start, d_vocab, n_ctx} = model.W, given = texts.length;
+  const first = start === null ? [] : [start], longest = Math.min(n_ctx ?? 128, 128);
+  let timer = null, random = Math.random;
+
+  const field = el("textarea", {rows: 2, maxlength: MOST_WRITTEN, spellcheck: "false",
+    "aria-label": "your text", oninput: () => { stop(); write(field.value); },
+    placeholder: page.merges ? "Write a text of your own …"
+      : "Tokens by name or by number, with spaces between: #17 #3"});
+  const said = el("p", {class: "small said", role: "status"});
+  const number = (label, value, most) => el("input", {type: "number", min: 1, max: most, value,
+    "aria-label": label, class: "little", onchange: () => repeat()});
+  const half = Math.floor((longest - first.length) / 2);
+  const length = number("length of the block", Math.min(20, half), half);
+  const seed = number("seed", 1, 999999);
+  const button = (text, act) => el("button", {type: "button", onclick: act}, text);
+  const writing = button("write on", () => timer ? stop() : go());
+  const chance = el("input", {type: "checkbox"});
+
+  function own(name, contexts, place, written) {
+    texts.splice(given, Infinity, ...contexts.map((tokens, n) => model.text(
+      contexts.length > 1 ? `${name}, ${n + 1} of ${contexts.length}` : name, tokens, written)));
+    show(texts.length > given ? given : 0, place);
+  }
+
+  function write(value) {
+    let ids;
+    try {
+      ids = tokenizer.encode(value);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      said.textContent = `${error.message}; there are ${integer(d_vocab)}.`;
+      return;
+    }
+    const contexts = [], step = longest - first.length;
+    for (let n = 0; n < Math.max(1, ids.length); n += step) {
+      contexts.push([...first, ...ids.slice(n, n + step)]);
+    }
+    if (contexts[0].length) own("your text", contexts, contexts[0].length - 1);
+  }
+
+  function repeat() {
+    stop();
+    const [block, from] = [length, seed].map(input => Math.max(1, Math.floor(Number(input.value)) || 1));
+    const tokens = randomBlocks(d_vocab, start, Math.min(block, half), from);
+    own(`${Math.min(block, half)} random tokens, twice (seed ${from})`, [tokens], tokens.length - 1);
+  }
+
+  /* One token more, after the place that is shown; false where the context is full. */
+  function writeOne() {
+    const {text, place} = at(), tokens = texts[text].tokens.slice(0, place + 1);
+    if (tokens.length >= longest) {
+      said.textContent = `A context is full with ${longest} tokens.`;
+      return false;
+    }
+    const shares = model.shares(texts[text].tokens, place);
+    const id = chance.checked ? drawn(shares, random()) : shares.indexOf(largest(shares));
+    const written = Math.min(texts[text].written, tokens.length);
+    field.value = tokenizer.decode([...tokens, id].filter(id => id !== start));
+    own("your text, written on", [[...tokens, id]], tokens.length, written);
+    return true;
+  }
+  function go() {
+    random = randomNumbers(Number(seed.value));
+    timer = setInterval(() => writeOne() || stop(), 150);
+    writing.textContent = "stop";
+  }
+  function stop() {
+    clearInterval(timer);
+    timer = null;
+    writing.textContent = "write on";
+  }
+
+  const off = el("span", {});
+  const patterns = choice("patterns of the others", [["no", "recomputed"], ["yes", "frozen"]], "no",
+    value => { model.toggle(undefined, value === "yes"); show(); });
+  const switches = el("div", {class: "controls switches", hidden: true}, off,
+    button("all on again", () => { model.toggle(null); show(); }), patterns);
+  container.append(el("div", {class: "sentence"}, field,
+    el("div", {class: "controls"},
+      !page.merges ? null : el("span", {class: "buttons"}, "for example", EXAMPLES.map(text =>
+        button(text, () => { field.value = text; stop(); write(text); }))),
+      half < 1 ? null : el("span", {class: "buttons"}, button("random tokens, twice", repeat),
+        el("label", {}, "length ", length), el("label", {}, "seed ", seed)),
+      el("span", {class: "buttons"}, "after the chosen token", button("one token", writeOne), writing,
+        el("label", {}, chance, " by chance"))), said, switches));
+
+  /* Says how the model does on the text that is shown, and which heads are off. */
+  return () => {
+    const {text} = at(), {tokens, loss, wholeLoss} = texts[text];
+    const names = page.shown_heads.filter(model.isOff).map(headName);
+    switches.hidden = !names.length;
+    off.textContent = `off: ${names.join(", ")}`;
+    said.textContent = tokens.length < 2 ? `${tokens.length} token` : `${tokens.length} tokens, ` +
+      `${fixed(loss())} nats for each that comes next${
+        names.length ? ` (${fixed(wholeLoss())} with all heads)` : ""}`;
+  };
+}

@@ -1,0 +1,237 @@
+"""What the page computes is what NumPy computes: tokens, activations, circuits, heads off.
+
+The scripts run in Node, where it is there; and in the extras in the browser, which has a page.
+"""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minicircuits as mc
+from minicircuits.findings.heads import heads_of
+from minicircuits.report.data import running_model
+from minicircuits.report.page import FOLDER
+from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
+from tests.report.reported import text
+from tests.with_norms import random_model
+
+playwright = (importlib.import_module("playwright.sync_api")
+              if importlib.util.find_spec("playwright") else None)
+SCRIPTS = ("data.js", "texts.js", "model.js", "circuits.js", "tokenizer.js", "living.js",
+           "sentence.js")
+PROGRAM = """
+const document = {getElementById: () => ({textContent: JSON.stringify(page_)})};
+%s
+return (%s)(given_);
+"""
+# A run in arrays that JSON has: [layer or head][position][dimension], triangles filled up.
+RUN = """({tokens, off, frozen}) => {
+  const living = livingModel(page.model, page.shown_heads);
+  living.toggle(undefined, frozen);
+  off.forEach(head => living.toggle(head));
+  const text = living.text("", tokens), {W} = living, hs = [...W.W_O.keys()];
+  const whole = forward(W, tokens);
+  const acts = off.length ? forward(W, tokens, new Set(living.off), frozen ? whole : null) : whole;
+  const plain = rows => Array.from(rows, row => row.length === undefined ? row : plain(row));
+  const square = values => tokens.map((_, i) => tokens.map((_, j) =>
+    j <= i ? values[triangle(i, j)] ?? 0 : 0));
+  const place = tokens.length - 1;
+  return {
+    ...Object.fromEntries(["residual", "q", "k", "v", "z", "logits"].map(name =>
+      [name, plain(acts[name])])),
+    norms: acts.norms && plain(acts.norms), scores: acts.scores.map(square),
+    pattern: acts.pattern.map(square), loss: text.loss(), wholeLoss: text.wholeLoss(),
+    lengths: hs.map(h => plain(valueLengths(W, acts, h))),
+    effects: hs.map(h => square(sourceEffects(W, acts, h))),
+    parts: hs.map(h => scoreParts(W, acts, h).map(square)),
+    shown: text.views.pattern().length, next: text.next(place),
+    paths: text.paths(place, 1).map(({heads, sources, total}) => [heads, plain(sources), total]),
+    logit: text.logit(place, 1)};
+}"""
+
+
+def in_node(page, function, given):
+    """What a function of the scripts makes of what it is given."""
+    program = PROGRAM % ("".join((FOLDER / name).read_text() for name in SCRIPTS), function)
+    source = ("const {page_, given_} = JSON.parse(require('fs').readFileSync(0)); console.log("
+              f"JSON.stringify((() => {{ {program} }})()));")
+    done = subprocess.run(["node", "-e", source], capture_output=True, text=True, check=True,
+                          input=json.dumps({"page_": page, "given_": given}))
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module", params=["node", pytest.param("chromium", marks=pytest.mark.extra)])
+def run(request):
+    """run(page, function, given), in Node or in the browser."""
+    if request.param == "node":
+        if not shutil.which("node"):
+            pytest.skip("there is no Node here; the browser runs the same")
+        yield in_node
+        return
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"),
+                                         args=["--headless", "--no-sandbox", "--disable-gpu"])
+        blank = browser.new_page()
+        program = PROGRAM % ("".join((FOLDER / name).read_text() for name in SCRIPTS), "%s")
+
+        def in_browser(page, function, given):
+            return blank.evaluate("({source, page_, given_}) => new Function('page_', 'given_', "
+                                  "source)(page_, given_)", {
+                                      "source": program % function, "page_": page,
+                                      "given_": given})
+        yield in_browser
+        browser.close()
+
+
+def in_page(weights, tokenizer=None, start=None):
+    """As much of a page as the scripts need."""
+    study = SimpleNamespace(weights=weights, model=SimpleNamespace(tokenizer=tokenizer), start=start)
+    return {**running_model(study), "vocabulary": [], "shown_heads": heads_of(weights)}
+
+
+def random_weights(positions, n_layers=2):
+    return mc.init_weights(n_layers, 3, 12, 5, 9, 20, positions, np.random.default_rng(3))
+
+
+MODELS = {
+    "shortformer": lambda: random_weights("shortformer"),
+    "standard": lambda: random_weights("standard", 3),
+    "none": lambda: random_weights("none", 1),
+    "no layers": lambda: random_weights("standard", 0),
+    "biases": lambda: mc.fold_biases(random_weights("shortformer"), b_Q=np.ones((2, 3, 5)),
+                                     b_O=np.ones((2, 12)), b_U=np.arange(9.0)),
+    "LN": lambda: random_model(1, "LN", "shortformer", d_vocab=9, n_ctx=20)[0].folded(),
+    "RMS": lambda: random_model(2, "RMS", "standard", 3, d_vocab=9, n_ctx=20)[0].folded(),
+    "LNPre": lambda: random_model(3, "LNPre", "none", 1, False, d_vocab=9, n_ctx=20)[0].folded(),
+    "packaged": lambda: mc.load_pretrained().weights}
+
+
+def rounded(weights):
+    """As the page has it: float32, with which all is computed in float64."""
+    return replace(weights, **{name: W.astype(np.float32).astype(np.float64)
+                               for name, W in weights.items()})
+
+
+def close(found, desired):
+    """Within 1e-5 of the largest entry, as the page's float32 need not be; in fact about 1e-12."""
+    found, desired = np.array(found, float), np.asarray(desired)
+    assert found.reshape(desired.shape) == pytest.approx(
+        desired, abs=1e-9 * max(1, np.abs(desired).max(initial=0)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_page_computes_what_numpy_does(run, name):
+    weights, rng = rounded(MODELS[name]()), np.random.default_rng(0)
+    for n in (1, 2, 17):
+        tokens = rng.integers(0, weights.d_vocab, (1, n))
+        acts = mc.forward(weights, tokens)
+        found = run(in_page(weights), RUN, {"tokens": tokens[0].tolist(), "off": [],
+                                            "frozen": False})
+        for key in ("residual", "q", "k", "v", "z", "logits", "pattern"):
+            close(found[key], getattr(acts, key)[:, 0] if key != "logits" else acts.logits[0])
+        close(found["scores"], np.tril(acts.scores[:, 0]))
+        if acts.norms is not None:
+            close(found["norms"], acts.norms[:, 0])
+        assert found["shown"] == len(heads_of(weights))
+        close(found["logit"], acts.logits[0, -1, 1])
+        close(sum(total for *_, total in found["paths"]), acts.logits[0, -1, 1])
+        likeliest = np.exp(acts.logits[0, -1] - np.logaddexp.reduce(acts.logits[0, -1]))
+        close([share for _, share in found["next"]], np.sort(likeliest)[::-1][:8])
+        if n > 1:
+            close(found["loss"], mc.loss(weights, tokens))
+        if weights.n_layers:
+            close(found["lengths"], np.linalg.norm(
+                acts.v[:, 0] @ weights.W_O.mT, axis=-1))
+        ledger = mc.ledger(weights, tokens, acts.pattern, n - 1, 1, acts.norms)
+        totals = {str([list(head) for head in path]): row
+                  for path, row in zip(ledger.paths, ledger.contributions)}
+        assert len(found["paths"]) == len(totals)
+        for heads, sources, total in found["paths"]:
+            close(total, totals[str(heads)].sum())
+            if any(sources):
+                close(sources, totals[str(heads)])
+        for h, (layer, head) in enumerate(np.ndindex(weights.n_layers, weights.n_heads)):
+            effects = mc.source_effects(weights, tokens, layer, head, acts)[0]
+            close(np.array(found["effects"][h])[:n - 1], effects)
+            split = mc.split_scores(weights, tokens, acts.pattern, layer, head, acts.norms)
+            close(found["parts"][h], [np.tril(part[0]) for part in split])
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("name", ["shortformer", "biases", "LN", "packaged"])
+def test_heads_switched_off(run, name, frozen):
+    weights, off = rounded(MODELS[name]()), [(0, 1), (1, 0)]
+    tokens = np.random.default_rng(1).integers(0, weights.d_vocab, (1, 16))
+    found = run(in_page(weights), RUN, {"tokens": tokens[0].tolist(), "off": off,
+                                        "frozen": frozen})
+    losses = mc.loss_without_heads(weights, tokens, off)
+    close(found["loss"], losses.frozen if frozen else losses.recomputed)
+    close(found["wholeLoss"], mc.loss(weights, tokens))
+    acts = mc.forward(mc.without_heads(weights, off), tokens)
+    if frozen:
+        close(found["pattern"], mc.forward(weights, tokens).pattern[:, 0])
+    else:
+        close(found["logits"], acts.logits[0])
+        assert {share for *_, share in found["next"]} != {share for _, share, _ in found["next"]}
+    close(sum(total for *_, total in found["paths"]), np.array(found["logits"])[-1][1])
+    assert len(found["paths"]) == weights.n_heads ** 2                     # (1 + heads − 1)^2
+    assert not any(np.any(found[key][1]) for key in ("lengths", "effects"))
+
+
+# The tokenizer.
+
+SPACES = " \t\n\r\x0b\x0c\x1c\x85\xa0\u2028\ufeff\u3000"
+HOSTILE = (b"", b"\xff\xfe\x00", b"a\x80b\xe2\x82", b"\xed\xa0\x80\xf4\x90\x80\x80 \xc0\xaf", SPACES,
+           "the __init__ of snake_case, _x _ ____ 12345 don't\n\n\t\tif not x:\r\n  \r\n end  ",
+           "漢字かな交じり文、中文文本。你好，世界！ 你好", "naïve café Ünïcödé é e\u0301 word\u00e9s",
+           "🎲👩‍👩‍👧 \ud800 x\udfff", "a" * 100, "_" * 40 + "é" * 70, " " * 80 + "x" + "\n" * 40,
+           "".join(map(chr, range(0x250))), bytes(range(256)) * 2, "\\ud800 <script>&amp;</script>")
+ENCODE = "bytes => { const {encodeBytes} = tokenizerOf(page.merges); return bytes.map(encodeBytes); }"
+TOKENIZERS = {
+    "packaged": lambda: mc.load_pretrained().tokenizer, "small": lambda: text().tokenizer,
+    "bytes": lambda: train_tokenizer("", 257),
+    "Chinese": lambda: train_tokenizer("中文文本。你好，世界！ 漢字かな交じり文 你好 naïve café " * 9, 330),
+    "strange": lambda: Tokenizer.from_merges(                   # a pair twice, a stray byte joined
+        [[97, 98], [97, 98], [256, 97], [0x80, 0x80], [0xc3, 0xa9], [260, 260], [32, 32], [262, 10]])}
+
+
+def as_bytes(data):
+    return data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_tokenizer_gives_the_same_ids(run, name):
+    tokenizer = TOKENIZERS[name]()
+    page = {"merges": tokenizer.to_array().ravel().tolist(), "vocabulary": []}
+    rng = np.random.default_rng(0)
+    texts = [*map(as_bytes, HOSTILE), *(rng.integers(0, 256, 300).astype(np.uint8).tobytes()
+                                        for _ in range(20)),
+             *(bytes(rng.choice([*b" \t\n\r\x0b__09aZ.,\xc3\xa9\x80\xe4\xb8\xad"], 400))
+               for _ in range(40)), (FOLDER / "data.py").read_bytes()]
+    found = run(page, ENCODE, [data.decode("latin-1") for data in texts])
+    for data, ids in zip(texts, found, strict=True):
+        assert ids == tokenizer.encode(data).tolist(), data[:80]
+
+
+def test_text_is_utf8_as_python_has_it(run):
+    page = {"merges": [], "vocabulary": []}
+    texts = [data for data in HOSTILE if isinstance(data, str)]
+    found = run(page, "texts => texts.map(text => tokenizerOf([]).encode(text))", texts)
+    assert found == [list(as_bytes(data)) for data in texts]
+    whole = [data for data in texts if "\ud800" not in data]
+    assert run(page, "texts => texts.map(text => tokenizerOf([]).decode(tokenizerOf([]).encode(text"
+               ")))", whole) == whole
+
+
+def test_names_and_numbers_where_there_is_no_tokenizer(run):
+    encode = ("texts => texts.map(text => { try { return namedTokens([[0, 'a'], [1, '␣b'], "
+              "[2, 'a']], 5).encode(text); } catch (error) { return error.message; } })")
+    assert run({"vocabulary": []}, encode, ["a #4\n␣b  #0", "", "c", "#5", "#", "#-1"]) == [
+        [0, 4, 1, 0], [], "no token is called c", "no token is called #5", "no token is called #",
+        "no token is called #-1"]
