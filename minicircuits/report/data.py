@@ -41,18 +41,18 @@ def page_data(study, found, watch=unwatched):
                *notice("Contexts are cut", MAX_TOKENS, T, "tokens")]
     opening = opening_prediction(study, found)
     whole, place = study.measured[opening["row"]], len(opening["context"]) - 1
-    size = sum(W.size for _, W in weights.items())
-    model = running_model(study) if size <= LIVE else {}
-    if model:
-        cut, texts = {}, {n: {"name": escaped(name), "tokens": tokens[:MAX_TOKENS].tolist()}
-                          for n, (name, tokens) in enumerate(zip(study.contexts.names, contexts))}
-        if study.block:
-            texts["repeated"] = {"name": "repeated random tokens",
-                                 "tokens": study.repeated[0][0].tolist()}
+    texts = {n: {"name": escaped(name), "tokens": tokens[:MAX_TOKENS].tolist()}
+             for n, (name, tokens) in enumerate(zip(study.contexts.names, contexts))}
+    if study.block:
+        texts["repeated"] = {"name": "repeated random tokens",
+                             "tokens": study.repeated[0][0].tolist()}
+    size, model, cut = sum(W.size for _, W in weights.items()), {}, {}
+    if size <= LIVE:
+        model = running_model(study)
     else:
         notices.append(f"A model runs in its page up to {LIVE:,} parameters; this one has "
                        f"{size:,}. Shown is what was computed before.")
-        cut, texts = given_texts(study, found, shown, whole, notices)
+        cut, texts = given_texts(study, found, shown, texts, whole, notices)
     page = {**model, "title": f"What a {weights.n_layers}-layer model does, taken apart",
             "overview": overview(study.model, found), "notices": notices, "start": place,
             "n_heads": weights.n_heads, "shown_heads": shown, "texts": list(texts.values()),
@@ -83,25 +83,20 @@ def page_data(study, found, watch=unwatched):
 def running_model(study):
     """The model, to run in the page: its weights; and how it reads text, where the page can."""
     weights, tokenizer = study.weights, study.model.tokenizer
-    sizes = ("n_layers", "n_heads", "d_vocab", "n_ctx", "positions")
-    return {"merges": tokenizer.to_array().ravel().tolist() if isinstance(tokenizer, Tokenizer)
-            else None,
-            "model": {
-                **{name: getattr(weights, name) for name in sizes}, "start": study.start,
-                "n_normalized": getattr(weights, "n_normalized", None),
-                "eps": getattr(weights, "eps", None),
-                "rests": [layer * weights.n_heads + head for layer, head in resting_heads(weights)],
-                **{name: pack_floats(W.mT if name in ("W_E", "W_pos") else W.reshape(
-                    -1, *W.shape[2:]) if W.ndim == 4 else W) for name, W in weights.items()}}}
+    merges = tokenizer.to_array().tolist() if isinstance(tokenizer, Tokenizer) else None
+    return {"merges": merges, "model": {
+        "positions": weights.positions, "start": study.start, "rests": resting_heads(weights),
+        **{name: getattr(weights, name, None) for name in ("n_normalized", "eps")},
+        **{name: pack_floats(W.mT if name in ("W_E", "W_pos") else W)
+           for name, W in weights.items()}}}
 
 
-def given_texts(study, found, heads, opening, notices):
+def given_texts(study, found, heads, texts, opening, notices):
     """(tokens, acts) of the texts whose scores and logits come apart; and all texts of a page."""
     weights, contexts = study.weights, study.contexts.tokens
-    texts = {n: {"name": escaped(study.contexts.names[n]), **views} for n, views in
-             sorted(first_views(study, heads, opening).items())}
-    if len(texts) < len(contexts):
-        notices.append(f"Contexts are cut: {len(texts)} of {len(contexts):,} are shown, from the "
+    views = first_views(study, heads, opening)
+    if len(views) < len(contexts):
+        notices.append(f"Contexts are cut: {len(views)} of {len(contexts):,} are shown, from the "
                        "beginning on, and the one with the prediction.")
     split = sorted(sorted((head for head in heads if head[0]), key=lambda head: -next(
         row.get("induction", 0) for row in found["heads"]
@@ -111,11 +106,10 @@ def given_texts(study, found, heads, opening, notices):
     cut = {opening: excerpt(*study.kept[opening], slice(1), MAX_TOKENS)}
     if study.block:
         cut["repeated"] = excerpt(*study.repeated, slice(1))
-        texts["repeated"] = {"name": "repeated random tokens",
-                             **attention_views(weights, *cut["repeated"], heads, pack_floats)}
+        views["repeated"] = attention_views(weights, *cut["repeated"], heads, pack_floats)
     for n, text in cut.items():
-        texts[n]["parts"] = score_parts(weights, *text, split)
-    return cut, texts
+        views[n]["parts"] = score_parts(weights, *text, split)
+    return cut, {n: text | views[n] for n, text in texts.items() if n in views}
 
 
 def first_views(study, heads, opening):

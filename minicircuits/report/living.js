@@ -5,7 +5,6 @@ const RUNS = 4;                 // that are kept
 
 function livingModel(given, shown) {
   const W = weightsOf(given), ofHead = ([layer, head]) => layer * W.n_heads + head;
-  W.rests = new Set(given.rests);
   const heads = shown.map(ofHead);
   const splitHeads = shown.filter(([layer]) => layer).map(headName);
   const off = new Set(), whole = new Map(), without = new Map();

@@ -6,9 +6,14 @@
    layer · n_heads + head. */
 
 /* The weights that the page was given, as `forward` reads them. */
-function weightsOf({W_E, W_pos, W_Q, W_K, W_V, W_O, W_U, ...shape}) {
-  return {...shape, W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_Q: unpack(W_Q),
-          W_K: unpack(W_K), W_V: unpack(W_V), W_O: unpack(W_O), W_U: unpack(W_U)};
+function weightsOf({W_E, W_pos, W_Q, W_K, W_V, W_O, W_U, ...others}) {
+  const [n_layers, n_heads] = W_Q.shape;
+  const byHead = ({shape: [layers, heads, ...shape], data}) =>
+    unpack({shape: [layers * heads, ...shape], data});
+  return {...others, n_layers, n_heads, d_vocab: W_U.shape[0], n_ctx: W_pos ? W_pos.shape[0] : null,
+          W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_Q: byHead(W_Q), W_K: byHead(W_K),
+          W_V: byHead(W_V), W_O: byHead(W_O), W_U: unpack(W_U),
+          rests: new Set(others.rests.map(([layer, head]) => layer * n_heads + head))};
 }
 
 /* Every intermediate on tokens (i). Heads in the set `off` write nothing. Where `whole` is given,

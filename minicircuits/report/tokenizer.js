@@ -25,13 +25,13 @@ function utf8(text) {
   }).join("");
 }
 
-/* merges: pairs of ids, one after another, in the order in which they are applied. */
+/* merges: pairs of ids, in the order in which they are applied. */
 function tokenizerOf(merges) {
   const tokens = Array.from({length: 256}, (_, byte) => String.fromCharCode(byte));
   const joined = new Map(), characters = new Map();
   const pair = (left, right) => left * 4 * ALONE + right;
-  for (let n = 0; n < merges.length; n += 2) {
-    const key = pair(merges[n], merges[n + 1]), token = tokens[merges[n]] + tokens[merges[n + 1]];
+  for (const [left, right] of merges) {
+    const key = pair(left, right), token = tokens[left] + tokens[right];
     if (!joined.has(key)) joined.set(key, tokens.length);
     if (token.length > 1 && token.match(SYMBOL).length === 1 && !characters.has(token)) {
       characters.set(token, tokens.length);

@@ -20,7 +20,7 @@ from minicircuits.report.packing import pack, pack_floats, visible
 from minicircuits.report.page import html_file
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
-from tests.report.reported import normalized, reported, unpack
+from tests.report.reported import living, normalized, reported, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
@@ -518,6 +518,173 @@ def test_colors_can_be_told_apart_and_read(opened, scheme):
         seen = [np.array([color[0] * loss + color[1] * (1 - loss), color[2]], float)
                 for color in (more, less)]
         assert np.abs(seen[0] - seen[1]).max() > 100
+
+
+# The model in the page: what it says of any text, beside what the library says.
+
+@pytest.fixture(scope="module")
+def alive(folder):
+    """The pages of `reported` models, and of one with norms, that run the model: by name."""
+    for name, one in (("0", reported(0)), ("1", reported(1)), ("2", reported(2)),
+                      ("normalized", normalized(2))):
+        (folder / f"living-{name}.html").write_bytes(html_file("page", living(one).data))
+    return lambda name: folder / f"living-{name}.html"
+
+
+def shown_text(page, at="#explorer"):
+    """The names of the tokens shown."""
+    return [title.split(" ", 1)[1] for title in page.locator(f"{at} .token").evaluate_all(
+        "tokens => tokens.map(token => token.title)")]
+
+
+def assert_next(page, weights, ids, place=-1):
+    likely = softmax(mc.forward(weights, [ids]).logits[0, place])
+    assert numbers(page.locator("#explorer .next .number")) == to_digits(np.sort(likely)[:-9:-1])
+
+
+@pytest.mark.parametrize("name", ["0", "1", "2", "normalized"])
+@pytest.mark.parametrize("width", [320, 1600])
+def test_a_living_page_opens_and_fits(opened, alive, name, width):
+    page = opened(alive(name), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("#sentence textarea").count() == (name != "0")
+
+
+@pytest.mark.parametrize("name, one", [("2", reported), ("normalized", normalized)])
+def test_a_sentence_of_ones_own(opened, alive, name, one):
+    """Explorer, losses, ledger and parts follow what is written, letter by letter."""
+    page, model = opened(alive(name)), one(2).model
+    weights, tokenizer = model.weights, model.tokenizer
+    for written in ("def forward(weights, tokens):", "中文 caf\u00e9 \x0b<b>\U0001f3b2"):
+        page.locator("#sentence textarea").fill(written)
+        ids = [tokenizer.start, *tokenizer.encode(written).tolist()]
+        names = [visible(tokenizer.show(id)) for id in ids]
+        assert shown_text(page) == shown_text(page, "#ledger") == names
+        assert_next(page, weights, ids)
+        tokens = np.array([ids])
+        assert f"{len(ids)} tokens, {mc.loss(weights, tokens):.3f} nats" in page.locator(
+            ".said").inner_text()
+        acts = mc.forward(weights, tokens)
+        at = page.locator("#ledger")
+        totals = numbers(at.locator(".entry > .number"))
+        assert totals[-1] == to_digits(acts.logits[0, -1].max())        # the likeliest is chosen
+        assert totals[-2] == to_digits(totals[-1])
+        at.locator(".token").nth(2).click()
+        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(acts.logits[0, 2, ids[3]])
+        head = page.locator("#split input:checked").first.get_attribute("value")
+        parts = mc.split_scores(weights, tokens, acts.pattern, *map(int, head.split(".")),
+                                acts.norms)
+        page.locator("#split").get_by_label("as they are").check()
+        i, j = (int(text.split()[1]) for text in page.locator(
+            "#split .readout").inner_text().split("←"))
+        assert numbers(page.locator("#split .part .number"))[:4] == to_digits(
+            [part[0, i, j] for part in parts])
+
+
+def test_losses_of_tokens(opened, alive):
+    page, weights = opened(alive("2")), reported(2).model.weights
+    ids = text_of(OPENING)[0]
+    page.locator("#explorer").get_by_label("costs (nats)").check()
+    logits = mc.forward(weights, [ids]).logits[0]
+    nats = np.array([0, *-np.log(softmax(logits, -1)[np.arange(len(ids) - 1), ids[1:]])])
+    shown = explored(page).strongest()
+    assert list(shown.values()) == to_digits(np.sort(nats)[:-7:-1])
+    assert list(shown.values()) == to_digits(nats[list(shown)])
+
+
+def test_heads_switched_off_and_on(opened, alive):
+    page, weights = opened(alive("2")), reported(2).model.weights
+    tokens = np.array([living(reported(2)).data["texts"][0]["tokens"]])
+    at, said = page.locator("#explorer"), page.locator(".said")
+    at.get_by_label("text", exact=True).select_option(index=0)
+    at.locator(".token").last.click()
+    for n in (1, 4):
+        at.locator(".thumbnail").nth(n).click()
+        at.locator(".power").click()
+    off = [(0, 1), (1, 1)]
+    losses = mc.loss_without_heads(weights, tokens, off)
+    assert page.locator(".switches").inner_text().startswith("off: 0.1, 1.1")
+    assert f"{losses.recomputed:.3f} nats" in said.inner_text()
+    assert f"({mc.loss(weights, tokens):.3f} with all heads)" in said.inner_text()
+    without = softmax(mc.forward(mc.without_heads(weights, off), tokens).logits[0, -1])
+    shares = numbers(at.locator(".next .number"))
+    assert shares == to_digits(sorted(shares)[::-1]) and shares[0] == to_digits(without.max())
+    assert page.locator("#ledger .entry .name").all_inner_texts().count("1.1") == 0
+    page.locator(".switches").get_by_label("frozen").check()
+    assert f"{losses.frozen:.3f} nats" in said.inner_text()
+    page.get_by_role("button", name="all on again").click()
+    assert f"{mc.loss(weights, tokens):.3f} nats" in said.inner_text()
+    assert not page.locator(".switches").is_visible() and not at.locator(".thumbnail.off").count()
+    assert_next(page, weights, tokens[0])
+
+
+def test_random_tokens_come_twice(opened, alive):
+    page, tokenizer = opened(alive("2")), reported(2).model.tokenizer
+    page.get_by_label("length of the block").fill("7")
+    page.get_by_label("seed", exact=True).fill("3")
+    page.get_by_role("button", name="random tokens, twice").click()
+    names = shown_text(page)
+    assert names[0] == visible(tokenizer.show(tokenizer.start)) and names[1:8] == names[8:]
+    assert len(set(names[1:8])) == 7 and shown_text(page, "#ledger") == names
+    page.get_by_label("seed", exact=True).fill("4")
+    page.get_by_label("seed", exact=True).press("Enter")
+    assert shown_text(page) != names
+
+
+def test_the_model_writes_on(opened, alive):
+    """The likeliest token after the chosen one, and again, as in `sample`; until it is full."""
+    page, model = opened(alive("2")), reported(2).model
+    written = model.tokenizer.encode("for head in heads").tolist()
+    page.locator("#sentence textarea").fill("for head in heads")
+    one = page.get_by_role("button", name="one token")
+    for _ in range(3):
+        one.click()
+    ids = [*written, *mc.sample(model.weights, written, np.random.default_rng(0), 3,
+                                temperature=0, start=model.tokenizer.start)]
+    names = [visible(model.tokenizer.show(id)) for id in [model.tokenizer.start, *ids]]
+    assert shown_text(page) == names
+    assert page.locator("#explorer .token.written").count() == 3
+    assert model.tokenizer.decode(ids).decode(errors="replace") == page.locator(
+        "#sentence textarea").input_value()
+    page.locator("#explorer .token").nth(1).click()
+    one.click()
+    assert shown_text(page)[:2] == names[:2] and len(shown_text(page)) == 3
+    page.get_by_label("by chance").check()
+    page.get_by_role("button", name="write on").click()
+    page.locator("#explorer .token").nth(6).wait_for()
+    page.get_by_role("button", name="stop").click()
+    page.get_by_role("button", name="write on").wait_for()
+    page.locator("#explorer").get_by_label("text", exact=True).select_option(index=0)
+    page.locator("#explorer .token").last.click()
+    one.click()
+    assert page.locator(".said").inner_text() == "A context is full with 128 tokens."
+
+
+def test_a_long_text_is_paged_through(opened, alive):
+    page, tokenizer = opened(alive("2")), reported(2).model.tokenizer
+    long = "def f(x): return x + 12\n" * 40
+    ids = tokenizer.encode(long).tolist()
+    page.locator("#sentence textarea").fill(long)
+    names = [visible(tokenizer.show(id)) for id in ids]
+    assert shown_text(page)[1:] == names[:127]
+    page.locator("#explorer").get_by_label("next text").click()
+    assert shown_text(page)[1:] == names[127:254] == shown_text(page, "#ledger")[1:]
+    page.locator("#ledger").get_by_label("text", exact=True).select_option(index=0)
+    assert shown_text(page) == shown_text(page, "#ledger")
+    assert page.locator("#explorer").get_by_label("text", exact=True).input_value() == "0"
+
+
+def test_a_page_without_a_tokenizer_takes_names_and_numbers(opened, tmp_path):
+    one = reported(2)
+    data = living(one).data | {"merges": None}
+    (tmp_path / "foreign.html").write_bytes(html_file("page", data))
+    page = opened(tmp_path / "foreign.html")
+    show = one.model.tokenizer.show
+    page.locator("#sentence textarea").fill(f"#17  {show(300)}\n#3")
+    assert shown_text(page)[1:] == [visible(show(id)) for id in (17, 300, 3)]
+    page.locator("#sentence textarea").fill("#17 #9999")
+    assert page.locator(".said").inner_text() == "no token is called #9999; there are 640."
+    assert len(shown_text(page)) == 4
 
 
 # The world outside, and the people who write tokens.

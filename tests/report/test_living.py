@@ -25,11 +25,6 @@ playwright = (importlib.import_module("playwright.sync_api")
               if importlib.util.find_spec("playwright") else None)
 SCRIPTS = ("data.js", "texts.js", "model.js", "circuits.js", "tokenizer.js", "living.js",
            "sentence.js")
-PROGRAM = """
-const document = {getElementById: () => ({textContent: JSON.stringify(page_)})};
-%s
-return (%s)(given_);
-"""
 # A run in arrays that JSON has: [layer or head][position][dimension], triangles filled up.
 RUN = """({tokens, off, frozen}) => {
   const living = livingModel(page.model, page.shown_heads);
@@ -37,7 +32,8 @@ RUN = """({tokens, off, frozen}) => {
   off.forEach(head => living.toggle(head));
   const text = living.text("", tokens), {W} = living, hs = [...W.W_O.keys()];
   const whole = forward(W, tokens);
-  const acts = off.length ? forward(W, tokens, new Set(living.off), frozen ? whole : null) : whole;
+  const acts = off.length
+    ? forward(W, tokens, new Set(living.off), frozen ? whole : null) : whole;
   const plain = rows => Array.from(rows, row => row.length === undefined ? row : plain(row));
   const square = values => tokens.map((_, i) => tokens.map((_, j) =>
     j <= i ? values[triangle(i, j)] ?? 0 : 0));
@@ -56,19 +52,25 @@ RUN = """({tokens, off, frozen}) => {
 }"""
 
 
+def program(function):
+    """The body of a function of two JSON texts, of a page and of what `function` is given."""
+    scripts = "".join((FOLDER / name).read_text() for name in SCRIPTS)
+    return (f"const document = {{getElementById: () => ({{textContent: page_}})}};\n{scripts}\n"
+            f"return ({function})(JSON.parse(given_));")
+
+
 def in_node(page, function, given):
-    """What a function of the scripts makes of what it is given."""
-    program = PROGRAM % ("".join((FOLDER / name).read_text() for name in SCRIPTS), function)
-    source = ("const {page_, given_} = JSON.parse(require('fs').readFileSync(0)); console.log("
-              f"JSON.stringify((() => {{ {program} }})()));")
-    done = subprocess.run(["node", "-e", source], capture_output=True, text=True, check=True,
-                          input=json.dumps({"page_": page, "given_": given}))
-    return json.loads(done.stdout)
+    source = ("const [page_, given_] = JSON.parse(require('fs').readFileSync(0)); console.log("
+              f"JSON.stringify((() => {{ {program(function)} }})()));")
+    return json.loads(subprocess.run(["node", "-e", source], capture_output=True, text=True,
+                                     check=True, input=json.dumps(
+                                         [json.dumps(page), json.dumps(given)])).stdout)
 
 
-@pytest.fixture(scope="module", params=["node", pytest.param("chromium", marks=pytest.mark.extra)])
+@pytest.fixture(scope="module", params=[
+    "node", pytest.param("chromium", marks=pytest.mark.extra)])
 def run(request):
-    """run(page, function, given), in Node or in the browser."""
+    """run(page, function, given): what a function of the scripts makes of what it is given."""
     if request.param == "node":
         if not shutil.which("node"):
             pytest.skip("there is no Node here; the browser runs the same")
@@ -78,21 +80,17 @@ def run(request):
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"),
                                          args=["--headless", "--no-sandbox", "--disable-gpu"])
         blank = browser.new_page()
-        program = PROGRAM % ("".join((FOLDER / name).read_text() for name in SCRIPTS), "%s")
-
-        def in_browser(page, function, given):
-            return blank.evaluate("({source, page_, given_}) => new Function('page_', 'given_', "
-                                  "source)(page_, given_)", {
-                                      "source": program % function, "page_": page,
-                                      "given_": given})
-        yield in_browser
+        yield lambda page, function, given: blank.evaluate(
+            "([source, page, given]) => new Function('page_', 'given_', source)(page, given)",
+            [program(function), json.dumps(page), json.dumps(given)])
         browser.close()
 
 
 def in_page(weights, tokenizer=None, start=None):
     """As much of a page as the scripts need."""
-    study = SimpleNamespace(weights=weights, model=SimpleNamespace(tokenizer=tokenizer), start=start)
-    return {**running_model(study), "vocabulary": [], "shown_heads": heads_of(weights)}
+    model = SimpleNamespace(tokenizer=tokenizer)
+    return {**running_model(SimpleNamespace(weights=weights, model=model, start=start)),
+            "vocabulary": [], "shown_heads": heads_of(weights)}
 
 
 def random_weights(positions, n_layers=2):
@@ -178,7 +176,7 @@ def test_heads_switched_off(run, name, frozen):
         close(found["pattern"], mc.forward(weights, tokens).pattern[:, 0])
     else:
         close(found["logits"], acts.logits[0])
-        assert {share for *_, share in found["next"]} != {share for _, share, _ in found["next"]}
+        assert {row[1] for row in found["next"]} != {row[2] for row in found["next"]}
     close(sum(total for *_, total in found["paths"]), np.array(found["logits"])[-1][1])
     assert len(found["paths"]) == weights.n_heads ** 2                     # (1 + heads − 1)^2
     assert not any(np.any(found[key][1]) for key in ("lengths", "effects"))
@@ -187,18 +185,21 @@ def test_heads_switched_off(run, name, frozen):
 # The tokenizer.
 
 SPACES = " \t\n\r\x0b\x0c\x1c\x85\xa0\u2028\ufeff\u3000"
-HOSTILE = (b"", b"\xff\xfe\x00", b"a\x80b\xe2\x82", b"\xed\xa0\x80\xf4\x90\x80\x80 \xc0\xaf", SPACES,
+HOSTILE = (b"", b"\xff\xfe\x00", b"a\x80b\xe2\x82", b"\xed\xa0\x80\xf4\x90\x80\x80 \xc0\xaf",
+           SPACES,
            "the __init__ of snake_case, _x _ ____ 12345 don't\n\n\t\tif not x:\r\n  \r\n end  ",
            "漢字かな交じり文、中文文本。你好，世界！ 你好", "naïve café Ünïcödé é e\u0301 word\u00e9s",
            "🎲👩‍👩‍👧 \ud800 x\udfff", "a" * 100, "_" * 40 + "é" * 70, " " * 80 + "x" + "\n" * 40,
            "".join(map(chr, range(0x250))), bytes(range(256)) * 2, "\\ud800 <script>&amp;</script>")
-ENCODE = "bytes => { const {encodeBytes} = tokenizerOf(page.merges); return bytes.map(encodeBytes); }"
+ENCODE = ("bytes => { const {encodeBytes} = tokenizerOf(page.merges); "
+          "return bytes.map(encodeBytes); }")
 TOKENIZERS = {
     "packaged": lambda: mc.load_pretrained().tokenizer, "small": lambda: text().tokenizer,
     "bytes": lambda: train_tokenizer("", 257),
-    "Chinese": lambda: train_tokenizer("中文文本。你好，世界！ 漢字かな交じり文 你好 naïve café " * 9, 330),
-    "strange": lambda: Tokenizer.from_merges(                   # a pair twice, a stray byte joined
-        [[97, 98], [97, 98], [256, 97], [0x80, 0x80], [0xc3, 0xa9], [260, 260], [32, 32], [262, 10]])}
+    "Chinese": lambda: train_tokenizer("中文文本。你好，世界！ 漢字かな naïve café " * 9, 330),
+    "strange": lambda: Tokenizer.from_merges(                   # a pair twice, stray bytes joined
+        [[97, 98], [97, 98], [256, 97], [0x80, 0x80], [0xc3, 0xa9], [260, 260], [32, 32],
+         [262, 10]])}
 
 
 def as_bytes(data):
@@ -208,7 +209,7 @@ def as_bytes(data):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_tokenizer_gives_the_same_ids(run, name):
     tokenizer = TOKENIZERS[name]()
-    page = {"merges": tokenizer.to_array().ravel().tolist(), "vocabulary": []}
+    page = {"merges": tokenizer.to_array().tolist(), "vocabulary": []}
     rng = np.random.default_rng(0)
     texts = [*map(as_bytes, HOSTILE), *(rng.integers(0, 256, 300).astype(np.uint8).tobytes()
                                         for _ in range(20)),
