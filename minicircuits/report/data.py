@@ -55,7 +55,7 @@ def page_data(study, found, watch=unwatched):
         cut, texts = given_texts(study, found, shown, texts, whole, notices)
     page = {**model, "title": f"What a {weights.n_layers}-layer model does, taken apart",
             "overview": overview(study.model, found), "notices": notices, "start": place,
-            "n_heads": weights.n_heads, "shown_heads": shown, "texts": list(texts.values()),
+            "shown_heads": shown, "texts": list(texts.values()),
             "opening": list(texts).index(whole)}
     if weights.n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
@@ -67,15 +67,11 @@ def page_data(study, found, watch=unwatched):
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = set(range(weights.d_vocab)) if model else named_tokens(page, opening["target"])
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
-        opened = {"place": place, "target": opening["target"]}
-        needed = {opening["target"], *(id for n in cut for id in tokens_of(texts[n]))}
-        if model:
-            page["ledger"] = opened
-        elif rows := ledger_rows(study, needed, sum(acts.residual[0].size for _, acts in
-                                                    cut.values()), notices):
-            page["ledger"] = {**opened, "tokens": rows,
-                              **ledger_inputs(weights, rows, cut.values())}
-            named.update(rows)
+        needed = {opening["target"]}.union(*(tokens_of(texts[n]) for n in cut))
+        ledger = {} if model else given_ledger(study, needed, cut.values(), notices)
+        if model or ledger:
+            page["ledger"] = {"place": place, "target": opening["target"], **ledger}
+        named.update(ledger.get("tokens", []))
     page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in sorted(named)]
     return page | {"absent": absent(page, weights.n_layers)}
 
@@ -126,33 +122,26 @@ def first_views(study, heads, opening):
     return views
 
 
-def ledger_rows(study, needed, positions, notices):
-    """The tokens, in order, whose logits a ledger in the page can take apart; [] for none.
+def given_ledger(study, needed, texts, notices):
+    """What the page needs to add up paths to logits, on texts (tokens, acts); {} if too much.
 
-    needed : those it must have; others are the most frequent. positions : numbers (i, d)
+    needed : the tokens whose logits it must have; others are the most frequent
     """
     weights, probabilities = study.weights, study.token_probabilities
-    numbers = weights.W_O.size + weights.W_V.size + 2 * positions
+    numbers = weights.W_O.size + weights.W_V.size + 2 * sum(
+        acts.residual[0].size for _, acts in texts)
     room = int((LEDGER / FLOAT - numbers) / weights.d_model)
     if room < len(needed):
-        return []
+        return {}
     frequent = [id for id in strongest(probabilities, MAX_VOCAB)[0].tolist() if id not in needed]
     rows = sorted([*needed, *frequent[:room - len(needed)]])
     if len(rows) < len(probabilities):
         notices.append(f"The vocabulary is cut: {len(rows):,} of {len(probabilities):,} tokens can "
                        "be chosen in the ledger, those of its texts and the most frequent.")
-    return rows
-
-
-def ledger_inputs(weights, rows, texts):
-    """What the page needs to add up paths to the logits of the tokens in `rows`, on each text."""
-    shown, every = heads_of(weights), np.ndindex(weights.n_layers, weights.n_heads)
     return {
-        "n_layers": weights.n_layers, "n_normalized": getattr(weights, "n_normalized", None),
-        "heads": [shown.index(head) if head in shown else None for head in every],
-        "W_U": pack_floats(weights.W_U[rows]),
-        "W_O": pack_floats(weights.W_O.reshape(-1, weights.d_model, weights.d_head)),
-        "W_V": pack_floats(weights.W_V.reshape(-1, weights.d_head, weights.d_model)),
+        "tokens": rows, "n_normalized": getattr(weights, "n_normalized", None),
+        "rests": resting_heads(weights), "W_U": pack_floats(weights.W_U[rows]),
+        "W_O": pack_floats(weights.W_O), "W_V": pack_floats(weights.W_V),
         "texts": [{"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
                    "residual": pack_floats(acts.residual[-1][0]),     # (i, d) is unembedded
                    "normalizer": logsumexp(acts.logits[0], axis=-1).tolist(),

@@ -10,7 +10,7 @@ for (const [section, reason] of Object.entries(page.absent)) {
 }
 const chosen = page.induction ?? page.shown_heads.at(-1);
 const model = page.model && livingModel(page.model, page.shown_heads);
-const inputs = model || page.absent.ledger ? [] : givenLedger(page.ledger, page.n_heads);
+const inputs = model || page.absent.ledger ? [] : givenLedger(page.ledger, page.shown_heads);
 const texts = page.texts.map(text => model ? model.text(text.name, text.tokens)
                                            : givenText(text, text.parts && inputs.shift()));
 const apart = model ? texts : texts.filter(text => text.splitHeads);   // scores, logits come apart
@@ -23,7 +23,8 @@ overview(page.overview);
 if (!page.absent.split) showing.push(split(apart, page.split, chosen, chose));
 if (!page.absent.attention) {
   const {show, at} = explorer(byId("explorer"), texts, page.opening,
-    page.shown_heads.findIndex(head => headName(head) === headName(chosen)), page.start, chose, model);
+    page.shown_heads.findIndex(head => headName(head) === headName(chosen)), page.start, chose,
+    model);
   showing.push(show);
   if (model) {
     const tokenizer = page.merges ? tokenizerOf(page.merges)

@@ -6,14 +6,19 @@
    layer · n_heads + head. */
 
 /* The weights that the page was given, as `forward` reads them. */
-function weightsOf({W_E, W_pos, W_Q, W_K, W_V, W_O, W_U, ...others}) {
-  const [n_layers, n_heads] = W_Q.shape;
-  const byHead = ({shape: [layers, heads, ...shape], data}) =>
-    unpack({shape: [layers * heads, ...shape], data});
-  return {...others, n_layers, n_heads, d_vocab: W_U.shape[0], n_ctx: W_pos ? W_pos.shape[0] : null,
-          W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_Q: byHead(W_Q), W_K: byHead(W_K),
-          W_V: byHead(W_V), W_O: byHead(W_O), W_U: unpack(W_U),
-          rests: new Set(others.rests.map(([layer, head]) => layer * n_heads + head))};
+function weightsOf({W_E, W_pos, W_U, ...others}) {
+  return {...byHeads(others), d_vocab: W_U.shape[0], n_ctx: W_pos ? W_pos.shape[0] : null,
+          W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_U: unpack(W_U)};
+}
+
+/* Those that heads have (l, h, …), one array a head; and the set of the heads that rest. */
+function byHeads({rests, ...given}) {
+  const [n_layers, n_heads] = given.W_O.shape, W = {...given, n_layers, n_heads};
+  for (const name of ["W_Q", "W_K", "W_V", "W_O"].filter(name => name in given)) {
+    const {shape: [, , ...shape], data} = given[name];
+    W[name] = unpack({shape: [n_layers * n_heads, ...shape], data});
+  }
+  return {...W, rests: new Set(rests.map(([layer, head]) => layer * n_heads + head))};
 }
 
 /* Every intermediate on tokens (i). Heads in the set `off` write nothing. Where `whole` is given,

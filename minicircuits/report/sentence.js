@@ -36,10 +36,14 @@ function drawn(shares, u) {
 function sentence(container, model, tokenizer, texts, at, show) {
   const {start, d_vocab, n_ctx} = model.W, given = texts.length;
   const first = start === null ? [] : [start], longest = Math.min(n_ctx ?? 128, 128);
-  let timer = null, random = Math.random;
+  let timer = null, frame = null, random = Math.random;
 
   const field = el("textarea", {rows: 2, maxlength: MOST_WRITTEN, spellcheck: "false",
-    "aria-label": "your text", oninput: () => { stop(); write(field.value); },
+    "aria-label": "your text", oninput: () => {
+      stop();
+      cancelAnimationFrame(frame);             // of several changes at once, the last is shown
+      frame = requestAnimationFrame(() => write(field.value));
+    },
     placeholder: page.merges ? "Write a text of your own …"
       : "Tokens by name or by number, with spaces between: #17 #3"});
   const said = el("p", {class: "small said", role: "status"});
@@ -111,7 +115,11 @@ function sentence(container, model, tokenizer, texts, at, show) {
     value => { model.toggle(undefined, value === "yes"); show(); });
   const switches = el("div", {class: "controls switches", hidden: true}, off,
     button("all on again", () => { model.toggle(null); show(); }), patterns);
-  container.append(el("div", {class: "sentence"}, field,
+  container.append(el("div", {class: "sentence"},
+    el("p", {class: "read"}, "The model runs in this page. Write a text, and attention, ledger and " +
+      "score parts are those of your text. Keep a head and switch it off, and see what is lost: " +
+      "the other patterns are recomputed, or frozen as they were. Let the model write on after " +
+      "the token that you chose."), field,
     el("div", {class: "controls"},
       !page.merges ? null : el("span", {class: "buttons"}, "for example", EXAMPLES.map(text =>
         button(text, () => { field.value = text; stop(); write(text); }))),

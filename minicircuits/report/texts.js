@@ -25,20 +25,24 @@ function weighted(patterns, lengths) {
 }
 
 /* For each text of the ledger, what circuits.js reads: weights, and as much of a run as it needs. */
-function givenLedger({W_U, W_O, W_V, tokens, texts, heads, ...shape}, n_heads) {
-  const rowOf = new Map(tokens.map((id, row) => [id, row]));
-  const weights = once(() => ({...shape, n_heads, W_O: unpack(W_O), W_V: unpack(W_V),
-    W_U: Object.fromEntries(unpack(W_U).map((row, n) => [tokens[n], row])),
-    rests: new Set(heads.flatMap((shown, h) => shown === null ? h : []))}));
+function givenLedger({tokens, texts, ...packed}, shown) {
+  const weights = once(() => {
+    const W = byHeads(packed), rows = unpack(packed.W_U);
+    return {...W, W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
+  });
+  const at = new Map(shown.map((head, n) => [headName(head), n]));
   return texts.map(({embedded, residual, normalizer, norms}) => text => {
-    const even = once(() => Float64Array.from({length: triangle(text.tokens.length, 0)}, (_, n) =>
-      1 / (Math.floor((Math.sqrt(8 * n + 1) - 1) / 2) + 1)));
-    const acts = once(() => ({tokens: text.tokens, off: new Set(), norms,
-      residual: [unpack(embedded), unpack(residual)],
-      pattern: heads.map(shown => shown === null ? even() : text.views.pattern()[shown])}));
+    const acts = once(() => {
+      const {n_layers, n_heads} = weights(), given = text.views.pattern();
+      const even = text.tokens.flatMap((_, i) => Array(i + 1).fill(1 / (i + 1)));
+      const pattern = Array.from({length: n_layers * n_heads}, (_, h) =>
+        given[at.get(headName([Math.floor(h / n_heads), h % n_heads]))] ?? even);
+      return {tokens: text.tokens, off: new Set(), norms, pattern,
+              residual: [unpack(embedded), unpack(residual)]};
+    });
     const logit = (place, id) => logitOf(weights(), acts(), place, id);
     return {logit, paths: (place, id) => pathsTo(weights(), acts(), place, id),
             probability: (place, id) => Math.exp(logit(place, id) - normalizer[place]),
-            targets: id => rowOf.has(id)};
+            targets: id => tokens.includes(id)};
   });
 }

@@ -531,6 +531,12 @@ def alive(folder):
     return lambda name: folder / f"living-{name}.html"
 
 
+def write(page, text):
+    """Writes a text of one's own, and waits until it is shown."""
+    page.locator("#sentence textarea").fill(text)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+
 def shown_text(page, at="#explorer"):
     """The names of the tokens shown."""
     return [title.split(" ", 1)[1] for title in page.locator(f"{at} .token").evaluate_all(
@@ -556,7 +562,7 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
     page, model = opened(alive(name)), one(2).model
     weights, tokenizer = model.weights, model.tokenizer
     for written in ("def forward(weights, tokens):", "中文 caf\u00e9 \x0b<b>\U0001f3b2"):
-        page.locator("#sentence textarea").fill(written)
+        write(page, written)
         ids = [tokenizer.start, *tokenizer.encode(written).tolist()]
         names = [visible(tokenizer.show(id)) for id in ids]
         assert shown_text(page) == shown_text(page, "#ledger") == names
@@ -635,7 +641,7 @@ def test_the_model_writes_on(opened, alive):
     """The likeliest token after the chosen one, and again, as in `sample`; until it is full."""
     page, model = opened(alive("2")), reported(2).model
     written = model.tokenizer.encode("for head in heads").tolist()
-    page.locator("#sentence textarea").fill("for head in heads")
+    write(page, "for head in heads")
     one = page.get_by_role("button", name="one token")
     for _ in range(3):
         one.click()
@@ -664,7 +670,7 @@ def test_a_long_text_is_paged_through(opened, alive):
     page, tokenizer = opened(alive("2")), reported(2).model.tokenizer
     long = "def f(x): return x + 12\n" * 40
     ids = tokenizer.encode(long).tolist()
-    page.locator("#sentence textarea").fill(long)
+    write(page, long)
     names = [visible(tokenizer.show(id)) for id in ids]
     assert shown_text(page)[1:] == names[:127]
     page.locator("#explorer").get_by_label("next text").click()
@@ -680,9 +686,9 @@ def test_a_page_without_a_tokenizer_takes_names_and_numbers(opened, tmp_path):
     (tmp_path / "foreign.html").write_bytes(html_file("page", data))
     page = opened(tmp_path / "foreign.html")
     show = one.model.tokenizer.show
-    page.locator("#sentence textarea").fill(f"#17  {show(300)}\n#3")
+    write(page, f"#17  {show(300)}\n#3")
     assert shown_text(page)[1:] == [visible(show(id)) for id in (17, 300, 3)]
-    page.locator("#sentence textarea").fill("#17 #9999")
+    write(page, "#17 #9999")
     assert page.locator(".said").inner_text() == "no token is called #9999; there are 640."
     assert len(shown_text(page)) == 4
 

@@ -17,6 +17,8 @@ import minicircuits as mc
 from minicircuits.findings.heads import heads_of
 from minicircuits.report.data import running_model
 from minicircuits.report.page import FOLDER
+from minicircuits.testing import check
+from minicircuits.testing.vectors import core
 from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 from tests.report.reported import text
 from tests.with_norms import random_model
@@ -180,6 +182,31 @@ def test_heads_switched_off(run, name, frozen):
     close(sum(total for *_, total in found["paths"]), np.array(found["logits"])[-1][1])
     assert len(found["paths"]) == weights.n_heads ** 2                     # (1 + heads − 1)^2
     assert not any(np.any(found[key][1]) for key in ("lengths", "effects"))
+
+
+CASES = """cases => cases.map(({model, tokens}) => tokens.map(row => {
+  const W = weightsOf(model), acts = forward(W, row);
+  const plain = rows => Array.from(rows, row => row.length === undefined ? row : plain(row));
+  const square = values => row.map((_, i) => row.map((_, j) =>
+    j <= i ? values[triangle(i, j)] : 0));
+  return {...Object.fromEntries(["residual", "q", "k", "v", "z", "logits"].map(name =>
+    [name, plain(acts[name])])), pattern: acts.pattern.map(square)}; }))"""
+
+
+def test_it_passes_the_oracle(run):
+    """Every golden vector, as `minicircuits check` holds any program to it."""
+    vectors = [vector for vector in core().values() if vector.tokens.shape[1] <= 64]
+    found = run({"vocabulary": []}, CASES, [
+        {**in_page(vector.weights), "tokens": vector.tokens.tolist()} for vector in vectors])
+    assert len(vectors) > 15
+    for vector, contexts in zip(vectors, found, strict=True):
+        W, tensors = vector.weights, {}
+        for name in contexts[0] if W.n_layers else ("residual", "logits"):
+            array = np.array([context[name] for context in contexts])
+            if name not in ("logits", "residual"):              # (b, l·h, …) -> (l, b, h, …)
+                array = array.reshape(len(array), W.n_layers, W.n_heads, *array.shape[2:])
+            tensors[name] = array if name == "logits" else array.swapaxes(0, 1)
+        assert (report := check(vector, tensors, "float32")), report
 
 
 # The tokenizer.
