@@ -1,8 +1,9 @@
 "use strict";
 /* A text of the reader's own: written here, drawn at random, or written on by the model. */
 
-const EXAMPLES = ["Keep that in mind. Keep this in", "back and forth, back and forth, back and",
-                  "Wilf Pendry and Mrs Orrell. Wilf Pend"];
+/* What comes next has come before, after the same word. */
+const EXAMPLES = ["def zorgle(x): return zorg", "the gulls rose up, the gulls came down, the gul",
+                  "Keep the cold at bay, keep the mice at bay, keep the gulls at"];
 const MOST_WRITTEN = 20000;       // characters of a text
 
 /* Numbers from 0 to 1 that a seed decides (mulberry32). */
