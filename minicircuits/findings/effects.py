@@ -18,7 +18,7 @@ from minicircuits.notation import relative_error
 
 MAX_PATHS = 2000      # that are looked at one by one
 MAX_TERMS = 100_000   # of the scores of all heads together
-MAX_LOGITS = 2 ** 31  # that virtual heads take, about half a minute; a check takes an eighth
+MAX_LOGITS = 2 ** 30  # that virtual heads take, some ten seconds; a check takes an eighth
 
 
 def one_by_one(weights):
