@@ -192,8 +192,8 @@ def test_the_model_that_comes_along(packaged):
                 max(row["induction"] for row in found["heads"])]
 
 
-def test_the_page_of_a_model_of_the_tours_shape_is_at_most_8_mb(packaged):
-    assert 1e6 < (packaged.folder / "report.html").stat().st_size <= 8e6
+def test_the_page_of_a_model_of_the_tours_shape_is_at_most_4_mb(packaged):
+    assert 1e6 < (packaged.folder / "report.html").stat().st_size <= 4e6
 
 
 def test_a_sentence(tmp_path):

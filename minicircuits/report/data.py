@@ -26,33 +26,32 @@ MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_SPLIT = 16            # heads whose scores come in four parts
 MAX_VOCAB = 4096          # tokens to choose from
-ATTENTION = 5_000_000     # bytes of the page for the attention on contexts
+ATTENTION = 1_800_000     # bytes of the page for the attention on contexts
 LEDGER = 4_000_000        # bytes of it for what a ledger is made of
 FLOAT = 4 * 4 / 3         # bytes of a number in `pack_floats`
 
 
 def page_data(study, found, watch=unwatched):
     """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
-    weights = study.weights
-    heads, contexts = heads_of(weights), study.contexts.tokens
-    shown, T = heads[:MAX_HEADS], max(map(len, contexts))
+    weights, contexts = study.weights, study.contexts
+    heads, T = heads_of(weights), max(map(len, contexts.tokens))
+    shown, opening = heads[:MAX_HEADS], opening_prediction(study, found)
     notices = [*study.notes, *found.get("folded", []),
                *notice("Attention is cut", MAX_HEADS, len(heads), "heads"),
                *notice("Contexts are cut", MAX_TOKENS, T, "tokens")]
-    opening = opening_prediction(study, found)
     whole, place = study.measured[opening["row"]], len(opening["context"]) - 1
     texts = {n: {"name": escaped(name), "tokens": tokens[:MAX_TOKENS].tolist()}
-             for n, (name, tokens) in enumerate(zip(study.contexts.names, contexts))}
+             for n, (name, tokens) in enumerate(zip(contexts.names, contexts.tokens))}
     if study.block:
         texts["repeated"] = {"name": "repeated random tokens",
                              "tokens": study.repeated[0][0].tolist()}
-    size, model, cut = sum(W.size for _, W in weights.items()), {}, {}
+    size, model, apart = sum(W.size for _, W in weights.items()), {}, {}
     if size <= LIVE:
         model = running_model(study)
     else:
         notices.append(f"A model runs in its page up to {LIVE:,} parameters; this one has "
                        f"{size:,}. Shown is what was computed before.")
-        cut, texts = given_texts(study, found, shown, texts, whole, notices)
+        apart, texts = given_texts(study, found, shown, texts, whole, notices)
     page = {**model, "title": f"What a {weights.n_layers}-layer model does, taken apart",
             "overview": overview(study.model, found), "notices": notices, "start": place,
             "shown_heads": shown, "texts": list(texts.values()),
@@ -67,8 +66,8 @@ def page_data(study, found, watch=unwatched):
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = set(range(weights.d_vocab)) if model else named_tokens(page, opening["target"])
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
-        needed = {opening["target"]}.union(*(tokens_of(texts[n]) for n in cut))
-        ledger = {} if model else given_ledger(study, needed, cut.values(), notices)
+        needed = {opening["target"]}.union(*(tokens_of(texts[n]) for n in apart))
+        ledger = {} if model else given_ledger(study, needed, apart.values(), notices)
         if model or ledger:
             page["ledger"] = {"place": place, "target": opening["target"], **ledger}
         named.update(ledger.get("tokens", []))
@@ -92,29 +91,32 @@ def given_texts(study, found, heads, texts, opening, notices):
     weights, contexts = study.weights, study.contexts.tokens
     views = first_views(study, heads, opening)
     if len(views) < len(contexts):
-        notices.append(f"Contexts are cut: {len(views)} of {len(contexts):,} are shown, from the "
-                       "beginning on, and the one with the prediction.")
-    split = sorted(sorted((head for head in heads if head[0]), key=lambda head: -next(
-        row.get("induction", 0) for row in found["heads"]
-        if (row["layer"], row["head"]) == head))[:MAX_SPLIT])
-    notices += notice("Four parts of a score are cut", MAX_SPLIT, sum(
-        layer > 0 for layer, _ in heads), "heads, those with most prefix matching,")
-    cut = {opening: excerpt(*study.kept[opening], slice(1), MAX_TOKENS)}
+        beside = ", and the one with the prediction" * (opening >= len(views))
+        notices.append(f"Contexts are cut: {len(views)} of {len(contexts):,} are shown, "
+                       f"from the beginning on{beside}.")
+    apart = {opening: excerpt(*study.kept[opening], slice(1), MAX_TOKENS)}
     if study.block:
-        cut["repeated"] = excerpt(*study.repeated, slice(1))
-        views["repeated"] = attention_views(weights, *cut["repeated"], heads, pack_floats)
-    for n, text in cut.items():
-        views[n]["parts"] = score_parts(weights, *text, split)
-    return cut, {n: text | views[n] for n, text in texts.items() if n in views}
+        apart["repeated"] = excerpt(*study.repeated, slice(1))
+        views["repeated"] = attention_views(weights, *apart["repeated"], heads, pack_floats)
+    in_parts = []
+    if found.get("split"):
+        later = [row for row in found["heads"] if 0 < row["layer"]
+                 and (row["layer"], row["head"]) in heads]
+        best = sorted(later, key=lambda row: -row["induction"])[:MAX_SPLIT]
+        in_parts = sorted((row["layer"], row["head"]) for row in best)
+        notices += notice("Four parts of a score are cut", MAX_SPLIT, len(later),
+                          "heads, those with most prefix matching,")
+    for n, text in apart.items():
+        views[n]["parts"] = score_parts(weights, *text, in_parts)
+    return apart, {n: text | views[n] for n, text in texts.items() if n in views}
 
 
 def first_views(study, heads, opening):
     """The attention on contexts, by place: on the opening one, and on as many as fit, in order."""
     views, room = {}, ATTENTION
     for n in [opening, *sorted(study.kept.keys() - {opening})]:
-        pack_pattern = pack_floats if n == opening else pack
         found = attention_views(study.weights, *excerpt(*study.kept[n], slice(1), MAX_TOKENS),
-                                heads, pack_pattern)
+                                heads, pack if views else pack_floats)
         room -= sum(len(packed["data"]) for packed in found.values() if "data" in packed)
         if views and room < 0:
             break
@@ -127,7 +129,7 @@ def given_ledger(study, needed, texts, notices):
 
     needed : the tokens whose logits it must have; others are the most frequent
     """
-    weights, probabilities = study.weights, study.token_probabilities
+    weights, probabilities = study.weights, study.contexts.probabilities
     numbers = weights.W_O.size + weights.W_V.size + 2 * sum(
         acts.residual[0].size for _, acts in texts)
     room = int((LEDGER / FLOAT - numbers) / weights.d_model)
