@@ -47,9 +47,8 @@ def term_importance(weights: Weights, tokens: Tokens,
                    for head in range(weights.n_heads)) for layer, A in enumerate(pattern)]
     all_singles = sum(singles, x)
 
-    def loss(x):
-        """Of a sum of paths as it arrives at W_U."""
-        return loss_at_end(weights, x, norms[-1], tokens)
+    def loss(paths):
+        return loss_at_end(weights, paths, norms[-1], tokens)
 
     losses = np.array([loss(x) for x in propagate(weights, x, pattern).cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))

@@ -86,27 +86,19 @@ class Study:
         return tokens, acts
 
     def sources(self, head):
-        """The strongest sources of a head (layer, head), as far as any view of it goes.
-
-        They are ranked when first asked for.
-        """
+        """The strongest sources of a head (layer, head), ranked when first asked for."""
         if head not in self.ranked:
-            among = self.contexts.probabilities if head[0] == 0 else self.frequent
-            self.ranked[head] = skip_trigrams(self.matrices, *head, among, max(RANKS))
+            shares = self.contexts.probabilities
+            if head[0]:
+                most = strongest(shares, SOURCES)[0]
+                shares = np.where(np.isin(np.arange(len(shares)), most), shares, 0)
+            self.ranked[head] = skip_trigrams(self.matrices, *head, shares, max(RANKS))
         return self.ranked[head]
 
     @cached_property
     def matrices(self):
         """The weights `without_biases`."""
         return without_biases(self.weights)
-
-    @cached_property
-    def frequent(self):
-        """The probabilities of the SOURCES most frequent tokens, and 0 of all others: (u,)"""
-        probabilities, shares = self.contexts.probabilities, np.zeros(self.weights.d_vocab)
-        most = strongest(probabilities, SOURCES)[0]
-        shares[most] = probabilities[most]
-        return shares
 
     @cached_property
     def repeated(self):

@@ -73,8 +73,7 @@ def page_data(study, found, watch=unwatched):
     named = named_tokens(page, opening["target"])
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
         needed = {opening["target"]}.union(*(tokens_of(texts[n]) for n in apart))
-        positions = sum(acts.residual[0].size for _, acts in apart.values())
-        if rows := ledger_rows(study, needed, positions, notices):
+        if rows := ledger_rows(study, needed, apart.values(), notices):
             page["ledger"] = {"place": place, "target": opening["target"], "tokens": rows,
                               **ledger_inputs(weights, rows, apart.values())}
             named.update(rows)
@@ -95,13 +94,14 @@ def first_views(study, heads, opening):
     return views
 
 
-def ledger_rows(study, needed, positions, notices):
+def ledger_rows(study, needed, texts, notices):
     """The tokens, in order, whose logits a ledger in the page can take apart; [] for none.
 
-    needed : those it must have; others are the most frequent. positions : numbers (i, d)
+    needed : those it must have; others are the most frequent. texts : as in `ledger_inputs`
     """
     weights, probabilities = study.weights, study.contexts.probabilities
-    numbers = weights.W_O.size + weights.W_V.size + 2 * positions
+    numbers = weights.W_O.size + weights.W_V.size + sum(
+        2 * acts.residual[0].size for _, acts in texts)
     room = int((LEDGER / FLOAT - numbers) / weights.d_model)
     if room < len(needed):
         return []
@@ -140,12 +140,13 @@ def opening_prediction(study, found):
     known = found.get("prediction")
     if known and len(known["context"]) <= tokens.shape[1]:
         return known
-    if tokens.shape[1] == 1:                       # no next token is known: the likeliest
-        return {"row": 0, "context": tokens[0].tolist(), "target": int(acts.logits[0, 0].argmax())}
-    if weights.n_layers == 0:
-        return {"row": 0, "context": tokens[0, :-1].tolist(), "target": int(tokens[0, -1])}
-    copying = max(found["heads"], key=lambda row: row["copying"])
-    return prediction(weights, tokens, acts, (copying["layer"], copying["head"]))
+    if weights.n_layers and tokens.shape[1] > 1:
+        copying = max(found["heads"], key=lambda row: row["copying"])
+        return prediction(weights, tokens, acts, (copying["layer"], copying["head"]))
+    *context, target = tokens[0].tolist()
+    if not context:                                # no next token is known: the likeliest
+        context, target = [target], int(acts.logits[0, 0].argmax())
+    return {"row": 0, "context": context, "target": target}
 
 
 def overview(model, found):
@@ -171,11 +172,9 @@ def formation(log):
 
 def named_tokens(page, target):
     """The ids of all tokens that the page mentions, beside those to choose from."""
-    named = {target}.union(*map(tokens_of, page["texts"]))
-    for head in page.get("dump", []):
-        for row in head["rows"]:
-            named.update([row["source"]], (id for id, _ in row["destinations"] + row["outs"]))
-    return named
+    return {target}.union(*map(tokens_of, page["texts"]), *(
+        [row["source"], *(id for id, _ in row["destinations"] + row["outs"])]
+        for head in page.get("dump", []) for row in head["rows"]))
 
 
 def tokens_of(text):
@@ -185,9 +184,8 @@ def tokens_of(text):
 
 def absent(page, n_layers):
     """Why a section is not there, by section."""
-    reasons = {}
-    if n_layers < 1:
-        reasons = dict.fromkeys(("attention", "heads"), "A model without layers has no heads.")
+    reasons = dict.fromkeys(("attention", "heads") * (n_layers < 1),
+                            "A model without layers has no heads.")
     if n_layers < 2:
         reasons |= dict.fromkeys(("split", "composition", "importance"),
                                  "It takes two layers to compose.")
