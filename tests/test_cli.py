@@ -169,7 +169,7 @@ def test_heads_of_a_model_of_your_own(one_layer):
     assert any(line.startswith("  0.3  ") for line in one_layer.lines)
     assert set(one_layer.json) == {"losses", "held_out", "recorded", "exactness", "blocks", "heads"}
     assert set(one_layer.json["losses"]) == {"this 1-layer model"}
-    assert any("not the text that this model was trained on" in line for line in one_layer.lines)
+    assert any("This model was trained on another text." in line for line in one_layer.lines)
 
 
 def test_on_the_text_of_its_training_it_shows_what_was_held_out(toured):

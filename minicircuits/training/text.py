@@ -122,7 +122,7 @@ def contexts_for(model, texts):
         return prepared(data, model.tokenizer, context_length(model)).contexts()
     contexts = contexts_of(texts, model.tokenizer, model.weights.n_ctx)
     if known:
-        contexts.notes.append("It is not the text that this model was trained on.")
+        contexts.notes.append("This model was trained on another text.")
     return contexts
 
 

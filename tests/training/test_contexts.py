@@ -103,7 +103,7 @@ def test_the_text_of_the_training_is_known_by_its_digest(tmp_path):
     assert np.array_equal(held_out.counts, text.counts)
     other = contexts_for(model, [("text", data + b"!")])
     assert not other.held_out and other.notes == [
-        "It is not the text that this model was trained on."]
+        "This model was trained on another text."]
     model.metadata = {}
     assert contexts_for(model, [("text", data)]).notes == []
 
