@@ -391,3 +391,13 @@ def test_a_reader_that_has_enough_is_no_error():
     with process.stderr:
         assert process.stderr.read() == b""
     assert process.wait() == 1
+
+
+def test_every_key_of_the_json_is_documented(toured, packaged, one_layer):
+    readme = (PACKAGE / "README.md").read_text()
+    section = readme.split("## What `--json` writes")[1].split("\n## ")[0]
+    documented = {key for row in section.splitlines() if row.startswith("| `")
+                  for key in re.findall("`(.*?)`", row.split("|")[1])}
+    written = {*packaged.json, *one_layer.json}.union(*(
+        toured.json[name] for name in ("zero_layers", "two_layers")))
+    assert documented == written | {"folded"}
