@@ -401,3 +401,15 @@ def test_every_key_of_the_json_is_documented(toured, packaged, one_layer):
     written = {*packaged.json, *one_layer.json}.union(*(
         toured.json[name] for name in ("zero_layers", "two_layers")))
     assert documented == written | {"folded"}
+
+
+def test_the_first_line_comes_before_the_work(tmp_path, monkeypatch, capsys):
+    """What is read, and on what a model is looked at, is said before it takes its time."""
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(model, "load_text", interrupted)
+    assert main(["train", "-o", str(tmp_path / "model.npz")]) == 130
+    assert "The text is read and cut into tokens" in capsys.readouterr().out
+    monkeypatch.setattr(model, "Study", interrupted)
+    assert main(["heads", "--sentence", "one two"]) == 130
+    assert "on your sentence: 4 tokens in 1 context." in capsys.readouterr().out

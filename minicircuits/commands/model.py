@@ -131,15 +131,14 @@ def opened(options):
         reads = model.tokenizer.reads_text
         texts = sample() if reads else random_tokens(model.tokenizer, options.seed)
     name = path or "The model that comes with this package"
-    study = Study(model, contexts_for(model, texts), options.seed)
-    contexts = study.contexts
+    contexts, start = contexts_for(model, texts), model.tokenizer.start
     what = ("the part of its training text that was held out" if contexts.held_out else
             texts[0][0] if len(texts) == 1 else f"{len(texts)} texts")
-    seen = sum(map(len, contexts.tokens)) - len(contexts.tokens) * (study.start is not None)
-    print()
-    for line in (f"{name}, on {what}: {plural(seen, 'token')} in "
-                 f"{plural(len(contexts.tokens), 'context')}.", *study.notes):
-        print(wrapped(line))
+    seen = sum(map(len, contexts.tokens)) - len(contexts.tokens) * (start is not None)
+    print("\n" + wrapped(f"{name}, on {what}: {plural(seen, 'token')} in "
+                         f"{plural(len(contexts.tokens), 'context')}."))
+    study = Study(model, contexts, options.seed)
+    print(*map(wrapped, study.notes), sep="\n", end="\n" if study.notes else "")
     return study
 
 
@@ -169,12 +168,13 @@ def random_tokens(tokenizer, seed):
 def read_text(options, begun=None):
     """The text asked for, prepared for training; in tokens and contexts of a model that goes on."""
     began = time.perf_counter()
+    print("\nThe text is read and cut into tokens, which may take some seconds.")
     n_ctx = begun and begun.weights.n_ctx or options.n_ctx or (
         context_length(begun) if begun else SHAPE["n_ctx"])
     text = load_text(options.text, begun and begun.tokenizer, n_ctx, options.d_vocab or D_VOCAB)
-    print(f"\nText: {size(text.size)}, {len(text.stream):,} tokens of "
-          f"{text.tokenizer.d_vocab} for training, read and tokenized in "
-          f"{time.perf_counter() - began:.0f} s.", paragraph(LOG_LEGEND), sep="\n")
+    print(f"  {size(text.size)}, {len(text.stream):,} tokens for training, of a vocabulary of "
+          f"{text.tokenizer.d_vocab:,}; it took {time.perf_counter() - began:.0f} s.",
+          paragraph(LOG_LEGEND), sep="\n")
     return text
 
 
