@@ -269,6 +269,8 @@ def test_outputs_are_refused_before_any_work(tmp_path, capsys):
         assert "cannot write" in refused(capsys, "train", "--text", PACKAGE, "-o", output)
         assert "cannot write" in refused(capsys, "tour", "--text", PACKAGE, "--steps", 1,
                                          "-o", tmp_path / "t", "--json", output)
+    assert "must be two files" in refused(capsys, "train", "--text", PACKAGE, "--force",
+                                          "-o", there, "--json", there)
     assert there.read_bytes() == b"precious"
     assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
 

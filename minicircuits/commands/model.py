@@ -180,6 +180,8 @@ def read_text(options, begun=None):
 
 def check_outputs(options, *paths):
     """Refuses what cannot be written, or exists and is not forced, before any work is done."""
+    if options.json is not None and options.json == getattr(options, "output", None):
+        raise InputError(f"-o and --json must be two files; got {options.json!r} for both")
     for path in [*paths, options.json]:
         if path is not None:
             files.check_output(path, options.force)
