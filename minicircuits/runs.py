@@ -133,8 +133,14 @@ class Checkpoint:
         return self.mine is not None and self.there() == self.mine
 
     def save(self, model, state, best):
-        save_checkpoint(self.path, model, state, best, self.force or self.is_mine())
-        self.claim()
+        replaces, free = self.force or self.is_mine(), self.there() is None
+        try:
+            save_checkpoint(self.path, model, state, best, replaces)
+            self.claim()
+        except KeyboardInterrupt:              # it may stand there already: this run's
+            if replaces or free:
+                self.claim()
+            raise
 
     def remove(self):
         if self.is_mine():
