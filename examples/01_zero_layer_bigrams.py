@@ -54,8 +54,8 @@ table(["after", "the model says", "the text has"],
 heading("How well, on text that was held out")
 say("""Held-out text is text that the model was not trained on. There counts of bigrams are mixed
     with counts of single tokens, since some bigrams of the text were never counted. Look at the
-    model's loss: on a long text it approaches that of the bigrams. It cannot be much less, because a
-    model without layers sees the present token alone.""")
+    model's loss: on a long text it approaches that of the bigrams. It cannot be much less, because
+    a model without layers sees the present token alone.""")
 ahead = count_bigrams(text.validation, d_vocab)
 exact = bigram_model(np.log(bigram(text.counts)))
 losses = {"a model that knows nothing": np.log(d_vocab),
