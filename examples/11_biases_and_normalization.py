@@ -84,8 +84,8 @@ table(["pair", "with b_Q, b_K and b_V", "matrices alone"], [
 
 # %% LayerNorm
 heading("LayerNorm: all but a division goes into the matrices")
-say("""LayerNorm takes the mean from x, divides by σ, multiplies by a gain w and adds b. So W_Q reads
-    W_Q (w ⊙ x / σ + b). The gain goes into W_Q, a factor for each column, and W_Q b into b_Q. If
+say("""LayerNorm takes the mean from x, divides by σ, multiplies by a gain w and adds b. So a query
+    is W_Q (w ⊙ x / σ + b). The gain goes into W_Q, a factor for each column, and W_Q b into b_Q. If
     all that is written has mean 0, so has x: the mean is taken from what writes. What is left is x
     / σ, with one σ for each word and each reading: the root of the mean square of x, plus a little
     (eps). What values have of biases goes into b_O, since rows of patterns sum to 1.""")

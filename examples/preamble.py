@@ -82,8 +82,11 @@ def train(n_layers, text, steps):
 
 
 def two_layers(chosen):
-    """A `Study` of a model of two layers on a text: the packaged model, on the text asked for or
-    the sample; or, where steps are asked for, a model trained on the text, on what is held out."""
+    """A `Study` of a model of two layers on a text.
+
+    It is the packaged model, on the text asked for or the sample. Where steps are asked for, a
+    model is trained on the text, and is looked at on what is held out.
+    """
     if chosen.steps:
         if chosen.sentence:
             raise mc.InputError("a sentence is too short to train on: leave --steps out")

@@ -86,7 +86,8 @@ class Weights:
     or complex128) and every number is finite: weights that exist are sound. Two are equal (==)
     only if they are one object: compare their arrays.
 
-    Paper: "Transformer Overview". No biases, no LayerNorm, no MLP; but see `NormalizedWeights`.
+    Paper: "Transformer Overview". Biases are folded in by `fold_biases`, norms stand in
+    `NormalizedWeights`, and there is no MLP.
     """
 
     W_E: np.ndarray

@@ -76,8 +76,10 @@ def times(W, vectors):
 
 
 def frozen(weights, tokens, pattern, norms):
-    """What expansions start from, checked: tokens (b, i), the pattern that paths go through, and
-    a list of the σ (b, i) that each layer, and at last W_U, divides by; None of other weights.
+    """What expansions start from, checked: tokens (b, i), the pattern that paths go through, norms.
+
+    norms : a list of the σ (b, i) by which each layer divides, and at last W_U; of weights
+    without norms, each is None
     """
     tokens, pattern = check_pattern(weights, tokens, pattern)
     if (norms is not None) != isinstance(weights, NormalizedWeights):

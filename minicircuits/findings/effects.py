@@ -67,8 +67,8 @@ def error_of_sum(shares, whole):
 def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
-    Virtual heads are tried on as many contexts as MAX_LOGITS allows, and left out from the order
-    on at which they are too many for one; `limit` says so, or is None.
+    Virtual heads are tried on as many contexts as MAX_LOGITS allows. Orders at which they are too
+    many for one context are left out. `limit` says so, or is None.
     """
     found = ablation.term_importance(weights, tokens, acts)
     virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads

@@ -33,8 +33,8 @@ class Vocabulary:
     """Names of tokens, by id; a token without a name is shown as `#17`.
 
     names : list of str, or of None where a token has no name; one for each id. They may be
-        spelled as GPT-2 does (`Ġthe` for ` the`), as SentencePiece does (`▁the`), as the text
-        that they stand for, or be whole words, between which spaces belong.
+        spelled as GPT-2 does (`Ġthe` for ` the`), as SentencePiece does (`▁the`), or as the text
+        that they stand for. Without a space in any name they are whole words.
     start : the token before every text, its id or name, or "none". By default, a name that is
         commonly used for it, such as `<|endoftext|>`, if there is one.
     encoder : the tokenizer itself, a `tokenizers.Tokenizer`, or None
