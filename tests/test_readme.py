@@ -1,7 +1,9 @@
 """What the READMEs say is so: their Python runs and prints what is shown, and their tables hold."""
 
 import importlib
+import json
 import re
+import shlex
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 import minicircuits as mc
+from minicircuits.cli import main
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["README.md", "minicircuits/README.md", "examples/README.md",
@@ -45,6 +48,39 @@ def test_the_first_readme_is_short_and_begins_with_two_commands_and_numbers():
     first_screen = text[:text.index("\n## ")]
     for part in "pip install . && minicircuits tour", 'pip install ".[test]" && pytest', "```text":
         assert part in first_screen
+
+
+def test_its_first_commands_run(monkeypatch, tmp_path, capsys):
+    """But for those that take minutes; training stops after two steps."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_text.txt").write_bytes((ROOT / "minicircuits" / "notation.py").read_bytes())
+    model_from_elsewhere(tmp_path)
+    block = re.search("```sh\n(.*?)```", TEXTS["README.md"], re.DOTALL)[1]
+    lines = [line.partition("  #")[0] for line in block.splitlines()[2:]]
+    assert len(lines) >= 4
+    for command in " && ".join(lines).split(" && "):
+        program, name, *arguments = shlex.split(command)
+        assert program == "minicircuits"
+        assert main([name, *arguments, *["--steps", "2"] * (name == "train")]) == 0
+        assert capsys.readouterr().out
+    assert {"report.html", "mine.npz"} < {path.name for path in tmp_path.iterdir()}
+
+
+def model_from_elsewhere(folder):
+    """A model.safetensors of TransformerLens, its model.json, and a tokenizer.json."""
+    weights = mc.init_weights(2, 2, 8, 4, 40, 9, "standard", np.random.default_rng(0))
+    header, data = {}, b""
+    for key, array in mc.to_transformer_lens(weights).items():
+        ends = [len(data), len(data) + array.nbytes]
+        header[key] = {"dtype": "F64", "shape": array.shape, "data_offsets": ends}
+        data += array.tobytes()
+    header = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    (folder / "model.json").write_text(json.dumps(
+        {"normalization_type": None, "positional_embedding_type": "standard"}))
+    (folder / "tokenizer.json").write_text(json.dumps(
+        {"model": {"type": "BPE", "vocab": {f"t{id}": id for id in range(40)}, "merges": []},
+         "added_tokens": []}))
 
 
 def test_the_patterns_it_shows_are_those_of_the_head_written_by_hand():
