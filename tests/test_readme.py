@@ -79,7 +79,7 @@ def model_from_elsewhere(folder):
     (folder / "model.json").write_text(json.dumps(
         {"normalization_type": None, "positional_embedding_type": "standard"}))
     (folder / "tokenizer.json").write_text(json.dumps(
-        {"model": {"type": "BPE", "vocab": {f"t{id}": id for id in range(40)}, "merges": []},
+        {"model": {"type": "BPE", "vocab": {chr(90 + id): id for id in range(40)}, "merges": []},
          "added_tokens": []}))
 
 
