@@ -13,6 +13,9 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.cli import main
+from minicircuits.findings.study import Study, sections
+from minicircuits.training.contexts import contexts_of
+from minicircuits.training.model_file import Model
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["README.md", "minicircuits/README.md", "examples/README.md",
@@ -102,6 +105,48 @@ def test_equations_are_where_it_says(equation, function, test):
     assert hasattr(importlib.import_module(f"minicircuits.{module}"), name)
     path, name = test.strip("`").split("::")
     assert f"\ndef {name}(" in (ROOT / "tests" / path).read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_in_some_readme():
+    words = {word for text in TEXTS.values() for word in re.findall(r"\w+", text)}
+    assert set(mc.__all__) <= words
+
+
+def found_in_four_models():
+    """All that --json writes of models with 0, 1 and 2 layers, and with biases."""
+    rng, text = np.random.default_rng(0), mc.load_text([str(ROOT / "README.md")], None, 16, 300)
+    models = [mc.init_weights(L, 2, 8, 4, 300, 16, "standard", rng) for L in (0, 1)]
+    models.append(mc.fold_biases(models[1], b_U=np.ones(300)))
+    studies = [Study(Model(weights, text.tokenizer, {}), text.contexts(), 0) for weights in models]
+    packaged = mc.load_pretrained()
+    contexts = contexts_of([("", b"one two three one two three"), ("", b"a b a b a b")],
+                           packaged.tokenizer, 128)
+    for study in *studies, Study(packaged, contexts, 0):
+        found = {}
+        for _, finding in sections(study):
+            found |= finding
+        yield found
+
+
+def keys_within(finding):
+    """The names of fields in a finding; not names of heads, losses, or the four parts."""
+    if isinstance(finding, list):
+        return {key for one in finding[:1] for key in keys_within(one)}
+    if not isinstance(finding, dict):
+        return set()
+    own = {key for key in finding if key.isidentifier()}
+    return own.union(*map(keys_within, finding.values()))
+
+
+def test_keys_of_json_are_those_it_lists():
+    table = {key: cells[1] for cells in rows("minicircuits/README.md", "What `--json`")
+             for key in re.findall("`(.*?)`", cells[0])}
+    found = list(found_in_four_models())
+    assert set().union(*found) == set(table)
+    for finding in found:
+        for key in finding.keys() - {"losses", "recorded"}:
+            written = {*re.findall("`(.*?)`", table[key]), "induction_head", "previous_token_head"}
+            assert keys_within(finding[key]) <= written, key
 
 
 def test_there_are_enough_equations():
