@@ -130,8 +130,9 @@ def removals(weights, tokens, acts, induction, previous, start, seed):
 def prediction(weights, tokens, acts, head):
     """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
-    Among places in `tokens` (b, i) where the model gives the true next token at least even
-    odds, the one where the head added most to its logit. The 8 strongest entries are listed.
+    Of places in `tokens` (b, i) whose true next token has a probability of one half or more, it is
+    the one where the head added most to its logit. Where there is none, the likeliest place is
+    taken. The 8 strongest entries are listed.
     """
     following = tokens[:, 1:]
     log_p = np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(following[0])), targets]

@@ -109,8 +109,10 @@ def scores_on_blocks(weights, start, rng):
 def named_heads(rows, blocks):
     """The induction head after layer 0 and the previous-token head before it, from a `head_table`.
 
-    Each is the best, (layer, head), or None if no head has earned the name. nearest: the best in
-    any case, its score, and the least that earns the name. blocks : lengths that rows are of.
+    Each is the best, (layer, head), or None if no head has earned the name.
+
+    nearest : the best in any case, its score, and the least that earns the name
+    blocks : lengths that rows are of
     """
     if not blocks:
         return {"induction_head": None, "previous_token_head": None, "nearest": {}}

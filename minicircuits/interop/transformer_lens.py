@@ -32,7 +32,7 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
 
     A state dict does not tell its model's norm, attention direction and scale. So one that
     TransformerLens made, as its buffers show, needs the cfg. For one without buffers, such as
-    `to_transformer_lens` makes, `positions` is enough: you then say that there is no norm, that
+    `to_transformer_lens` makes, `positions` is enough. You then say that there is no norm, that
     attention is causal and that scores are divided by √d_head.
 
     Raises InputError with the name of what has no place here: MLPs, rotary positions, grouped
