@@ -86,6 +86,14 @@ def model_from_elsewhere(folder):
          "added_tokens": []}))
 
 
+def test_its_table_over_seeds_is_made(capsys):
+    text = str(ROOT / "minicircuits" / "notation.py")
+    importlib.import_module("induction_over_seeds").main(
+        ["--seeds", "1", "--steps", "1", "--text", text])
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 2 and len(table[1].split()) == 11
+
+
 def test_the_patterns_it_shows_are_those_of_the_head_written_by_hand():
     block = re.search(r"```text\n(head 0\.0.*?)```", TEXTS["README.md"], re.DOTALL)[1]
     shown = np.array([[int(number) for number in re.findall(r"\b[01]\b", line)]
