@@ -7,6 +7,7 @@ would, where that is known. Otherwise a text is tokens with spaces between: `The
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,10 +54,13 @@ class Vocabulary:
         named = [(name, id) for id, name in enumerate(names) if name][::-1]
         if not all(isinstance(name, str) for name, _ in named):
             raise InputError("names of tokens must be strings or None")
-        letters = {*"".join(name for name, _ in named)}
-        spelled = (_from_letters if "Ġ" in letters else _from_pieces if "▁" in letters
-                   else str.encode)
-        self.space = b"" if letters & {*"Ġ▁ "} else b" "
+        if encoder is not None and (encoder.truncation or encoder.padding):
+            raise InputError("encoder must take texts as they are; got one that cuts or fills them "
+                             "up: call its no_truncation() and no_padding()")
+        begin = Counter(name[0] for name, _ in named)
+        mark = max("Ġ▁", key=lambda letter: begin[letter])     # the other may be a mere letter
+        spelled = SPELLED[mark] if begin[mark] else str.encode
+        self.space = b"" if begin[mark] or any(" " in name for name, _ in named) else b" "
         self.tokens = [spelled(name or f"#{id}") for id, name in enumerate(names)]
         self.ids = {visible(self.tokens[id]): id for _, id in named} | dict(named)
         self.encoder, self.start = encoder, self._start(start)
@@ -105,7 +109,8 @@ class Vocabulary:
     def _id(self, word, digits, what):
         """The id of a name, or of `#17`, or of `17` where `digits` are one; or InputError."""
         number = re.fullmatch("#?([0-9]{1,9})" if digits else "#([0-9]{1,9})", word)
-        id = int(number[1]) if number else self.ids.get(word, self.d_vocab)
+        named = word in self.ids and not (digits and number)          # a token's name may be "#17"
+        id = self.ids[word] if named else int(number[1]) if number else self.d_vocab
         if id >= self.d_vocab:
             raise InputError(f"{what}; got {word[:40]!r}")
         return id
@@ -129,6 +134,9 @@ def _from_pieces(name):
     """The bytes of a name of SentencePiece, in which `▁` is a space and `<0x0A>` a byte."""
     byte = re.fullmatch("<0x([0-9A-F]{2})>", name)
     return bytes.fromhex(byte[1]) if byte else name.replace("▁", " ").encode()
+
+
+SPELLED = {"Ġ": _from_letters, "▁": _from_pieces}     # by the letter that is a space before words
 
 
 def read_vocabulary(path, d_vocab, start=None):
@@ -171,8 +179,9 @@ def _encoder(content, names, expect):
     """The tokenizer that the JSON of a file is; None without its package."""
     if tokenizers is None:
         return None
+    whole = content | {"truncation": None, "padding": None}       # which would change a text
     with _strangers_code(expect):
-        encoder = tokenizers.Tokenizer.from_str(json.dumps(content))
+        encoder = tokenizers.Tokenizer.from_str(json.dumps(whole))
     expect(all(encoder.id_to_token(id) == name for id, name in enumerate(names) if name),
            "a tokenizer that gives its tokens other ids")
     return encoder
