@@ -64,17 +64,16 @@ def told(keys, positions, cfg):
         expect(value in values, what.format(value), advice, f"{name}={value!r:.40}")
     if cfg is None and any(map(FOREIGN.match, keys)):
         raise InputError(ASK)
-    norm, eps, n_heads, n_keys = map(settings.get, (
-        "normalization_type", "eps", "n_heads", "n_key_value_heads"))
+    norm, eps, n_heads, n_keys, theirs = map(settings.get, (
+        "normalization_type", "eps", "n_heads", "n_key_value_heads", "positional_embedding_type"))
     if "normalization_type" not in settings or norm and not isinstance(eps, (int, float)) or (
-            "embed.weight" in keys and not (isinstance(n_heads, int) and n_heads > 0)):
+            "embed.weight" in keys and (type(n_heads) is not int or n_heads < 1)):
         raise InputError("cfg must be TransformerLens's and say normalization_type, eps and n_heads"
                          f"; got {norm!r:.40}, {eps!r:.40} and {n_heads!r:.40}")
     expect(n_keys in (None, n_heads), "grouped queries", CAUSAL,
            f"n_key_value_heads={n_keys!r:.40}")
     expect(not settings.get("final_rms") or str(norm).startswith("RMS"),
            "RMSNorm at the end alone", WITHOUT, "final_rms=True")
-    theirs = settings.get("positional_embedding_type")
     if positions is None and theirs is None:
         raise InputError("positions must be given with a state dict: shortformer, standard or none")
     if None not in (positions, theirs) and positions not in (theirs, "none"):
