@@ -156,9 +156,19 @@ def oracle(command):
                        help="only these vectors")
     mutants = command("mutants", "known bugs, and the vectors that catch each",
                       "mutants", "testing.commands")
-    for sub, drawn in (export, "and the first"), (check, "also the first"):
-        sub.add_argument("--drawn", type=whole, default=0, metavar="N",
-                         help=f"{drawn} N cases of the larger set")
+    for sub, default, drawn in ((export, 0, "and the first N cases of the larger set"),
+                                (check, None, "also the first N cases of the larger set\n"
+                                              "(default: 10 for a program without --case)")):
+        sub.add_argument("--drawn", type=whole, default=default, metavar="N", help=drawn)
+        sub.add_argument("--weights", metavar="FILE", help="a case of your own, named own: "
+                         "weights that mc.save wrote, and --tokens")
+        sub.add_argument("--tokens", metavar="FILE.npy", help="of axes (b, i)")
+    for sub in show, export, check:
+        sub.add_argument("--shape", choices=("gpt2",), help="the same models with d_model = "
+                         "n_heads · d_head and standard positions")
+        sub.add_argument("--tied", action="store_true",
+                         help="with W_U = W_Eᵀ; dW_E is then the gradient of both")
+    for sub in export, check:
         sub.add_argument("--convention", choices=("paper", "transformer_lens"), default="paper",
                          help="names and axes of the tensors (default paper)")
         sub.add_argument("--precision", choices=("float64", "float32", "tf32", "bfloat16"),
