@@ -56,8 +56,8 @@ def told(keys, positions, cfg):
     Raises InputError if too little is told, or what has no place here.
     """
     for key in keys:
-        if concept(key)[0] not in (None, NORM):
-            refuse("a state dict", key)
+        what, advice = concept(key)
+        expect(what in (None, NORM), what, advice, key)
     settings = {"normalization_type": None} if cfg is None else as_mapping(cfg)
     for name, (values, what, advice) in SETTINGS.items():
         value = settings.get(name, values[0])
@@ -83,9 +83,8 @@ def told(keys, positions, cfg):
 
 def as_mapping(cfg):
     """A cfg as a mapping: of an object its attributes, of the path of a JSON file its content."""
-    if isinstance(cfg, (str, PathLike)):
-        cfg = files.read_json(cfg)
-    cfg = getattr(cfg, "__dict__", cfg)
+    cfg = files.read_json(cfg) if isinstance(cfg, (str, PathLike)) else getattr(
+        cfg, "__dict__", cfg)
     if not isinstance(cfg, Mapping):
         raise InputError(f"cfg must be a cfg, a dict or a JSON file of one; got {cfg!r:.40}")
     return cfg
@@ -93,16 +92,16 @@ def as_mapping(cfg):
 
 def check_sizes(settings, weights):
     """Raises InputError unless these are the sizes, and the attention scale, of `weights`."""
-    sizes = ["n_layers", "d_model", "d_vocab", *["n_ctx"] * (weights.n_ctx is not None),
-             *["n_heads", "d_head"] * (weights.n_layers > 0)]
-    for name in sizes:
-        if settings.get(name, -1) not in (-1, getattr(weights, name)):
-            raise InputError(f"the cfg must be that of the weights, with {name}="
-                             f"{getattr(weights, name)}; got {settings[name]!r:.40}")
-    scale, usual = settings.get("attn_scale", -1), weights.d_head ** 0.5
-    expect(weights.n_layers == 0 or scale in (-1, None) or (
-        isinstance(scale, (int, float)) and isclose(scale, usual)), "another attention scale",
-        RESCALE.format("√d_head / attn_scale", usual), f"attn_scale={scale!r:.40}")
+    of_heads = ["n_heads", "d_head"] if weights.n_layers else []
+    for name in ["n_layers", "d_model", "d_vocab", "n_ctx", *of_heads]:
+        size, theirs = getattr(weights, name), settings.get(name, -1)
+        if size is not None and theirs not in (-1, size):
+            raise InputError(f"the cfg must be that of the weights, with {name}={size}; "
+                             f"got {theirs!r:.40}")
+    scale, usual = settings.get("attn_scale"), weights.d_head ** 0.5
+    expect(not of_heads or scale in (-1, None) or isinstance(scale, (int, float))
+           and isclose(scale, usual), "another attention scale",
+           RESCALE.format("√d_head / attn_scale", usual), f"attn_scale={scale!r:.40}")
 
 
 def concept(key):

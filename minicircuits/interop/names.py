@@ -99,11 +99,9 @@ def split_heads(array, axes, n_heads):
 
     Not where n_heads does not divide it: then the array has too few axes, as the caller sees.
     """
-    if "h·e" in axes and array.ndim == len(axes.split()):
-        place = axes.split().index("h·e")
-        width, odd = divmod(array.shape[place], n_heads)
-        if not odd:
-            array = array.reshape(*array.shape[:place], n_heads, width, *array.shape[place + 1:])
+    place = len(axes.partition("h·e")[0].split())
+    if "h·e" in axes and array.ndim == len(axes.split()) and not array.shape[place] % n_heads:
+        array = array.reshape(*array.shape[:place], n_heads, -1, *array.shape[place + 1:])
     return array, axes.replace("·", " ")
 
 

@@ -63,16 +63,14 @@ class Vocabulary:
         self.space = b"" if begin[mark] or any(" " in name for name, _ in named) else b" "
         self.tokens = [spelled(name or f"#{id}") for id, name in enumerate(names)]
         self.ids = {visible(self.tokens[id]): id for _, id in named} | dict(named)
-        self.encoder, self.start = encoder, self._start(start)
-
-    @property
-    def d_vocab(self):
-        return len(self.tokens)
-
-    @property
-    def reads_text(self):
-        """Whether `encode` takes any text."""
-        return self.encoder is not None
+        self.d_vocab, self.encoder = len(self.tokens), encoder
+        self.reads_text = encoder is not None                # `encode` takes any text
+        if start is None:
+            self.start = next((self.ids[name] for name in STARTS if name in self.ids), None)
+        else:
+            self.start = None if start == "none" else self._id(
+                str(start), True, f"start must be a token's name, an id up to {self.d_vocab - 1}, "
+                "or none")
 
     def __repr__(self):
         return f"Vocabulary(d_vocab={self.d_vocab}, start={self.start})"
@@ -115,19 +113,10 @@ class Vocabulary:
             raise InputError(f"{what}; got {word[:40]!r}")
         return id
 
-    def _start(self, start):
-        if start is None:
-            return next((self.ids[name] for name in STARTS if name in self.ids), None)
-        return None if start == "none" else self._id(
-            str(start), True, f"start must be a token's name, an id up to {self.d_vocab - 1}, or "
-            "none")
-
 
 def _from_letters(name):
-    """The bytes of a name in GPT-2's letters, each of which stands for a byte."""
-    if all(letter in BYTE for letter in name):
-        return bytes(BYTE[letter] for letter in name)
-    return name.encode()                     # added later, and spelled as it is
+    """The bytes of a name in GPT-2's letters. One with others was added later, spelled as it is."""
+    return bytes(map(BYTE.get, name)) if BYTE.keys() >= {*name} else name.encode()
 
 
 def _from_pieces(name):
@@ -167,12 +156,11 @@ def _pairs(content):
     """(id, name) of every token in the JSON of a file; some error if it is of another form."""
     if isinstance(content, list):
         return list(enumerate(content))
-    if not isinstance(content.get("model"), dict):
+    if not isinstance(content.get("model"), dict):           # a name may be "model"
         return [(id, name) for name, id in content.items()]
     tokens = content["model"]["vocab"]            # Unigram has [name, logarithm], others {name: id}
-    named = ([(id, name) for name, id in tokens.items()] if isinstance(tokens, dict)
-             else [(id, name) for id, (name, _) in enumerate(tokens)])
-    return named + [(token["id"], token["content"]) for token in content["added_tokens"]]
+    tokens = tokens if isinstance(tokens, dict) else [name for name, _ in tokens]
+    return _pairs(tokens) + [(token["id"], token["content"]) for token in content["added_tokens"]]
 
 
 def _encoder(content, names, expect):
