@@ -8,6 +8,8 @@ from minicircuits.findings import effects
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
                                          head_table, heads_of, ranked_sources, strongest_pairs)
 from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.report.data import overview
+from minicircuits.training.model_file import Model
 from tests.with_norms import (centered, constant, embedded, head, normed, part, random_model, run,
                               through, unembedded)
 
@@ -119,6 +121,14 @@ def test_scores_of_attention_are_those_of_the_patterns(case):
     model, tokens, weights, found = case
     diagonal = found["pattern"].diagonal(-1, -2, -1)
     close(mc.previous_token_scores(weights, tokens)[:, :3], diagonal.mean((1, -1)))
+
+
+def test_the_page_tells_the_shape_that_the_model_had(case):
+    model, _, weights, _ = case
+    shape = overview(Model(weights, None, {}), {"losses": {}, "exactness": {}})
+    for name in ("n_heads", "d_model", "d_head", "n_ctx", "positions"):
+        assert shape[name] == getattr(model.weights, name), name
+    assert shape["parameters"] == sum(W.size for _, W in model.weights.items())
 
 
 @pytest.mark.parametrize("kind", ["LN", "RMSPre", None])
