@@ -58,12 +58,12 @@ def told(keys, positions, cfg):
     for key in keys:
         what, advice = concept(key)
         expect(what in (None, NORM), what, advice, key)
+    if cfg is None and any(map(FOREIGN.match, keys)):
+        raise InputError(ASK)
     settings = {"normalization_type": None} if cfg is None else as_mapping(cfg)
     for name, (values, what, advice) in SETTINGS.items():
         value = settings.get(name, values[0])
         expect(value in values, what.format(value), advice, f"{name}={value!r:.40}")
-    if cfg is None and any(map(FOREIGN.match, keys)):
-        raise InputError(ASK)
     norm, eps, n_heads, n_keys, theirs = map(settings.get, (
         "normalization_type", "eps", "n_heads", "n_key_value_heads", "positional_embedding_type"))
     if "normalization_type" not in settings or norm and not isinstance(eps, (int, float)) or (

@@ -21,21 +21,17 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
     """The `Weights` that compute what a TransformerLens model computes, as copies.
 
     source : a HookedTransformer or TransformerBridge, whose own `cfg` is read; or a state dict of
-        one, key -> array or torch tensor. Prefixes of wrappers (`module.`, `_orig_mod.`) are
-        passed over.
+        one, key -> array or torch tensor. Prefixes of wrappers (`module.`, `_orig_mod.`) and
+        the buffers `mask` and `IGNORE` are passed over.
     positions : "shortformer", "standard" or "none", unless the cfg says it. With "none" a W_pos
         must be absent or all zeros, since TransformerLens always has one.
-    cfg : of a state dict: the model's cfg, a dict of it, or the path of a JSON file of that.
+    cfg : of a state dict: the model's cfg, a dict of it, or the path of a JSON file of that. One
+        that TransformerLens made, as buffers or biases show, needs it. Without it you say that
+        there is no norm, attention is causal, and scores are divided by √d_head.
 
     Biases become a dimension and a head (`fold_biases`). LayerNorm and RMSNorm are folded too,
-    and the result is then a `NormalizedWeights`. float16 and bfloat16 are widened to float32,
-    other dtypes kept; tensors may be on a GPU or require gradients. The buffers `mask` and
-    `IGNORE` are dropped. With no layers n_heads and d_head become 1.
-
-    A state dict does not tell its model's norm, attention direction and scale. So one that
-    TransformerLens made, as its buffers or biases show, needs the cfg. For one such as
-    `to_transformer_lens` makes, `positions` is enough: you then say that there is no norm, that
-    attention is causal and that scores are divided by √d_head.
+    and the result is then a `NormalizedWeights`. float16 and bfloat16 become float32, other dtypes
+    stay; tensors may be on a GPU. With no layers n_heads and d_head become 1.
 
     Raises InputError with the name of what has no place here: MLPs, rotary positions, grouped
     queries, bidirectional attention, no attention scale and others. A key left out or unknown,
@@ -187,9 +183,8 @@ def _array(key, value):
     """An array of theirs as one of NumPy's, of four bytes a number or more."""
     try:
         if hasattr(value, "detach"):            # a torch tensor, maybe with a gradient, on a GPU
-            value = value.detach().cpu()
             half = value.is_floating_point() and value.element_size() < 4
-            value = value.float() if half else value
+            value = (value.float() if half else value).detach().cpu()
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{key} must be an array; got {error}") from None
