@@ -82,6 +82,12 @@ def resting_heads(weights: Weights) -> list[tuple[int, int]]:
     return [(int(layer), int(head)) for layer, head in np.argwhere(rests)]
 
 
+def positions_undivided(weights):
+    """Whether norms leave positions as they are: so `fold_normalization` has "shortformer" ones."""
+    return (isinstance(weights, NormalizedWeights) and weights.W_pos is not None
+            and bool(weights.W_pos[weights.n_normalized:].any()))
+
+
 def without_biases(weights: Weights) -> Weights:
     """The matrices alone, as `Weights`: without dimensions that are always 1, nor heads that rest.
 

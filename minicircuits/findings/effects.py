@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from minicircuits.behavior import ablation, excerpt
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import ordered_versus_shuffled
-from minicircuits.circuits.biases import resting_heads
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.expansion import (Ledger, count_paths, each_order, expand_logits, label,
                                              ledger)
 from minicircuits.circuits.score_expansion import (count_terms, expand_scores, rebuild,
@@ -71,7 +71,8 @@ def importance_table(weights, tokens, acts, watch=unwatched):
     many for one context are left out. `limit` says so, or is None.
     """
     found = ablation.term_importance(weights, tokens, acts)
-    virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads
+    counts = count_paths(without_biases(weights))                # heads that rest make none
+    virtual = list(accumulate([0, 0, *counts[2:]]))              # of at most so many heads
     most, b = min(MAX_PATHS, MAX_LOGITS // acts.logits[0].size), len(tokens)
     longest = max(order for order, paths in enumerate(virtual) if paths <= most)
     tried = min(b, MAX_LOGITS // (acts.logits[0].size * max(1, virtual[longest])))

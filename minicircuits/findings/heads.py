@@ -43,7 +43,8 @@ def folded(weights):
         said += ["What reads the residual stream divides it by a norm σ. Where patterns are "
                  "frozen, so are all σ; where they are recomputed, σ are recomputed too."]
     if without_biases(weights).d_model < weights.d_model:
-        said += ["Copying, skip-trigrams and composition are read off the matrices without biases."]
+        said += ["Copying, skip-trigrams and composition are read off the matrices without biases"
+                 + (" and norms." if normalized else ".")]
     return said
 
 
