@@ -199,9 +199,9 @@ def number(text):
 
 def main(arguments=None):
     """Run one command; returns its exit status."""
-    for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code
-        if hasattr(stream, "reconfigure"):        # a caller's own may lack it
-            stream.reconfigure(errors="replace")
+    for stream in (sys.stdout, sys.stderr):       # "←" becomes "?" where it has no code, and
+        if hasattr(stream, "reconfigure"):        # pipes get lines at once; a caller's may lack it
+            stream.reconfigure(errors="replace", line_buffering=True)
     options = parser().parse_args(arguments)
     if options.command is None:
         parser().print_help()

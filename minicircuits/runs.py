@@ -182,6 +182,10 @@ def go_on(state, best, metadata, text, checkpoint, every, report):
     if kept is not log[-1]:
         report(f"  kept: step {kept['step']}, whose held-out loss is the least ({least:.3f}); "
                f"the last has {log[-1]['validation']:.3f}")
+    counted = text.baselines["unigram counts"]
+    if least > counted:
+        report(f"  worse than counting single tokens, whose held-out loss is {counted:.3f}: train\n"
+               "  longer, or on more text")
     model = Model(best or weights, text.tokenizer, {**metadata, "kept_step": kept["step"]})
     save_model(checkpoint.output, *model, checkpoint.force)
     checkpoint.remove()

@@ -132,8 +132,8 @@ def prediction(weights, tokens, acts, head):
     """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
     Of places in `tokens` (b, i) whose true next token has a probability of one half or more, it is
-    the one where the head added most to its logit. Where there is none, the likeliest place is
-    taken. The 8 strongest entries are listed.
+    the one where the head added most to its logit, `effect`. Where there is none, the likeliest
+    place is taken. The 8 strongest entries are listed.
     """
     following = tokens[:, 1:]
     log_p = np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(following[0])), targets]
@@ -144,6 +144,7 @@ def prediction(weights, tokens, acts, head):
     context, place = map(int, np.unravel_index(best, effect.shape))
     target, one = int(following[context, place]), slice(context, context + 1)
     found = {"row": context, "context": tokens[context, :place + 1].tolist(),
+             "head": label([head]), "effect": float(effect[context, place]),
              "target": target, "probability": float(np.exp(log_p[context, place])),
              "logit": float(acts.logits[context, place, target])}
     if sum(count_paths(weights)) > MAX_PATHS:

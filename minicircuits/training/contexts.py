@@ -74,7 +74,8 @@ def first_bytes(texts):
     notes = []
     if strange:
         others = f" and of {len(strange) - 1:,} more" if len(strange) > 1 else ""
-        notes.append(f"Bytes of {strange[0]}{others} make no UTF-8: they are shown as \\xe9.")
+        notes.append(f"Bytes of {strange[0]}{others} make no UTF-8: they are shown as numbers, "
+                     "such as \\xe9.")
     if room < 0:
         notes.append(f"The first {READ / 1e6:.0f} of {(READ - room) / 1e6:.0f} MB are read.")
     return read, notes

@@ -85,7 +85,7 @@ def stops_at(step):
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
             yield
     except InputError as error:
-        raise InputError(f"training stopped at step {step}: {error}") from None
+        raise InputError(f"training stopped at step {step}: {error}; try smaller rates") from None
 
 
 def next_state(state, gradients):
