@@ -6,7 +6,7 @@ import pytest
 import minicircuits as mc
 from minicircuits.findings import effects
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
-                                         head_table, heads_of, ranked_sources, strongest_pairs)
+                                         head_table, heads_of, strongest_pairs)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.report.data import overview
 from minicircuits.training.model_file import Model
@@ -156,7 +156,7 @@ def test_findings_take_it_and_leave_heads_that_rest_out(kind):
     effects.removals(weights, tokens, acts, (1, 0), (0, 1), 0, 0)
 
     def ranked(head):
-        return ranked_sources(mc.without_biases(weights), np.full(60, 1 / 60), head)
+        return mc.skip_trigrams(mc.without_biases(weights), *head, np.full(60, 1 / 60))
 
     table = head_table(weights, ranked, tokens, acts, 0, 0)
     for rows in table, head_dump(weights, ranked, tokens, acts):
