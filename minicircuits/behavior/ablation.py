@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.expansion import count_paths, expand_logits, propagate, residual_0
 from minicircuits.circuits.heads import W_OV
+from minicircuits.circuits.low_rank import product
 from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.cores import side_by_side
 from minicircuits.model.cross_entropy import cross_entropy
@@ -48,7 +50,7 @@ def term_importance(weights: Weights, tokens: Tokens,
 
     def loss(x):
         """Of a sum of paths as it arrives at W_U."""
-        return mean_loss(logits_of(weights, x, norms[-1]), tokens)
+        return loss_at_end(weights, x, norms[-1], tokens)
 
     losses = np.array([loss(x) for x in propagate(weights, x, pattern).cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
@@ -58,20 +60,15 @@ def term_importance(weights: Weights, tokens: Tokens,
         np.array([loss(all_singles - single) - losses[1] for single in singles]))
 
 
-def logits_of(weights, x, norm):
-    """The logits (i, v) of each context of x (b, i, d), which W_U reads with σ frozen."""
-    return (context @ weights.W_U.mT for context in as_read(weights, x, norm))
+def loss_at_end(weights, x, norm, tokens):
+    """The cross-entropy of what W_U makes of x (b, i, d); norm : the frozen σ, or None."""
+    return mean_loss((y @ weights.W_U.mT for y in as_read(weights, x, norm)), tokens)
 
 
 def mean_loss(logits, tokens):
     """The cross-entropy of contexts whose logits (i, v) come one after the other."""
     return np.mean([cross_entropy(one[None], context[None])
                     for one, context in zip(logits, tokens)])
-
-
-def loss_of_stream(weights, x, norm, tokens):
-    """The cross-entropy of what W_U makes of x (b, i, d); norm : the frozen σ, or None."""
-    return mean_loss((y @ weights.W_U.mT for y in as_read(weights, x, norm)), tokens)
 
 
 class VirtualHead(NamedTuple):
@@ -82,22 +79,33 @@ class VirtualHead(NamedTuple):
 
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
-    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
-    tokens, acts = tokens_and_acts(weights, tokens, acts)
-    return sorted(each_virtual_head(weights, tokens, acts),
+    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path.
+
+    Paths of a bias are none: those through heads that rest. `copying` is of the matrices
+    `without_biases`.
+    """
+    return sorted(each_virtual_head(weights, *tokens_and_acts(weights, tokens, acts)),
                   key=lambda virtual: -virtual.importance)
 
 
 def each_virtual_head(weights, tokens, acts, longest=None):
-    """Yields the virtual heads by order, those of at most `longest` heads, or all."""
-    loss = mean_loss(acts.logits, tokens)
+    """Yields the virtual heads by order, those of at most `longest` heads, or all.
+
+    M N and N M have the same eigenvalues but for zeros, so W_U W W_E copies as W (W_E W_U) does,
+    which is small.
+    """
+    loss, matrices = mean_loss(acts.logits, tokens), without_biases(weights)
+    W_E_W_U = matrices.W_E @ matrices.W_U
 
     def measured(path):
+        W = product(*(W_OV(matrices, *head) for head in reversed(path.heads)), W_E_W_U)
         importance = mean_loss(map(np.subtract, acts.logits, path.logits), tokens) - loss
-        return VirtualHead(path.heads, copying_score(path.W), float(importance))
+        return VirtualHead(path.heads, copying_score(W), float(importance))
 
-    paths = expand_logits(weights, tokens, acts.pattern, acts.norms, longest)
-    yield from side_by_side(measured, [path for path in paths if path.order >= 2])
+    resting = {*resting_heads(weights)}
+    yield from side_by_side(measured, [
+        path for path in expand_logits(weights, tokens, acts.pattern, acts.norms, longest)
+        if path.order >= 2 and resting.isdisjoint(path.heads)])
 
 
 def without_heads(weights: Weights, heads: list[tuple[int, int]]) -> Weights:
@@ -125,5 +133,5 @@ def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, 
     _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)
     x = propagate(ablated, residual_0(ablated, tokens), pattern).sum(0)                # (b, i, d)
     return WithoutHeads(
-        float(mean_loss(logits_of(weights, x, norms[-1]), tokens)),
+        float(loss_at_end(weights, x, norms[-1], tokens)),
         float(cross_entropy(forward(ablated, tokens).logits, tokens)))

@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from minicircuits.behavior import ablation, excerpt
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import ordered_versus_shuffled
-from minicircuits.circuits.biases import resting_heads
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.expansion import (Ledger, count_paths, each_order, expand_logits, label,
                                              ledger)
 from minicircuits.circuits.score_expansion import (count_terms, expand_scores, rebuild,
@@ -18,7 +18,7 @@ from minicircuits.notation import relative_error
 
 MAX_PATHS = 2000      # that are looked at one by one
 MAX_TERMS = 100_000   # of the scores of all heads together
-MAX_LOGITS = 2 ** 31  # that virtual heads take, about half a minute; a check takes an eighth
+MAX_LOGITS = 2 ** 30  # that virtual heads take, some ten seconds; a check takes an eighth
 
 
 def one_by_one(weights):
@@ -39,21 +39,21 @@ def exactness(weights, tokens, acts, watch=unwatched):
     Where there are too many, the sums are by order, and `limit` says so; else it is None.
     """
     case, norms, each = (weights, tokens, acts.pattern), acts.norms, one_by_one(weights)
-    found = {"paths": sum(count_paths(weights)), "terms": sum(count_terms(weights)),
-             "precision": weights.dtype.name, "limit": None if each else
-             f"More than {MAX_PATHS:,} paths or {MAX_TERMS:,} terms are not summed one by one, but "
-             "by how many heads they go through."}
     shares = ((path.logits for path in watch(expand_logits(*case, norms), "paths")) if each else
               each_order(*case, norms))
-    found["logits"] = error_of_sum(shares, acts.logits)
-    errors = [error_of_sum((term.scores for term in expand_scores(*case, layer, head, norms))
+    logits = error_of_sum(shares, acts.logits)
+    scores = [error_of_sum((term.scores for term in expand_scores(*case, layer, head, norms))
                            if each else split_scores(*case, layer, head, norms),
                            acts.scores[layer, :, head])
               for layer, head in watch(heads_of(weights), "heads")]
     rebuilt = rebuild(weights, tokens)
-    return found | {"scores": max(errors, default=0.0),
-                    "patterns": relative_error(rebuilt.pattern, acts.pattern),
-                    "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
+    return {"paths": sum(count_paths(weights)), "terms": sum(count_terms(weights)),
+            "precision": weights.dtype.name, "limit": None if each else
+            f"More than {MAX_PATHS:,} paths or {MAX_TERMS:,} terms are not summed one by one, but "
+            "by how many heads they go through.",
+            "logits": logits, "scores": max(scores, default=0.0),
+            "patterns": relative_error(rebuilt.pattern, acts.pattern),
+            "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
 
 
 def error_of_sum(shares, whole):
@@ -67,17 +67,20 @@ def error_of_sum(shares, whole):
 def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
-    Virtual heads are tried on as many contexts as MAX_LOGITS allows, and left out from the order
-    on at which they are too many for one; `limit` says so, or is None.
+    Virtual heads are tried on as many contexts as MAX_LOGITS allows. Orders at which they are too
+    many for one context are left out. `limit` says so, or is None.
     """
     found = ablation.term_importance(weights, tokens, acts)
-    virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads
-    most, b = min(MAX_PATHS, MAX_LOGITS // acts.logits[0].size), len(tokens)
+    counts = count_paths(without_biases(weights))                # heads that rest make none
+    virtual = list(accumulate([0, 0, *counts[2:]]))              # of at most so many heads
+    room, b, limits = MAX_LOGITS // acts.logits[0].size, len(tokens), []
+    most = min(MAX_PATHS, room)
     longest = max(order for order, paths in enumerate(virtual) if paths <= most)
-    tried = min(b, MAX_LOGITS // (acts.logits[0].size * max(1, virtual[longest])))
-    limits = ([f"Virtual heads are tried on {tried} of {b} contexts."] if tried < b else []) + (
-        [f"Those of {longest + 1} heads and more, {virtual[-1] - virtual[longest]:,}, are too many "
-         f"to try: {most:,} are not."] if longest < weights.n_layers else [])
+    if (tried := room // max(1, virtual[longest])) < b:
+        limits.append(f"Virtual heads are tried on {tried} of {b} contexts.")
+    if longest < weights.n_layers:
+        limits.append(f"Those of {longest + 1} heads and more, {virtual[-1] - virtual[longest]:,}, "
+                      f"are too many to try: {most:,} are not.")
     heads = watch(ablation.each_virtual_head(weights, *excerpt(tokens, acts, slice(tried)),
                                              longest), "virtual heads", total=virtual[longest])
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
@@ -117,22 +120,22 @@ def removals(weights, tokens, acts, induction, previous, start, seed):
     previous : None leaves that out, where no head has earned the name
     gaps: of `ordered_versus_shuffled`, on the same blocks each time; removed: losses on the text.
     """
-    without = {"whole": [], "without_induction": [induction]}
-    if previous:
-        without["without_previous"] = [previous]
-    return {"gaps": {name: float(ordered_versus_shuffled(
-                ablation.without_heads(weights, heads), start, np.random.default_rng(seed)).gap)
-                     for name, heads in without.items()},
-            "removed": {label(heads): ablation.loss_without_heads(
-                weights, tokens, heads, acts)._asdict() for heads in without.values() if heads}}
+    heads = {"whole": [], "without_induction": [induction]} | (
+        {"without_previous": [previous]} if previous else {})
+    gaps = {name: ordered_versus_shuffled(ablation.without_heads(weights, removed), start,
+                                          np.random.default_rng(seed)).gap
+            for name, removed in heads.items()}
+    return {"gaps": {name: float(gap) for name, gap in gaps.items()},
+            "removed": {label(removed): ablation.loss_without_heads(
+                weights, tokens, removed, acts)._asdict() for removed in heads.values() if removed}}
 
 
 def prediction(weights, tokens, acts, head):
     """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
-    Among places in `tokens` (b, i) where the model gives the true next token at least even
-    odds, the one where the head added most to its logit: `effect`. The 8 strongest entries are
-    listed.
+    Of places in `tokens` (b, i) whose true next token has a probability of one half or more, it is
+    the one where the head added most to its logit, `effect`. Where there is none, the likeliest
+    place is taken. The 8 strongest entries are listed.
     """
     following = tokens[:, 1:]
     log_p = np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(following[0])), targets]
@@ -150,27 +153,16 @@ def prediction(weights, tokens, acts, head):
         return found | {"limit": f"It has more than {MAX_PATHS:,} paths, too many to list."}
     norms = None if acts.norms is None else acts.norms[:, one]
     entries = ledger(weights, tokens[one], acts.pattern[:, one], place, target, norms)
-    shares, of_bias = biases_once(weights, entries, place)
+    # Where a bias b_O starts says nothing: all of such a path is counted once, at `place`.
+    resting = [(head,) for head in resting_heads(weights)]
+    of_bias = np.array([path[:1] in resting for path in entries.paths])
+    shares = entries.contributions[:, :place + 1].copy()
+    shares[of_bias] = np.eye(place + 1)[place] * shares[of_bias].sum(1, keepdims=True)
     strongest = Ledger(entries.paths, shares).strongest(8)
     total = float(shares.sum())
     return found | {
         "sum": total, "entries": [
-            [label(path), None if path in of_bias else source, value]
+            [label(path), None if path[:1] in resting else source, value]
             for path, source, value in strongest if value],
         "others": total - sum(value for *_, value in strongest),
-        "count": shares.size - place * len(of_bias) - len(strongest)}
-
-
-def biases_once(weights, entries, place):
-    """The contributions (path, j ≤ place) of a ledger; and the paths that start with a bias b_O.
-
-    Where such a path starts says nothing: the head that rests reads the same everywhere. What it
-    contributes in all stands at `place`, and 0 elsewhere.
-    """
-    resting = [(head,) for head in resting_heads(weights)]
-    of_bias = [path for path in entries.paths if path[:1] in resting]
-    shares = entries.contributions[:, :place + 1].copy()
-    for path in of_bias:
-        row = shares[entries.paths.index(path)]
-        row[:] = np.eye(place + 1)[place] * row.sum()
-    return shares, of_bias
+        "count": int(shares.size - place * of_bias.sum() - len(strongest))}

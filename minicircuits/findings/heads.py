@@ -13,9 +13,8 @@ from minicircuits.circuits.composition import (composition_baseline, composition
                                                composition_scores, random_composition_scores)
 from minicircuits.circuits.copying import copying_companions, copying_score
 from minicircuits.circuits.expansion import label
-from minicircuits.circuits.heads import ov_circuit
-from minicircuits.circuits.induction import matching_circuit
-from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
+from minicircuits.circuits.heads import W_OV, W_QK, ov_circuit
+from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.cores import side_by_side
 from minicircuits.model.transformer import forward
 from minicircuits.notation import NormalizedWeights
@@ -43,7 +42,8 @@ def folded(weights):
         said += ["What reads the residual stream divides it by a norm σ. Where patterns are "
                  "frozen, so are all σ; where they are recomputed, σ are recomputed too."]
     if without_biases(weights).d_model < weights.d_model:
-        said += ["Copying, skip-trigrams and composition are read off the matrices without biases."]
+        said += ["Copying, skip-trigrams and composition are read off the matrices without biases"
+                 + (" and norms." if normalized else ".")]
     return said
 
 
@@ -53,18 +53,11 @@ def unwatched(items, name, total=None):
     return items
 
 
-def ranked_sources(weights, token_probabilities, head):
-    """The table of skip-trigrams of a head (layer, head), as far as any view of it goes.
-
-    weights : `without_biases`
-    """
-    return skip_trigrams(weights, *head, token_probabilities, max(RANKS))
-
-
 def head_table(weights, ranked, tokens, acts, start, seed, watch=unwatched):
     """A row for every head: what it looks at, on text and on random blocks, and what it copies.
 
-    ranked : a head (layer, head) ↦ its `ranked_sources`; tokens, acts : of the text
+    ranked : a head (layer, head) ↦ its strongest sources, as `SkipTrigrams`; tokens, acts : of
+        the text
     A row is without what takes more contexts or tokens than there are.
     """
     scores, (b, T) = scores_on_blocks(weights, start, np.random.default_rng(seed)), tokens.shape
@@ -109,8 +102,10 @@ def scores_on_blocks(weights, start, rng):
 def named_heads(rows, blocks):
     """The induction head after layer 0 and the previous-token head before it, from a `head_table`.
 
-    Each is the best, (layer, head), or None if no head has earned the name. nearest: the best in
-    any case, its score, and the least that earns the name. blocks : lengths that rows are of.
+    Each is the best, (layer, head), or None if no head has earned the name.
+
+    nearest : the best in any case, its score, and the least that earns the name
+    blocks : lengths that rows are of
     """
     if not blocks:
         return {"induction_head": None, "previous_token_head": None, "nearest": {}}
@@ -185,9 +180,13 @@ def eigenvalue_pairs(weights, rows, watch=unwatched):
     """
     weights = without_biases(weights)
     copying = {(row["layer"], row["head"]): row["copying"] for row in rows}
-    pairs = [(earlier, later) for later in heads_of(weights) for earlier in heads_of(weights)
+    pairs = [(earlier, later) for later in copying for earlier in copying
              if earlier[0] < later[0]]
-    matching = side_by_side(lambda pair: copying_score(matching_circuit(weights, *pair)), pairs)
+    W_E_W_ET = weights.W_E @ weights.W_E.mT      # W_Eᵀ W W_E has the eigenvalues of W W_E W_Eᵀ
+
+    def matching(pair):
+        return copying_score(W_QK(weights, *pair[1]) @ W_OV(weights, *pair[0]) @ W_E_W_ET)
+
     return [{"earlier": earlier, "later": later, "copying": copying[later], "matching": score}
-            for (earlier, later), score in watch(zip(pairs, matching), "pairs of heads",
-                                                 total=len(pairs))]
+            for (earlier, later), score in watch(zip(pairs, side_by_side(matching, pairs)),
+                                                 "pairs of heads", total=len(pairs))]

@@ -9,9 +9,9 @@ from minicircuits.behavior import excerpt
 from minicircuits.behavior.in_context import block_lengths, middle_length, random_blocks
 from minicircuits.circuits.biases import without_biases
 from minicircuits.circuits.normalization import as_read, norm_of
-from minicircuits.circuits.skip_trigrams import strongest
+from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import (folded, head_table, named_heads, ranked_sources,
+from minicircuits.findings.heads import (RANKS, folded, head_table, named_heads,
                                          strongest_pairs, unwatched)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
@@ -22,18 +22,18 @@ from minicircuits.training.tokenizer import visible
 MEASURED = 16          # contexts on which what heads and paths do is measured
 MEMORY = 2 ** 27       # bytes of activations at a time; what is made of them takes some of that
 LARGE = 10_000_000     # parameters from which weights stay as precise as they are
+SOURCES = 4096         # of skip-trigrams after layer 0, where W_E says less of what is read
 
 
 class Study:
     """A model, its `Contexts` and a seed; and the model's runs on them, pairs (tokens, acts).
 
     held_out : the rectangle of contexts with most tokens, longer contexts cut, at most MEASURED
-        of them and at most MEMORY: on it most is measured
+        of them and at most MEMORY: on it most is measured; `measured` are their places
     kept : {place in the contexts: (tokens, acts)} of those measured and of the first others, as
         many as fit twice MEMORY
-    losses : of every context, (nats, predicted tokens); loss : nats per predicted token, or None
-    repeated : START and a block of random tokens, twice, in eight contexts; run when asked for
-    block : how many tokens that block has; None where no two blocks of 2 fit a context
+    loss : nats per predicted token of all contexts, or None where there is none
+    block : how many random tokens come twice in `repeated`; None where no 2 fit a context
     weights : a small model's in float64, so that the exactness shown is that of the algebra
     """
 
@@ -42,26 +42,25 @@ class Study:
         self.weights, self.start = model.weights, model.tokenizer.start
         if sum(W.size for _, W in self.weights.items()) <= LARGE:
             self.weights = self.weights.astype(np.float64)
-        self.token_probabilities = contexts.probabilities                         # (v,)
         self.block = middle_length(self.weights, self.start)
-        self.losses, self.kept, self.ranked = np.zeros((len(contexts.tokens), 2)), {}, {}
+        self.losses, self.kept, self.ranked = [], {}, {}
         lengths = [len(context) for context in contexts.tokens]
         room = self.room(max(lengths))                 # each is run as a whole, then cut
-        T, chosen = rectangle(lengths, min(MEASURED, room))
-        self.measured = chosen                                     # the rows of held_out
-        self.held_out = excerpt(*self._measured(chosen, True), slice(None), T)
-        rest = [n for n in range(len(contexts.tokens)) if n not in set(chosen)]
-        for first in range(0, len(rest), len(chosen)):
-            some = rest[first:first + len(chosen)]
-            self._measured(some, len(self.kept) + len(some) <= 2 * room)
+        T, self.measured = rectangle(lengths, min(MEASURED, room))
+        self.held_out = excerpt(*self.run(self.measured, True), slice(None), T)
+        rest = [n for n in range(len(lengths)) if n not in self.measured]
+        for first in range(0, len(rest), len(self.measured)):
+            some = rest[first:first + len(self.measured)]
+            self.run(some, len(self.kept) + len(some) <= 2 * room)
+        predicted = sum(lengths) - len(lengths)
+        self.loss = sum(self.losses) / predicted if predicted else None
         self.notes = list(contexts.notes)
-        if (len(chosen), T) != (len(contexts.tokens), max(map(len, contexts.tokens))):
-            self.notes.append(f"What heads do is measured on {len(chosen)} of "
-                              f"{len(contexts.tokens)} contexts, {T} tokens of each.")
-
-    def run(self, tokens):
-        """Every activation on contexts (b, i)."""
-        return forward(self.weights, tokens)
+        if (len(self.measured), T) != (len(lengths), max(lengths)):
+            self.notes.append(f"What heads do is measured on {len(self.measured)} of "
+                              f"{len(lengths)} contexts, {T} tokens of each.")
+        if self.weights.n_layers > 1 and self.weights.d_vocab > SOURCES:
+            self.notes.append(f"Skip-trigrams after layer 0 are ranked among the {SOURCES:,} most "
+                              f"frequent of {self.weights.d_vocab:,} sources.")
 
     def room(self, T):
         """How many contexts of T tokens have activations that fit MEMORY, at least 1."""
@@ -70,32 +69,31 @@ class Study:
                    + weights.n_layers * weights.n_heads * (2 * T + 4 * weights.d_head))
         return max(1, MEMORY // (T * numbers * weights.dtype.itemsize))
 
-    def _measured(self, chosen, keep):
+    def run(self, places, keep):
         """(tokens, acts) of some contexts, filled up to the longest; their losses are noted.
 
         What fills up stands last, and nothing is read from what comes later.
         """
-        contexts = [self.contexts.tokens[n] for n in chosen]
+        contexts = [self.contexts.tokens[n] for n in places]
         longest = max(map(len, contexts))
         tokens = np.array([np.pad(context, (0, longest - len(context))) for context in contexts])
-        acts = self.run(tokens)
-        for row, (n, context) in enumerate(zip(chosen, contexts)):
+        acts = forward(self.weights, tokens)
+        for row, (n, context) in enumerate(zip(places, contexts)):
             one = excerpt(tokens, acts, slice(row, row + 1), len(context))
             if keep:
                 self.kept[n] = one
             if (predicted := len(context) - 1):
-                self.losses[n] = cross_entropy(one[1].logits, one[0]) * predicted, predicted
+                self.losses.append(float(cross_entropy(one[1].logits, one[0])) * predicted)
         return tokens, acts
 
-    @property
-    def loss(self):
-        nats, predicted = self.losses.sum(0)
-        return float(nats / predicted) if predicted else None
-
     def sources(self, head):
-        """The strongest sources of a head (layer, head), ranked when first asked for."""
+        """The strongest sources of a head (layer, head), as far as any view of it goes.
+
+        They are ranked when first asked for.
+        """
         if head not in self.ranked:
-            self.ranked[head] = ranked_sources(self.matrices, self.token_probabilities, head)
+            among = self.contexts.probabilities if head[0] == 0 else self.frequent
+            self.ranked[head] = skip_trigrams(self.matrices, *head, among, max(RANKS))
         return self.ranked[head]
 
     @cached_property
@@ -104,10 +102,19 @@ class Study:
         return without_biases(self.weights)
 
     @cached_property
+    def frequent(self):
+        """The probabilities of the SOURCES most frequent tokens, and 0 of all others: (u,)"""
+        probabilities, shares = self.contexts.probabilities, np.zeros(self.weights.d_vocab)
+        most = strongest(probabilities, SOURCES)[0]
+        shares[most] = probabilities[most]
+        return shares
+
+    @cached_property
     def repeated(self):
+        """START and a block of random tokens, twice, in eight contexts; and what is run on them."""
         tokens = random_blocks(self.weights.d_vocab, self.block, 2, 8, self.start,
                                np.random.default_rng(self.seed))
-        return tokens, self.run(tokens)
+        return tokens, forward(self.weights, tokens)
 
 
 def rectangle(lengths, room):
@@ -197,7 +204,7 @@ def bigrams(study):
     """
     weights, counts, show = study.weights, study.contexts.counts, study.model.tokenizer.show
     text = sorted(set(np.concatenate(study.contexts.tokens).tolist()) - {study.start},
-                  key=lambda token: -study.token_probabilities[token])
+                  key=lambda token: -study.contexts.probabilities[token])
     words = ([token for token in text if sum(map(str.isalpha, show(token))) >= 3] or text)[:8]
     entering = weights.W_E.mT                                                        # (u, d)
     read = as_read(weights, entering, norm_of(weights, entering))

@@ -11,6 +11,7 @@ from minicircuits.behavior import excerpt
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import value_lengths
+from minicircuits.circuits.biases import positions_undivided, without_biases
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
@@ -23,38 +24,41 @@ MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_SPLIT = 16            # heads whose scores come in four parts
 MAX_VOCAB = 4096          # tokens to choose from
-ATTENTION = 5_000_000     # bytes of the page for the attention on contexts
+ATTENTION = 1_800_000     # bytes of the page for the attention on contexts
 LEDGER = 4_000_000        # bytes of it for what a ledger is made of
 FLOAT = 4 * 4 / 3         # bytes of a number in `pack_floats`
 
 
 def page_data(study, found, watch=unwatched):
     """The page of a `Study` and of all its `sections` in one dict, as JSON has it."""
-    weights = study.weights
-    heads, contexts = heads_of(weights), study.contexts.tokens
-    shown, T = heads[:MAX_HEADS], max(map(len, contexts))
+    weights, contexts = study.weights, study.contexts
+    heads, T = heads_of(weights), max(map(len, contexts.tokens))
+    shown, opening = heads[:MAX_HEADS], opening_prediction(study, found)
     notices = [*study.notes, *found.get("folded", []),
                *notice("Attention is cut", MAX_HEADS, len(heads), "heads"),
                *notice("Contexts are cut", MAX_TOKENS, T, "tokens")]
-    opening = opening_prediction(study, found)
     whole, place = study.measured[opening["row"]], len(opening["context"]) - 1
-    texts = {n: {"name": escaped(study.contexts.names[n]), **views} for n, views in
-             sorted(first_views(study, shown, whole).items())}
-    if len(texts) < len(contexts):
-        notices.append(f"Contexts are cut: {len(texts)} of {len(contexts):,} are shown, from the "
-                       "beginning on, and the one with the prediction.")
-    split = sorted(sorted((head for head in shown if head[0]), key=lambda head: -next(
-        row.get("induction", 0) for row in found["heads"]
-        if (row["layer"], row["head"]) == head))[:MAX_SPLIT])
-    notices += notice("Four parts of a score are cut", MAX_SPLIT, sum(
-        layer > 0 for layer, _ in shown), "heads, those with most prefix matching,")
-    cut = {whole: excerpt(*study.kept[whole], slice(1), MAX_TOKENS)}
+    views = first_views(study, shown, whole)
+    if len(views) < len(contexts.tokens):
+        beside = ", and the one with the prediction" * (whole >= len(views))
+        notices.append(f"Contexts are cut: {len(views)} of {len(contexts.tokens):,} are shown, "
+                       f"from the beginning on{beside}.")
+    texts = {n: {"name": escaped(contexts.names[n]), **views[n]} for n in sorted(views)}
+    apart = {whole: excerpt(*study.kept[whole], slice(1), MAX_TOKENS)}
     if study.block:
-        cut["repeated"] = excerpt(*study.repeated, slice(1))
+        apart["repeated"] = excerpt(*study.repeated, slice(1))
         texts["repeated"] = {"name": "repeated random tokens",
-                             **attention_views(weights, *cut["repeated"], shown, pack_floats)}
-    for n, text in cut.items():                     # in these every score and logit comes apart
-        texts[n]["parts"] = score_parts(weights, *text, split)
+                             **attention_views(weights, *apart["repeated"], shown, pack_floats)}
+    in_parts = []
+    if found.get("split"):
+        later = [row for row in found["heads"] if 0 < row["layer"]
+                 and (row["layer"], row["head"]) in shown]
+        best = sorted(later, key=lambda row: -row["induction"])[:MAX_SPLIT]
+        in_parts = sorted((row["layer"], row["head"]) for row in best)
+        notices += notice("Four parts of a score are cut", MAX_SPLIT, len(later),
+                          "heads, those with most prefix matching,")
+    for n, text in apart.items():                 # in these every score and logit comes apart
+        texts[n]["parts"] = score_parts(weights, *text, in_parts)
     page = {"title": f"What a {weights.n_layers}-layer model does, taken apart",
             "overview": overview(study.model, found), "notices": notices, "start": place,
             "n_heads": weights.n_heads, "shown_heads": shown, "texts": list(texts.values()),
@@ -69,11 +73,11 @@ def page_data(study, found, watch=unwatched):
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = named_tokens(page, opening["target"])
     if sum(count_paths(weights)) <= MAX_PATHS and len(heads) <= MAX_HEADS:
-        needed = {opening["target"], *(id for n in cut for id in tokens_of(texts[n]))}
-        if rows := ledger_rows(study, needed, sum(acts.residual[0].size for _, acts in
-                                                  cut.values()), notices):
+        needed = {opening["target"]}.union(*(tokens_of(texts[n]) for n in apart))
+        positions = sum(acts.residual[0].size for _, acts in apart.values())
+        if rows := ledger_rows(study, needed, positions, notices):
             page["ledger"] = {"place": place, "target": opening["target"], "tokens": rows,
-                              **ledger_inputs(weights, rows, cut.values())}
+                              **ledger_inputs(weights, rows, apart.values())}
             named.update(rows)
     page["vocabulary"] = [[id, visible(study.model.tokenizer.show(id))] for id in sorted(named)]
     return page | {"absent": absent(page, weights.n_layers)}
@@ -83,9 +87,8 @@ def first_views(study, heads, opening):
     """The attention on contexts, by place: on the opening one, and on as many as fit, in order."""
     views, room = {}, ATTENTION
     for n in [opening, *sorted(study.kept.keys() - {opening})]:
-        pack_pattern = pack_floats if n == opening else pack
         found = attention_views(study.weights, *excerpt(*study.kept[n], slice(1), MAX_TOKENS),
-                                heads, pack_pattern)
+                                heads, pack if views else pack_floats)
         room -= sum(len(packed["data"]) for packed in found.values() if "data" in packed)
         if views and room < 0:
             break
@@ -98,7 +101,7 @@ def ledger_rows(study, needed, positions, notices):
 
     needed : those it must have; others are the most frequent. positions : numbers (i, d)
     """
-    weights, probabilities = study.weights, study.token_probabilities
+    weights, probabilities = study.weights, study.contexts.probabilities
     numbers = weights.W_O.size + weights.W_V.size + 2 * positions
     room = int((LEDGER / FLOAT - numbers) / weights.d_model)
     if room < len(needed):
@@ -147,11 +150,12 @@ def opening_prediction(study, found):
 
 
 def overview(model, found):
-    """Shape, training log, losses and exactness."""
-    weights, log = model.weights, model.metadata.get("log", [])
+    """Shape (of the matrices, before biases and norms went in), training log, losses, exactness."""
+    weights, log = without_biases(model.weights), model.metadata.get("log", [])
     kept = model.metadata.get("kept_step", np.inf)       # what formed later is not in the model
-    sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
-    return {**{name: getattr(weights, name) for name in sizes},
+    sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
+    positions = "shortformer" if positions_undivided(model.weights) else weights.positions
+    return {**{name: getattr(weights, name) for name in sizes}, "positions": positions,
             "parameters": sum(W.size for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
             "exactness": found["exactness"], "log": log,

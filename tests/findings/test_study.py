@@ -73,6 +73,19 @@ def test_large_models_stay_as_precise_as_they_are(monkeypatch):
     assert Study(Model(weights, START, {}), contexts, 0).weights.dtype == np.float32
 
 
+def test_after_layer_0_the_most_frequent_sources_are_ranked(monkeypatch):
+    monkeypatch.setattr(module, "SOURCES", 3)
+    study = studied([b"aabbbcabcde" * 9])
+    assert study.notes[-1] == ("Skip-trigrams after layer 0 are ranked among the 3 most frequent "
+                               "of 257 sources.")
+    every = mc.skip_trigrams(study.weights, 0, 1, study.contexts.probabilities, 128)
+    assert [row.source for row in study.sources((0, 1))] == [row.source for row in every]
+    every = mc.skip_trigrams(study.weights, 1, 0, study.contexts.probabilities, 257)
+    found = [(row.source, row.score) for row in study.sources((1, 0))]
+    assert found == [(row.source, row.score) for row in every if row.source in [*b"abc"]]
+    assert not any("Skip-trigrams" in note for note in studied([b"a"], n_layers=1).notes)
+
+
 @pytest.mark.parametrize("text", ["a", "ab", "abcab", "ab" * 70], ids=len)
 @pytest.mark.parametrize("tokenizer, n_layers, n_ctx, positions", [
     (START, 0, 2, "standard"), (START, 1, 3, "shortformer"), (START, 2, 128, "shortformer"),
