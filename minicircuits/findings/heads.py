@@ -33,15 +33,18 @@ def heads_of(weights):
 
 def folded(weights):
     """What the biases and norms of a model became, in sentences; none where there were none."""
-    resting = resting_heads(weights)
-    said = {f"Each layer's bias b_O is a head that rests, the last: {label(resting[:1])} is that "
-            "of layer 0. Paths may start there; tables of heads leave them out.": resting,
-            "What reads the residual stream divides it by a norm σ. Where patterns are frozen, so "
-            "are all σ; where they are recomputed, σ are recomputed too.":
-            isinstance(weights, NormalizedWeights),
-            "Copying, skip-trigrams and composition are read off the matrices without biases.":
-            without_biases(weights).d_model < weights.d_model}
-    return [sentence for sentence, so in said.items() if so]
+    resting, normalized = resting_heads(weights), isinstance(weights, NormalizedWeights)
+    said = []
+    if resting:
+        said += [f"Each layer's bias b_O is a head that rests, the last: {label(resting[:1])} is "
+                 "that of layer 0. Paths may start there; tables of heads leave them out."]
+    if normalized:
+        said += ["What reads the residual stream divides it by a norm σ. Where patterns are "
+                 "frozen, so are all σ; where they are recomputed, σ are recomputed too."]
+    if without_biases(weights).d_model < weights.d_model:
+        said += ["Copying, skip-trigrams and composition are read off the matrices without biases"
+                 + (" and norms." if normalized else ".")]
+    return said
 
 
 def unwatched(items, name, total=None):
@@ -97,8 +100,10 @@ def scores_on_blocks(weights, start, rng):
 def named_heads(rows, blocks):
     """The induction head after layer 0 and the previous-token head before it, from a `head_table`.
 
-    Each is the best, (layer, head), or None if no head has earned the name. nearest: the best in
-    any case, its score, and the least that earns the name. blocks : lengths that rows are of.
+    Each is the best, (layer, head), or None if no head has earned the name.
+
+    nearest : the best in any case, its score, and the least that earns the name
+    blocks : lengths that rows are of
     """
     if not blocks:
         return {"induction_head": None, "previous_token_head": None, "nearest": {}}

@@ -16,6 +16,7 @@ from minicircuits.findings.heads import (RANKS, folded, head_table, named_heads,
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
+from minicircuits.training.tokenizer import visible
 
 
 MEASURED = 16          # contexts on which what heads and paths do is measured
@@ -157,7 +158,15 @@ def sections(study, watch=unwatched):
         return
     yield "removals", effects.removals(weights, *study.held_out, induction, previous, study.start,
                                        seed)
-    yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
+    found = effects.prediction(weights, *study.held_out, induction)
+    yield "prediction", {"prediction": found | {
+        "text": as_text(study.model.tokenizer, found["context"])}}
+
+
+def as_text(tokenizer, context):
+    """What a context (i,) reads as, in one line of visible characters; spaces stay."""
+    start = tokenizer.show(context[0]) if context[0] == tokenizer.start else ""
+    return start + visible(tokenizer.decode(context)).replace("␣", " ")
 
 
 def losses(study):
