@@ -86,7 +86,8 @@ class Weights:
     or complex128) and every number is finite: weights that exist are sound. Two are equal (==)
     only if they are one object: compare their arrays.
 
-    Paper: "Transformer Overview". No biases, no LayerNorm, no MLP; but see `NormalizedWeights`.
+    Paper: "Transformer Overview". Biases are folded in by `fold_biases`, norms stand in
+    `NormalizedWeights`, and there is no MLP.
     """
 
     W_E: np.ndarray
@@ -170,7 +171,7 @@ class NormalizedWeights(Weights):
     Whatever reads the residual stream x reads y instead. Its first n_normalized dimensions are
     those of x, divided by σ = √(mean of their squares + eps); all others are as they are in x.
     Undivided are the constant 1, which carries biases, and positions that are added after the
-    norm. A head reads one kind as its values, and writes to the first n_normalized dimensions.
+    norm. A head reads its values from dimensions of one kind. It writes to the first n_normalized.
 
     For use, not for training. Raises InputError as `Weights`, and unless all of this is so.
     """

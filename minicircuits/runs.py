@@ -1,8 +1,8 @@
 """A training run that measures itself along the way, and leaves a model file with its log.
 
 The trainer knows no scores and the scores know no trainer; here they meet. What a run leaves are
-the weights that did best on held-out text: a short text is learned by heart, and then they are
-not the last.
+the weights that did best on held-out text. Where a short text is learned by heart, they are not
+the last.
 """
 
 import os
@@ -133,8 +133,14 @@ class Checkpoint:
         return self.mine is not None and self.there() == self.mine
 
     def save(self, model, state, best):
-        save_checkpoint(self.path, model, state, best, self.force or self.is_mine())
-        self.claim()
+        replaces, free = self.force or self.is_mine(), self.there() is None
+        try:
+            save_checkpoint(self.path, model, state, best, replaces)
+            self.claim()
+        except KeyboardInterrupt:              # it may stand there already: this run's
+            if replaces or free:
+                self.claim()
+            raise
 
     def remove(self):
         if self.is_mine():
@@ -182,6 +188,10 @@ def go_on(state, best, metadata, text, checkpoint, every, report):
     if kept is not log[-1]:
         report(f"  kept: step {kept['step']}, whose held-out loss is the least ({least:.3f}); "
                f"the last has {log[-1]['validation']:.3f}")
+    counted = text.baselines["unigram counts"]
+    if least > counted:
+        report(f"  worse than counting single tokens, whose held-out loss is {counted:.3f}: train\n"
+               "  longer, or on more text")
     model = Model(best or weights, text.tokenizer, {**metadata, "kept_step": kept["step"]})
     save_model(checkpoint.output, *model, checkpoint.force)
     checkpoint.remove()

@@ -135,7 +135,7 @@ def test_no_head_is_named_that_is_none(toured, packaged):
         assert found["induction_head"] == name
         for key in "split", "removed", "prediction":
             assert (key in found) == (name is not None)
-    assert any(line.startswith("  No head is an induction head: prefix matching is 0.0")
+    assert any(line.startswith("  No head is an induction head: attention to what followed")
                for line in toured.lines)
     assert not any("← carries" in line for line in toured.lines)
 
@@ -169,7 +169,7 @@ def test_heads_of_a_model_of_your_own(one_layer):
     assert any(line.startswith("  0.3  ") for line in one_layer.lines)
     assert set(one_layer.json) == {"losses", "held_out", "recorded", "exactness", "blocks", "heads"}
     assert set(one_layer.json["losses"]) == {"this 1-layer model"}
-    assert any("not the text that this model was trained on" in line for line in one_layer.lines)
+    assert any("This model was trained on another text." in line for line in one_layer.lines)
 
 
 def test_on_the_text_of_its_training_it_shows_what_was_held_out(toured):
@@ -218,6 +218,8 @@ def test_texts_that_are_none(tmp_path, capsys):
                                      ("utf16", "hey".encode("utf-16"), "iconv -f UTF-16")):
         (tmp_path / name).write_bytes(content)
         assert complaint in refused(capsys, "heads", "--text", tmp_path / name)
+    (tmp_path / "empty").unlink()
+    assert str(tmp_path / "utf16") in refused(capsys, "heads", "--text", tmp_path)
     assert "at least one token" in refused(capsys, "heads", "--sentence", "")
     refused(capsys, "heads", "--sentence", "a", "--text", tmp_path / "empty")
 
@@ -267,6 +269,8 @@ def test_outputs_are_refused_before_any_work(tmp_path, capsys):
         assert "cannot write" in refused(capsys, "train", "--text", PACKAGE, "-o", output)
         assert "cannot write" in refused(capsys, "tour", "--text", PACKAGE, "--steps", 1,
                                          "-o", tmp_path / "t", "--json", output)
+    assert "must be two files" in refused(capsys, "train", "--text", PACKAGE, "--force",
+                                          "-o", there, "--json", there)
     assert there.read_bytes() == b"precious"
     assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
 
@@ -317,6 +321,39 @@ def test_defaults_in_the_help_are_those_of_the_recipe(capsys):
     assert f"(default {SHAPE['positions']})" in shown
 
 
+def test_a_run_without_positions_goes_on_in_its_contexts(tmp_path, monkeypatch, capsys):
+    """Its weights do not tell n_ctx: the command to go on does, and so does the finished file."""
+    monkeypatch.chdir(tmp_path)
+    Path("text").write_bytes((PACKAGE / "cli.py").read_bytes()[:2500])
+    sizes = ["--heads", "1", "--d-model", "8", "--d-head", "4", "--context", "9",
+             "--vocabulary", "260", "--positions", "none", "--layers", "1"]
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr("minicircuits.runs.log_line", interrupted)
+        assert main(["train", "--text", "text", "-o", "m.npz", "--steps", "2", *sizes]) == 130
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "    minicircuits train -o m.npz --resume --context 9 --text text"
+    assert "--resume goes on" in refused(capsys, "train", "--text", "text", "-o", "m.npz", *sizes)
+    assert main(["train", "-o", "m.npz", "--resume", "--text", "text"]) == 0
+    out = capsys.readouterr().out
+    assert "    minicircuits sample '' m.npz\n" in out
+    assert "worse than counting single tokens" in out
+    assert main(["heads", "m.npz", "--text", "text"]) == 0
+    assert "training text that was held out" in capsys.readouterr().out
+    assert main(["train", "-o", "n.npz", "--from", "m.npz", "--text", "text", "--steps", "1"]) == 0
+    assert load_model("n.npz").metadata["recipe"]["n_ctx"] == 9
+
+
+def test_without_its_package_a_safetensors_is_refused_before_training(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("minicircuits.files.tensors.safetensors", None)
+    assert "needs the package" in refused(capsys, "train", "--text", TEXT, "--steps", 1,
+                                          "-o", tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_of_ones_own_sizes_goes_on_and_is_looked_at(tmp_path, monkeypatch, capsys):
     """Contexts of 4 have no room for two blocks; another text and more steps; quoted again."""
     monkeypatch.chdir(tmp_path)
@@ -356,3 +393,15 @@ def test_a_reader_that_has_enough_is_no_error():
     with process.stderr:
         assert process.stderr.read() == b""
     assert process.wait() == 1
+
+
+def test_the_first_line_comes_before_the_work(tmp_path, monkeypatch, capsys):
+    """What is read, and on what a model is looked at, is said before it takes its time."""
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(model, "load_text", interrupted)
+    assert main(["train", "-o", str(tmp_path / "model.npz")]) == 130
+    assert "The text is read and cut into tokens" in capsys.readouterr().out
+    monkeypatch.setattr(model, "Study", interrupted)
+    assert main(["heads", "--sentence", "one two"]) == 130
+    assert "on your sentence: 4 tokens in 1 context." in capsys.readouterr().out

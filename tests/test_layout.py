@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from minicircuits.terminal import progress
-from minicircuits.terminal.layout import WIDTH
-from minicircuits.terminal.progress import watched
+from minicircuits.terminal.layout import WIDTH, columns, cut, ending, paragraph, table
+from minicircuits.terminal.progress import LOG_HEADING, LOG_LEGEND, log_line, watched
 
 spec = importlib.util.spec_from_file_location(
     "preamble", Path(__file__).parent.parent / "examples" / "preamble.py")
@@ -103,3 +103,24 @@ def test_flat_curves_and_single_measurements_are_drawn():
 def test_no_line_is_wider_than_the_terminal(values):
     lines = preamble.chart("loss", [("1", log(*values))], "loss")
     assert max(map(len, lines)) <= WIDTH and len(lines) == 11
+
+
+def test_wide_characters_take_two_columns():
+    assert [columns(text) for text in ("ab…", "道可", "道a", "e\u0301")] == [3, 4, 3, 1]
+    assert cut("道可道非", 8) == "道可道非" and cut("道可道非", 7) == "道可道…" == cut("道可道非常", 8)
+    assert table(["a", "b"], [["道可", "x"], ["c", "道"]]) == ["  a      b", "  道可   x", "  c     道"]
+
+
+def test_the_end_of_a_text_is_cut_between_characters():
+    assert ending("abc", 3) == "abc" and ending("abcdefg", 6) == "… defg"
+    assert ending(r"ab\xe4\xb9", 8) == r"… \xb9" == ending(r"ab\xe4\xb9", 9)
+    assert ending("道可道非", 7) == "… 道非"
+
+
+def test_the_log_of_a_run_explains_its_columns_and_has_no_minus_zero():
+    row = {"step": 1, "seconds": 2, "loss": 3, "validation": 4, "in_context": -0.001,
+           "previous_token": None, "prefix_matching": 0.5}
+    assert log_line(row, False).split() == ["1", "2", "s", "3.000", "4.000", "0.00", "–", "0.50"]
+    for title in ("loss", "held-out", "in context", "previous", "induction", "–"):
+        assert title in LOG_LEGEND.lower() and (title in LOG_HEADING or title == "–")
+    assert max(map(len, [LOG_HEADING, *paragraph(LOG_LEGEND).split("\n")])) <= WIDTH

@@ -63,7 +63,7 @@ def test_a_model_of_very_many_paths():
     one = effects.prediction(weights, tokens, acts, (7, 3))
     assert "entries" not in one and "too many to list" in one["limit"]
     lines = "\n".join([*exactness_lines(exact), *importance_lines(table),
-                       *ledger_lines(one, str)]).split("\n")
+                       *ledger_lines(one | {"text": ""}, str)]).split("\n")
     assert max(map(len, lines)) <= 80
     for finding in exact, table, one:
         assert finding["limit"].split()[-1] in " ".join(lines)

@@ -225,3 +225,21 @@ def test_what_is_measured():
     assert found["gap"] == expected > 0
     losses = loss_by_position(weights, tokens)
     assert found["in_context"] == pytest.approx(losses[95:106].mean() - losses[5:16].mean())
+
+
+def test_interrupted_when_a_checkpoint_is_just_written(text, whole, tmp_path, monkeypatch):
+    """That moment lasts: a file is flushed to the disk. The run knows the file as its own."""
+    output, save, saved = tmp_path / "model.npz", runs.save_checkpoint, []
+
+    def interrupted(*arguments):
+        save(*arguments)
+        saved.append(arguments)
+        if len(saved) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_to_file(2, text, output, 5)
+    assert len(saved) == 2
+    assert same(resume(text, output).weights, whole.weights)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.expansion import count_paths, expand_logits, propagate, residual_0
 from minicircuits.circuits.heads import W_OV
@@ -47,9 +48,8 @@ def term_importance(weights: Weights, tokens: Tokens,
                    for head in range(weights.n_heads)) for layer, A in enumerate(pattern)]
     all_singles = sum(singles, x)
 
-    def loss(x):
-        """Of a sum of paths as it arrives at W_U."""
-        return loss_at_end(weights, x, norms[-1], tokens)
+    def loss(paths):
+        return loss_at_end(weights, paths, norms[-1], tokens)
 
     losses = np.array([loss(x) for x in propagate(weights, x, pattern).cumsum(0)])
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
@@ -78,7 +78,11 @@ class VirtualHead(NamedTuple):
 
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
-    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
+    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path.
+
+    Paths of a bias are none: those through heads that rest. `copying` is of the matrices
+    `without_biases`.
+    """
     return sorted(each_virtual_head(weights, *tokens_and_acts(weights, tokens, acts)),
                   key=lambda virtual: -virtual.importance)
 
@@ -89,15 +93,18 @@ def each_virtual_head(weights, tokens, acts, longest=None):
     M N and N M have the same eigenvalues but for zeros, so W_U W W_E copies as W (W_E W_U) does,
     which is small.
     """
-    loss, W_E_W_U = mean_loss(acts.logits, tokens), weights.W_E @ weights.W_U
+    loss, matrices = mean_loss(acts.logits, tokens), without_biases(weights)
+    W_E_W_U = matrices.W_E @ matrices.W_U
 
     def measured(path):
-        W = product(*(W_OV(weights, *head) for head in reversed(path.heads)), W_E_W_U)
+        W = product(*(W_OV(matrices, *head) for head in reversed(path.heads)), W_E_W_U)
         importance = mean_loss(map(np.subtract, acts.logits, path.logits), tokens) - loss
         return VirtualHead(path.heads, copying_score(W), float(importance))
 
-    paths = expand_logits(weights, tokens, acts.pattern, acts.norms, longest)
-    yield from side_by_side(measured, [path for path in paths if path.order >= 2])
+    resting = {*resting_heads(weights)}
+    yield from side_by_side(measured, [
+        path for path in expand_logits(weights, tokens, acts.pattern, acts.norms, longest)
+        if path.order >= 2 and resting.isdisjoint(path.heads)])
 
 
 def without_heads(weights: Weights, heads: list[tuple[int, int]]) -> Weights:

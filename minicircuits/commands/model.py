@@ -1,5 +1,6 @@
 """`minicircuits train`, `heads` and `report`: a model trained, in tables, and as a page."""
 
+import os
 import shlex
 import time
 from contextlib import contextmanager
@@ -14,13 +15,15 @@ from minicircuits.notation import InputError
 from minicircuits.report.data import page_data
 from minicircuits.report.page import html_file
 from minicircuits.runs import resume, too_short, train_further, train_to_file
-from minicircuits.terminal.layout import plural, size, wrapped
-from minicircuits.terminal.progress import LOG_HEADING, watched
+from minicircuits.terminal.layout import paragraph, plural, size, wrapped
+from minicircuits.terminal.progress import LOG_HEADING, LOG_LEGEND, watched
 from minicircuits.terminal.sections import section
 from minicircuits.training.model_file import PRETRAINED, load_model
 from minicircuits.training.recipe import SHAPE, Recipe
-from minicircuits.training.text import contexts_for, load_text, read_named, sample
+from minicircuits.training.text import (context_length, contexts_for, load_text, read_named,
+                                        sample)
 from minicircuits.training.tokenizer import D_VOCAB
+from minicircuits.training.vocabulary import Vocabulary
 
 EXACT = {"float64": 1e-12, "float32": 1e-3}         # relative: some thousand roundings
 SIZES = ("layers", "n_heads", "d_model", "d_head", "d_vocab", "positions")
@@ -29,7 +32,11 @@ MODELS = (".npz", ".safetensors")
 
 def train(options):
     checkpoint = f"{options.output}.checkpoint"
-    check_outputs(options, *([] if options.resume else [checkpoint]), options.output)
+    if os.path.exists(checkpoint) and not (options.resume or options.force):
+        raise InputError(f"{checkpoint!r} is of a run that has not ended: --resume goes on "
+                         "with it, --force begins anew")
+    check_outputs(options, *([] if options.resume else [checkpoint]))
+    files.check_arrays_output(options.output, options.force)
     begun = load_model(checkpoint if options.resume else options.begun) if (
         options.resume or options.begun) else None
     if options.begun:
@@ -48,8 +55,7 @@ def train(options):
             layers = 2 if options.layers is None else options.layers
             model = train_to_file(layers, text, options.output, numbers, shape(options),
                                   options.force)
-    print(f"  written: {options.output}", "  to look at it:",
-          f"    {again(options, 'heads', options.output)}", sep="\n")
+    print(f"  written: {options.output}", *what_next(options, options.output), sep="\n")
     write_json(options, model.metadata)
 
 
@@ -75,7 +81,8 @@ def resumable(options, output):
     try:
         yield
     except KeyboardInterrupt:
-        command = again(options, "train", "-o", output, "--resume")
+        context = ["--context", str(options.n_ctx)] if options.n_ctx else []
+        command = again(options, "train", "-o", output, "--resume", *context)
         print("  interrupted; to go on:", f"    {command}", sep="\n")
         raise
 
@@ -85,6 +92,12 @@ def again(options, *arguments):
     text = ["--text", *options.text] if options.text else []
     seed = ["--seed", str(options.seed)] if options.seed else []
     return shlex.join(["minicircuits", *arguments, *text, *seed])
+
+
+def what_next(options, output):
+    """Lines with commands that use a model file."""
+    return ["  to look at its heads:", f"    {again(options, 'heads', output)}",
+            "  to have it write:", f"    {shlex.join(['minicircuits', 'sample', '', output])}"]
 
 
 def heads(options, *pages):
@@ -119,15 +132,16 @@ def opened(options):
         reads = model.tokenizer.reads_text
         texts = sample() if reads else random_tokens(model.tokenizer, options.seed)
     name = path or "The model that comes with this package"
-    study = Study(model, contexts_for(model, texts), options.seed)
-    contexts = study.contexts
+    if isinstance(model.tokenizer, Vocabulary):           # from elsewhere: what it was taken for
+        name = "T" + model.metadata["origin"][1:]
+    contexts, start = contexts_for(model, texts), model.tokenizer.start
     what = ("the part of its training text that was held out" if contexts.held_out else
             texts[0][0] if len(texts) == 1 else f"{len(texts)} texts")
-    seen = sum(map(len, contexts.tokens)) - len(contexts.tokens) * (study.start is not None)
-    print()
-    for line in (f"{name}, on {what}: {plural(seen, 'token')} in "
-                 f"{plural(len(contexts.tokens), 'context')}.", *study.notes):
-        print(wrapped(line))
+    seen = sum(map(len, contexts.tokens)) - len(contexts.tokens) * (start is not None)
+    print("\n" + wrapped(f"{name}, on {what}: {plural(seen, 'token')} in "
+                         f"{plural(len(contexts.tokens), 'context')}."))
+    study = Study(model, contexts, options.seed)
+    print(*map(wrapped, study.notes), sep="\n", end="\n" if study.notes else "")
     return study
 
 
@@ -157,16 +171,20 @@ def random_tokens(tokenizer, seed):
 def read_text(options, begun=None):
     """The text asked for, prepared for training; in tokens and contexts of a model that goes on."""
     began = time.perf_counter()
-    n_ctx = begun and begun.weights.n_ctx or options.n_ctx or SHAPE["n_ctx"]
+    print("\nThe text is read and cut into tokens, which may take some seconds.")
+    n_ctx = begun and begun.weights.n_ctx or options.n_ctx or (
+        context_length(begun) if begun else SHAPE["n_ctx"])
     text = load_text(options.text, begun and begun.tokenizer, n_ctx, options.d_vocab or D_VOCAB)
-    print(f"\nText: {size(text.size)}, {len(text.stream):,} tokens of "
-          f"{text.tokenizer.d_vocab} for training, read and tokenized in "
-          f"{time.perf_counter() - began:.0f} s.")
+    print(f"  {size(text.size)}, {len(text.stream):,} tokens for training, of a vocabulary of "
+          f"{text.tokenizer.d_vocab:,}; it took {time.perf_counter() - began:.0f} s.",
+          paragraph(LOG_LEGEND), sep="\n")
     return text
 
 
 def check_outputs(options, *paths):
     """Refuses what cannot be written, or exists and is not forced, before any work is done."""
+    if options.json is not None and options.json == getattr(options, "output", None):
+        raise InputError(f"-o and --json must be two files; got {options.json!r} for both")
     for path in [*paths, options.json]:
         if path is not None:
             files.check_output(path, options.force)

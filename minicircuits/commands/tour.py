@@ -7,8 +7,8 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
-from minicircuits.commands.model import (again, check_outputs, exact_status, print_findings,
-                                         read_text, recipe, resumable, shape, write_json,
+from minicircuits.commands.model import (check_outputs, exact_status, print_findings, read_text,
+                                         recipe, resumable, shape, what_next, write_json,
                                          write_page)
 from minicircuits.findings.effects import exactness
 from minicircuits.findings.study import Study
@@ -47,9 +47,7 @@ def tour(options):
     print(heading("Where things are"),
           f"  weights, tokenizers and training logs: {folder}/",
           f"  the two-layer model, to click through in a browser: {page}",
-          "  to look at the heads again:",
-          f"    {again(options, 'heads', output)}",
-          "  to train on a text of your own:",
+          *what_next(options, output), "  to train on a text of your own:",
           "    minicircuits tour --text FILE_OR_FOLDER", sep="\n")
     return exact_status(results["algebra"], *(results[name]["exactness"] for name in NAMES))
 

@@ -11,5 +11,6 @@ from minicircuits.files.disk import (FileError, check_folder, check_output,     
 from minicircuits.files.npz import MEMBER, read_npy, write_npy                  # noqa: F401
 from minicircuits.files.strict_json import (format_json, parse_json, read_json,   # noqa: F401
                                             write_json)
-from minicircuits.files.weights import (load, read_arrays, save,                # noqa: F401
-                                        weights_from_arrays, weights_to_arrays, write_arrays)
+from minicircuits.files.weights import (check_arrays_output, load, read_arrays,  # noqa: F401
+                                        save, weights_from_arrays, weights_to_arrays,
+                                        write_arrays)

@@ -46,7 +46,8 @@ def check_output(path, force=False):
         with contextlib.suppress(FileNotFoundError):
             regular = stat.S_ISREG(os.stat(target).st_mode)
             if not (regular and force):
-                raise OSError("it exists already" if regular else "not a regular file")
+                raise OSError("it exists already (force overwrites it)" if regular else
+                              "not a regular file")
         if not os.path.isdir(os.path.dirname(target)):
             raise OSError("no such folder")
         if not os.access(os.path.dirname(target), os.W_OK | os.X_OK):

@@ -55,9 +55,14 @@ def _are_sizes(value):
     return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
-def to_bytes(arrays):
-    """A `.safetensors` of `plain` arrays."""
+def check_package():
+    """Raises FileError unless a `.safetensors` can be written."""
     if safetensors is None:
         raise disk.FileError("writing .safetensors needs the package safetensors, "
                              "minicircuits[interop]")
+
+
+def to_bytes(arrays):
+    """A `.safetensors` of `plain` arrays."""
+    check_package()
     return safetensors.numpy.save(arrays)

@@ -70,6 +70,13 @@ def read_arrays(path):
     return _format(path).from_bytes(path, disk.read_bytes(path))
 
 
+def check_arrays_output(path, force=False):
+    """`check_output`, and that the package is there which `write_arrays` needs for this path."""
+    disk.check_output(path, force)
+    if _format(path) is tensors:
+        tensors.check_package()
+
+
 def write_arrays(path, arrays, force=False):
     """Write a dict of name -> array, whole or not at all; see `check_output`.
 

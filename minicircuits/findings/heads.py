@@ -42,7 +42,8 @@ def folded(weights):
         said += ["What reads the residual stream divides it by a norm σ. Where patterns are "
                  "frozen, so are all σ; where they are recomputed, σ are recomputed too."]
     if without_biases(weights).d_model < weights.d_model:
-        said += ["Copying, skip-trigrams and composition are read off the matrices without biases."]
+        said += ["Copying, skip-trigrams and composition are read off the matrices without biases"
+                 + (" and norms." if normalized else ".")]
     return said
 
 
@@ -55,8 +56,7 @@ def unwatched(items, name, total=None):
 def head_table(weights, ranked, tokens, acts, start, seed, watch=unwatched):
     """A row for every head: what it looks at, on text and on random blocks, and what it copies.
 
-    ranked : a head (layer, head) ↦ its strongest sources, as `SkipTrigrams`; tokens, acts : of
-        the text
+    ranked : a head (layer, head) ↦ its `skip_trigrams`; tokens, acts : of the text
     A row is without what takes more contexts or tokens than there are.
     """
     scores, (b, T) = scores_on_blocks(weights, start, np.random.default_rng(seed)), tokens.shape
@@ -64,8 +64,7 @@ def head_table(weights, ranked, tokens, acts, start, seed, watch=unwatched):
         scores["first"] = patterns.first_token_scores(weights, tokens, acts)
     if T > 1 and b > 1:
         scores["by_position"] = patterns.position_share(weights, tokens, acts)
-    profiles, rows = near_profiles(weights, tokens, acts), []
-    matrices = without_biases(weights)
+    profiles, rows, matrices = near_profiles(weights, tokens, acts), [], without_biases(weights)
     for layer, head in watch(heads_of(weights), "heads"):
         circuit, profile = ov_circuit(matrices, layer, head), profiles[layer, head]
         rows.append({"layer": layer, "head": head, "copying": copying_score(circuit),
@@ -101,8 +100,10 @@ def scores_on_blocks(weights, start, rng):
 def named_heads(rows, blocks):
     """The induction head after layer 0 and the previous-token head before it, from a `head_table`.
 
-    Each is the best, (layer, head), or None if no head has earned the name. nearest: the best in
-    any case, its score, and the least that earns the name. blocks : lengths that rows are of.
+    Each is the best, (layer, head), or None if no head has earned the name.
+
+    nearest : the best in any case, its score, and the least that earns the name
+    blocks : lengths that rows are of
     """
     if not blocks:
         return {"induction_head": None, "previous_token_head": None, "nearest": {}}
@@ -125,16 +126,16 @@ def head_dump(weights, ranked, tokens, acts):
     rows: the sources of RANKS, each with its strongest destinations and outs, as pairs
     (token, strength). ranked : as in `head_table`
     """
-    profiles, dump = near_profiles(weights, tokens, acts), []
-    for layer, head in heads_of(weights):
-        dump.append({
-            "layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
-            "rows": [{"rank": rank, "source": row.source, "score": row.score,
-                      "destinations": list(zip(row.destinations.tolist(),
-                                               row.destination_scores.tolist())),
-                      "outs": list(zip(row.outs.tolist(), row.out_logits.tolist()))}
-                     for rank, row in enumerate(ranked((layer, head)), 1) if rank in RANKS]})
-    return dump
+    profiles = near_profiles(weights, tokens, acts)
+
+    def listed(rank, row):
+        return {"rank": rank, "source": row.source, "score": row.score, "destinations":
+                list(zip(row.destinations.tolist(), row.destination_scores.tolist())),
+                "outs": list(zip(row.outs.tolist(), row.out_logits.tolist()))}
+
+    return [{"layer": layer, "head": head, "profile": profiles[layer, head].tolist(),
+             "rows": [listed(rank, row) for rank, row in enumerate(ranked((layer, head)), 1)
+                      if rank in RANKS]} for layer, head in heads_of(weights)]
 
 
 def strongest_pairs(weights):

@@ -16,6 +16,7 @@ from minicircuits.findings.heads import (RANKS, folded, head_table, named_heads,
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
+from minicircuits.training.tokenizer import visible
 
 
 MEASURED = 16          # contexts on which what heads and paths do is measured
@@ -86,27 +87,19 @@ class Study:
         return tokens, acts
 
     def sources(self, head):
-        """The strongest sources of a head (layer, head), as far as any view of it goes.
-
-        They are ranked when first asked for.
-        """
+        """The strongest sources of a head (layer, head), ranked when first asked for."""
         if head not in self.ranked:
-            among = self.contexts.probabilities if head[0] == 0 else self.frequent
-            self.ranked[head] = skip_trigrams(self.matrices, *head, among, max(RANKS))
+            shares = self.contexts.probabilities
+            if head[0]:
+                most = strongest(shares, SOURCES)[0]
+                shares = np.where(np.isin(np.arange(len(shares)), most), shares, 0)
+            self.ranked[head] = skip_trigrams(self.matrices, *head, shares, max(RANKS))
         return self.ranked[head]
 
     @cached_property
     def matrices(self):
         """The weights `without_biases`."""
         return without_biases(self.weights)
-
-    @cached_property
-    def frequent(self):
-        """The probabilities of the SOURCES most frequent tokens, and 0 of all others: (u,)"""
-        probabilities, shares = self.contexts.probabilities, np.zeros(self.weights.d_vocab)
-        most = strongest(probabilities, SOURCES)[0]
-        shares[most] = probabilities[most]
-        return shares
 
     @cached_property
     def repeated(self):
@@ -165,7 +158,15 @@ def sections(study, watch=unwatched):
         return
     yield "removals", effects.removals(weights, *study.held_out, induction, previous, study.start,
                                        seed)
-    yield "prediction", {"prediction": effects.prediction(weights, *study.held_out, induction)}
+    found = effects.prediction(weights, *study.held_out, induction)
+    yield "prediction", {"prediction": found | {
+        "text": as_text(study.model.tokenizer, found["context"])}}
+
+
+def as_text(tokenizer, context):
+    """What a context (i,) reads as, in one line of visible characters; spaces stay."""
+    start = tokenizer.show(context[0]) if context[0] == tokenizer.start else ""
+    return start + visible(tokenizer.decode(context)).replace("␣", " ")
 
 
 def losses(study):

@@ -11,7 +11,8 @@ from minicircuits.behavior import excerpt
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import value_lengths
-from minicircuits.circuits.biases import resting_heads
+from minicircuits.circuits.biases import (positions_undivided, resting_heads,
+                                          without_biases)
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
@@ -162,20 +163,22 @@ def opening_prediction(study, found):
     known = found.get("prediction")
     if known and len(known["context"]) <= tokens.shape[1]:
         return known
-    if tokens.shape[1] == 1:                       # no next token is known: the likeliest
-        return {"row": 0, "context": tokens[0].tolist(), "target": int(acts.logits[0, 0].argmax())}
-    if weights.n_layers == 0:
-        return {"row": 0, "context": tokens[0, :-1].tolist(), "target": int(tokens[0, -1])}
-    copying = max(found["heads"], key=lambda row: row["copying"])
-    return prediction(weights, tokens, acts, (copying["layer"], copying["head"]))
+    if weights.n_layers and tokens.shape[1] > 1:
+        copying = max(found["heads"], key=lambda row: row["copying"])
+        return prediction(weights, tokens, acts, (copying["layer"], copying["head"]))
+    *context, target = tokens[0].tolist()
+    if not context:                                # no next token is known: the likeliest
+        context, target = [target], int(acts.logits[0, 0].argmax())
+    return {"row": 0, "context": context, "target": target}
 
 
 def overview(model, found):
-    """Shape, training log, losses and exactness."""
-    weights, log = model.weights, model.metadata.get("log", [])
+    """Shape (of the matrices, before biases and norms went in), training log, losses, exactness."""
+    weights, log = without_biases(model.weights), model.metadata.get("log", [])
     kept = model.metadata.get("kept_step", np.inf)       # what formed later is not in the model
-    sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
-    return {**{name: getattr(weights, name) for name in sizes},
+    sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
+    positions = "shortformer" if positions_undivided(model.weights) else weights.positions
+    return {**{name: getattr(weights, name) for name in sizes}, "positions": positions,
             "parameters": sum(W.size for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
             "exactness": found["exactness"], "log": log,
@@ -193,11 +196,9 @@ def formation(log):
 
 def named_tokens(page, target):
     """The ids of all tokens that the page mentions, beside those to choose from."""
-    named = {target}.union(*map(tokens_of, page["texts"]))
-    for head in page.get("dump", []):
-        for row in head["rows"]:
-            named.update([row["source"]], (id for id, _ in row["destinations"] + row["outs"]))
-    return named
+    return {target}.union(*map(tokens_of, page["texts"]), *(
+        [row["source"], *(id for id, _ in row["destinations"] + row["outs"])]
+        for head in page.get("dump", []) for row in head["rows"]))
 
 
 def tokens_of(text):
@@ -207,9 +208,8 @@ def tokens_of(text):
 
 def absent(page, n_layers):
     """Why a section is not there, by section."""
-    reasons = {}
-    if n_layers < 1:
-        reasons = dict.fromkeys(("attention", "heads"), "A model without layers has no heads.")
+    reasons = dict.fromkeys(("attention", "heads") * (n_layers < 1),
+                            "A model without layers has no heads.")
     if n_layers < 2:
         reasons |= dict.fromkeys(("split", "composition", "importance"),
                                  "It takes two layers to compose.")

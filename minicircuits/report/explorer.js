@@ -126,6 +126,7 @@ function explorer(container, texts, text, head, place, chose = null, model = nul
   function showAll() {
     names.forEach((_, index) => {
       const drawn = values(index);
+      canvases[index].classList.toggle("enlarged", tokens().length < 64);
       paintTriangle(canvases[index], tokens().length, rows(), drawn,
                     state.view === "pattern" ? 1 : largest(drawn));
     });

@@ -8,15 +8,17 @@ function overview({losses, exactness, log, formation, ...shape}) {
     [integer(shape.d_model), "residual dimensions"],
     [integer(shape.d_vocab), "tokens"],
     [shape.n_ctx ? integer(shape.n_ctx) : "any", `context, positions: ${shape.positions}`],
-    [integer(shape.parameters), "parameters"]];
+    [integer(shape.parameters), "parameters in matrices"]];
   byId("facts").append(...facts.map(([number, text]) =>
     el("div", {}, el("b", {}, number), " ", el("span", {}, text))));
 
   const ranked = Object.entries(losses).sort((a, b) => b[1] - a[1]);
+  byId("counts").hidden = !Object.keys(losses).some(name => name.includes("counts"));
   byId("losses").append(bars(ranked.map(([name, value]) => ({
     name, value, class: name.startsWith("this ") ? "main" : "quiet"}))));
 
-  const rows = [[`the sum of ${integer(exactness.paths)} paths is the logits`, exactness.logits]];
+  const paths = exactness.paths === 1 ? "the only path" : `the sum of ${integer(exactness.paths)} paths`;
+  const rows = [[`${paths} is the logits`, exactness.logits]];
   if (exactness.terms) {
     rows.push([`the sum of ${integer(exactness.terms)} terms is the scores`, exactness.scores],
               ["patterns rebuilt from weights and tokens alone", exactness.patterns],

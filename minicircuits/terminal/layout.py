@@ -1,6 +1,8 @@
 """How text is laid out at 80 columns: headings, tables, wrapped and cut lines."""
 
+import re
 import textwrap
+import unicodedata
 
 WIDTH = 80
 
@@ -15,8 +17,8 @@ def table(titles, rows):
     The first column is set to the left, all others to the right.
     """
     rows = [titles, *rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  " + "  ".join(cell.rjust(width) if n else cell.ljust(width)
+    widths = [max(map(columns, column)) for column in zip(*rows)]
+    return ["  " + "  ".join(" " * (width - columns(cell)) + cell if n else set_left(cell, width)
                              for n, (cell, width) in enumerate(zip(row, widths))).rstrip()
             for row in rows]
 
@@ -43,5 +45,26 @@ def size(bytes):
             else plural(bytes, "byte"))
 
 
+def columns(text):
+    """How many columns a terminal gives a text: two for wide characters, none for marks on them."""
+    return sum(0 if unicodedata.category(character) in ("Mn", "Me") else
+               2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def set_left(text, width):
+    return text + " " * (width - columns(text))
+
+
 def cut(text, width):
-    return text if len(text) <= width else text[:width - 1] + "…"
+    """The beginning of a text, and … where it is cut."""
+    if columns(text) <= width:
+        return text
+    return next(part for n in range(width, -1, -1) if columns(part := text[:n] + "…") <= width)
+
+
+def ending(text, width):
+    r"""The end of a text, after … where it is cut. Escapes such as \x9c are not cut in two."""
+    if columns(text) <= width:
+        return text
+    ends = (part.start() for part in re.finditer(r"\\(?:x..|u.{4}|U.{8}|.)|.", text))
+    return next(part for n in ends if columns(part := f"… {text[n:]}") <= width)

@@ -4,7 +4,8 @@
 turns a token id into something readable. Not all sections have tokens in them.
 """
 
-from minicircuits.terminal.layout import WIDTH, cut, heading, paragraph, table, wrapped
+from minicircuits.terminal.layout import (WIDTH, cut, ending, heading, paragraph, set_left, table,
+                                          wrapped)
 
 
 def section(name, found, show):
@@ -92,7 +93,7 @@ def head_lines(found, show=None):
         "In weights: the copying score, 1 if tokens that are attended to make themselves likelier; "
         "own top, how many make themselves likeliest."]
     return table(["head", *columns.values(), "own top", *(["main offset"] if offsets else [])], [
-        [f"{row['layer']}.{row['head']}", *(f"{row[key]:.2f}" for key in columns),
+        [f"{row['layer']}.{row['head']}", *(f"{row[key]:z.2f}" for key in columns),
          f"{row['top_own']:4.0%}",
          *([f"{-row['offset']} ({row['at_offset']:.2f})"] if offsets else [])]
         for row in rows]) + [paragraph(" ".join(filter(None, legend)))]
@@ -106,7 +107,7 @@ def short_lines(found, show=None):
 
 def named_lines(found, show=None):
     """Which heads have earned a name of the paper's; where none has, how near the best came."""
-    kinds = {"induction_head": ("an induction head", "prefix matching"),
+    kinds = {"induction_head": ("an induction head", "attention to what followed earlier copies"),
              "previous_token_head": ("a previous-token head", "attention to the token before")}
     lines = [] if found["nearest"] else ["  Contexts are too short to tell."]
     for name, nearest in found["nearest"].items():
@@ -131,7 +132,7 @@ def skip_trigram_lines(found, show):
         for n, entry in enumerate(row["skip_trigrams"]):
             head = "" if n else f"{row['layer']}.{row['head']}"
             left = f"{cut(show(entry['source']), 14)} … {names(entry['destinations'])}"
-            lines.append(cut(f"  {head:<4} {left:<39} → {names(entry['outs'])}", WIDTH))
+            lines.append(cut(f"  {head:<4} {set_left(left, 39)} → {names(entry['outs'])}", WIDTH))
     return lines
 
 
@@ -142,17 +143,18 @@ def importance_lines(found, show=None):
     orders = zip(names, found["counts"], found["losses"], found["marginal"])
     layers = enumerate(zip(found["given_direct"], found["given_others"]))
     return [*table(["paths added", "number", "loss", "takes off"],
-                   [[name, str(terms), f"{loss:.3f}", f"{marginal:.3f}"]
+                   [[name, str(terms), f"{loss:.3f}", f"{marginal:z.3f}"]
                     for name, terms, loss, marginal in orders]),
             paragraph("Each line adds the paths through so many heads: the loss after that, and "
-                      "what it takes off, in nats. The single heads of a layer take off:"),
-            *(f"  layer {layer}: {direct:.3f} given the direct path, {others:.3f} given the other "
-              "layers' heads" for layer, (direct, others) in layers), "",
+                      "what it takes off, in nats; the first, of the loss where every token is as "
+                      "likely. The single heads of a layer take off:"),
+            *(f"  layer {layer}: {direct:z.3f} given the direct path, {others:z.3f} given the "
+              "other layers' heads" for layer, (direct, others) in layers), "",
             *table(["virtual head", "takes off (nats)", "copying"],
-                   [[row["heads"], f"{row['importance']:.4f}", f"{row['copying']:.2f}"]
+                   [[row["heads"], f"{row['importance']:z.4f}", f"{row['copying']:z.2f}"]
                     for row in found["virtual_heads"][:3]]),
-            paragraph("In virtual head 0.3→1.2, 1.2 moves on what 0.3 has moved. Copying: the "
-                      "copying score of both together."), *limit_lines(found)]
+            paragraph("In a virtual head, each head moves on what the one before it has moved. "
+                      "Copying: the copying score of all together."), *limit_lines(found)]
 
 
 def pair_lines(found, show=None):
@@ -167,8 +169,8 @@ def pair_lines(found, show=None):
 def split_lines(found, show=None):
     """The four parts of one head's scores, on the induction stripe and off it."""
     return table(["part of the score", "on the stripe", "elsewhere", "difference", ""], [
-        [f"{name}-composition" if name in ("Q", "K") else name, f"{part['stripe']:.2f}",
-         f"{part['elsewhere']:.2f}", f"{part['stripe'] - part['elsewhere']:.2f}",
+        [f"{name}-composition" if name in ("Q", "K") else name, f"{part['stripe']:z.2f}",
+         f"{part['elsewhere']:z.2f}", f"{part['stripe'] - part['elsewhere']:z.2f}",
          "← carries" if name == found["carrier"] else ""]
         for name, part in found["parts"].items()]) + [
         paragraph("The stripe is what followed the earlier copy of a token: where an induction "
@@ -181,7 +183,7 @@ def removal_lines(found, show=None):
     heads = ["whole model", *(f"without {head}" for head in found["removed"])]
     losses = [whole, *found["removed"].values()]
     return table(["", "shuffled − ordered block", "loss, patterns frozen", "recomputed"], [
-        [head, f"{gap:.2f} nats", f"{loss['frozen']:.3f}", f"{loss['recomputed']:.3f}"]
+        [head, f"{gap:z.2f} nats", f"{loss['frozen']:.3f}", f"{loss['recomputed']:.3f}"]
         for head, gap, loss in zip(heads, found["gaps"].values(), losses)]) + [
         paragraph("First, random tokens that come twice: the loss the second time if they are in "
                   "another order, less that in the same order. Then the loss on the text, with "
@@ -191,19 +193,19 @@ def removal_lines(found, show=None):
 def ledger_lines(found, show):
     """One logit as a sum: the strongest (path, source) entries, and all others."""
     context = found["context"]
-    text = "".join(show(token) for token in context).replace("␣", " ")
-    lines = [f"  … {text[-68:]}",
-             f"  next: {show(found['target'])}  (probability {found['probability']:.2f})", ""]
+    lines = [f"  {ending(found['text'], WIDTH - 2)}",
+             f"  next: {cut(show(found['target']), 24)}  (probability {found['probability']:.2f})",
+             f"  to its logit head {found['head']} adds {found['effect']:+z.3f}", ""]
     if "entries" not in found:
         return lines + limit_lines(found)
     lines.append(f"  {'path':<12}{'reads':<22}{'at':>4}{'logit':>10}")
     for path, source, value in found["entries"]:
         reads, at = (cut(show(context[source]), 20), source) if source is not None else ("b_O", "")
-        lines.append(f"  {path:<12}{reads:<22}{at:>4}{value:>+10.3f}")
-    others = f"{found['count']} other entries"
-    return lines + [f"  {others:<38}{found['others']:>+10.3f}",
-                    f"  {'sum':<38}{found['sum']:>+10.3f}",
-                    f"  {'the model’s logit':<38}{found['logit']:>+10.3f}",
+        lines.append(f"  {path:<12}{set_left(reads, 22)}{at:>4}{value:>+z10.3f}")
+    others = f"{found['count']:,} other entries"
+    return lines + [f"  {others:<38}{found['others']:>+z10.3f}",
+                    f"  {'sum':<38}{found['sum']:>+z10.3f}",
+                    f"  {'the model’s logit':<38}{found['logit']:>+z10.3f}",
                     paragraph("Each line is a path, the token that it reads, the place of that, "
                               "and what it adds to the logit of the next token.")]
 
@@ -222,5 +224,4 @@ SECTIONS = {
     "importance": ("How much each order of terms matters (patterns frozen)", importance_lines),
     "split": ("Scores of head {}.{} on repeated random tokens, in four parts", split_lines),
     "removals": ("What removing heads does", removal_lines),
-    "prediction": ("One prediction that head {}.{} helped, as a ledger of paths",
-                   ledger_lines)}
+    "prediction": ("One prediction, as a ledger of paths", ledger_lines)}

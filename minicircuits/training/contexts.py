@@ -33,8 +33,8 @@ class Contexts(NamedTuple):
 def contexts_of(texts, tokenizer, n_ctx):
     """The `Contexts` of texts, pairs (name, bytes), for a model of n_ctx tokens (or None).
 
-    Of a long text the first READ bytes are read, and of very many contexts the first are kept;
-    probabilities and counts are those of all that is read. Raises InputError where the texts have
+    Of a long text the first READ bytes are read, and of very many contexts the first are kept.
+    Probabilities and counts are those of all that is read. Raises InputError where the texts have
     no token, or a context no room for one.
     """
     start, d_vocab = tokenizer.start, tokenizer.d_vocab
@@ -74,7 +74,8 @@ def first_bytes(texts):
     notes = []
     if strange:
         others = f" and of {len(strange) - 1:,} more" if len(strange) > 1 else ""
-        notes.append(f"Bytes of {strange[0]}{others} make no UTF-8: they are shown as \\xe9.")
+        notes.append(f"Bytes of {strange[0]}{others} make no UTF-8: they are shown as numbers, "
+                     "such as \\xe9.")
     if room < 0:
         notes.append(f"The first {READ / 1e6:.0f} of {(READ - room) / 1e6:.0f} MB are read.")
     return read, notes

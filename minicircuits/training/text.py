@@ -1,11 +1,11 @@
 """A text as training needs it: read, split, tokenized, counted, and cut into batches.
 
 A text is bytes. Names and places of files are forgotten as soon as they are read, so that none
-can end up in a model file; the text itself is known there by its `digest`.
+can end up in a model file. The text itself is known there by its `digest`.
 
 Every context is START and then n_ctx - 1 tokens in a row from anywhere in a stream, which is
-many texts end to end. START occurs nowhere else: it marks where a context begins, and a
-context may run from one text into the next (with the standard library, 1 in 50 does).
+many texts end to end. START occurs nowhere else: it marks where a context begins. A context may
+run from one text into the next (with the standard library, 1 in 50 does).
 """
 
 import hashlib
@@ -104,6 +104,13 @@ def next_tokens(tokens, d_vocab):
     return np.bincount(tokens.ravel(), minlength=d_vocab)[:, None]
 
 
+def context_length(model):
+    """n_ctx of a model; where it takes any, that of its training, if its metadata say one."""
+    recipe = model.metadata.get("recipe")
+    said = recipe.get("n_ctx") if isinstance(recipe, dict) else None
+    return model.weights.n_ctx or (said if type(said) is int and said > 1 else SHAPE["n_ctx"])
+
+
 def contexts_for(model, texts):
     """The `Contexts` on which a model is looked at: the texts, pairs (name, bytes), whole.
 
@@ -112,10 +119,10 @@ def contexts_for(model, texts):
     """
     known, data = model.metadata.get("text_sha256"), [data for _, data in texts]
     if known == digest(data):
-        return prepared(data, model.tokenizer, model.weights.n_ctx or SHAPE["n_ctx"]).contexts()
+        return prepared(data, model.tokenizer, context_length(model)).contexts()
     contexts = contexts_of(texts, model.tokenizer, model.weights.n_ctx)
     if known:
-        contexts.notes.append("It is not the text that this model was trained on.")
+        contexts.notes.append("This model was trained on another text.")
     return contexts
 
 
@@ -162,11 +169,13 @@ def read_named(paths):
     for path in paths:
         found = _named(path)
         if not (kept := [(name, data) for name, data in found if is_text(data)]):
-            raise InputError(
-                f"{str(path)!r} must be UTF-8; got UTF-16. To convert it: iconv -f UTF-16 -t UTF-8 "
-                f"{shlex.quote(str(path))} > converted.txt"
-                if any(data.startswith(UTF_16) for _, data in found) else
-                f"{str(path)!r} must be text; got nothing but empty or binary files")
+            what = "standard input" if path == "-" else repr(str(path))
+            for name, data in found:
+                if data.startswith(UTF_16):
+                    file = os.path.join(path, name) if os.path.isdir(path) else path
+                    raise InputError(f"{what} must be UTF-8; got UTF-16. To convert it: iconv "
+                                     f"-f UTF-16 -t UTF-8 {shlex.quote(str(file))} > converted.txt")
+            raise InputError(f"{what} must be text; got nothing but empty or binary files")
         texts += kept
     return texts
 

@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 
 import minicircuits as mc
 from minicircuits.findings import study as module
-from minicircuits.findings.study import Study, recorded_losses, rectangle, sections
+from minicircuits.findings.study import Study, as_text, recorded_losses, rectangle, sections
 from minicircuits.report.data import page_data
 from minicircuits.report.packing import json_in_html
 from minicircuits.terminal.sections import section
 from minicircuits.training.contexts import contexts_of
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.training.vocabulary import Vocabulary
 
 START = train_tokenizer(b"", 257)
 
@@ -129,3 +130,10 @@ def test_a_table_of_bigrams_needs_no_training_text():
     assert "training_loss" not in found
     assert {tuple(map(tuple, row["text"])) for row in found["next_tokens"]
             if row["token"] == ord("a")} == {((ord("b"), 2 / 3), (ord("x"), 1 / 3))}
+
+
+def test_a_context_is_text_with_spaces_between_names_that_are_words():
+    words = Vocabulary(["<s>", "the", "cat", "sat\n"])
+    assert as_text(words, [0, 1, 2, 3]) == r"<s> the cat sat\n"
+    letters = START.encode("道 a".encode())
+    assert as_text(START, [START.start, *letters, 255]) == r"<START>道 a\xff"

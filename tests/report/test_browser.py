@@ -13,11 +13,12 @@ from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.findings.heads import composition_matrices
-from minicircuits.findings.study import Study
+from minicircuits.findings.study import Study, sections
 from minicircuits.report import attention
 from minicircuits.report.data import page_data
 from minicircuits.report.packing import pack, pack_floats, visible
 from minicircuits.report.page import html_file
+from minicircuits.training.contexts import contexts_of
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
 from tests.report.reported import living, normalized, reported, unpack
@@ -794,3 +795,18 @@ def test_arrays_are_unpacked_as_they_were_packed(opened):
     ("shade(0)", [253, 252, 249]), ("shade(9)", [224, 114, 20])])
 def test_functions_of_the_scripts(opened, call, result):
     assert opened().evaluate(call) == result
+
+
+def test_a_page_says_nothing_of_what_it_has_not(opened, tmp_path):
+    """A model of no layers on a letter: no counts, one path, and a chart as wide as others are."""
+    weights = mc.init_weights(0, 1, 8, 4, 257, 9, "shortformer", np.random.default_rng(0))
+    log = [{"step": step, "loss": 5.5, "validation": 5.5, "in_context": None,
+            "prefix_matching": None, "previous_token": None} for step in (0, 10)]
+    model = Model(weights, train_tokenizer(b"", 257), {"log": log})
+    study = Study(model, contexts_of([("a letter", b"a")], model.tokenizer, 9), 0)
+    found = {key: value for _, finding in sections(study) for key, value in finding.items()}
+    (tmp_path / "page.html").write_bytes(html_file("page", page_data(study, found)))
+    page = opened(tmp_path / "page.html")
+    assert not page.is_visible("#counts") and opened().is_visible("#counts")
+    assert "the only path is the logits" in page.inner_text("#exactness")
+    assert page.locator("#curves svg").bounding_box()["width"] < 600

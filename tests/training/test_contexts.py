@@ -66,7 +66,7 @@ def test_what_is_cut_is_said(monkeypatch):
     found = contexts_of([("a", b"abc" * 30 + b"\xff")], BYTE, 4)
     assert len(found.tokens) == len(found.names) == 20 and found.counts is None
     assert found.probabilities[0xff] == 2 / (91 + 257)       # also of what is not kept
-    assert found.notes == ["Bytes of a make no UTF-8: they are shown as \\xe9.",
+    assert found.notes == ["Bytes of a make no UTF-8: they are shown as numbers, such as \\xe9.",
                            "The first 20 of 31 contexts are kept and measured."]
     for n_ctx, can in (None, "any number"), (1024, "1,024"):
         assert contexts_of([("a", b"a")], BYTE, n_ctx).notes == [
@@ -78,11 +78,11 @@ def test_a_long_text_is_read_as_far_as_there_is_time(monkeypatch):
     texts = [("a", b"a" * 3_000_000), ("b", b"\xff" * 4_000_000), ("c", b"\xff" * 1_000_000)]
     read, notes = module.first_bytes(texts)
     assert [(name, len(data)) for name, data in read] == [("a", 3_000_000), ("b", 2_000_000)]
-    assert notes == ["Bytes of b make no UTF-8: they are shown as \\xe9.",
+    assert notes == ["Bytes of b make no UTF-8: they are shown as numbers, such as \\xe9.",
                      "The first 5 of 8 MB are read."]
     monkeypatch.undo()
     assert module.first_bytes(texts) == (texts, [
-        "Bytes of b and of 1 more make no UTF-8: they are shown as \\xe9."])
+        "Bytes of b and of 1 more make no UTF-8: they are shown as numbers, such as \\xe9."])
 
 
 def test_a_context_has_room_for_a_token():
@@ -103,7 +103,7 @@ def test_the_text_of_the_training_is_known_by_its_digest(tmp_path):
     assert np.array_equal(held_out.counts, text.counts)
     other = contexts_for(model, [("text", data + b"!")])
     assert not other.held_out and other.notes == [
-        "It is not the text that this model was trained on."]
+        "This model was trained on another text."]
     model.metadata = {}
     assert contexts_for(model, [("text", data)]).notes == []
 
