@@ -60,7 +60,7 @@ function tokenizerOf(merges) {
   return {
     encodeBytes: bytes => (bytes.match(PIECE) ?? []).flatMap(encodePiece),
     encode(text) { return this.encodeBytes(utf8(text)); },
-    decode: ids => new TextDecoder().decode(Uint8Array.from(
+    decode: ids => new TextDecoder("utf-8", {ignoreBOM: true}).decode(Uint8Array.from(
       ids.map(id => tokens[id] ?? "").join(""), byte => byte.charCodeAt(0))),
   };
 }

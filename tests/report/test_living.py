@@ -216,7 +216,8 @@ HOSTILE = (b"", b"\xff\xfe\x00", b"a\x80b\xe2\x82", b"\xed\xa0\x80\xf4\x90\x80\x
            SPACES,
            "the __init__ of snake_case, _x _ ____ 12345 don't\n\n\t\tif not x:\r\n  \r\n end  ",
            "漢字かな交じり文、中文文本。你好，世界！ 你好", "naïve café Ünïcödé é e\u0301 word\u00e9s",
-           "🎲👩‍👩‍👧 \ud800 x\udfff", "a" * 100, "_" * 40 + "é" * 70, " " * 80 + "x" + "\n" * 40,
+           "🎲👩‍👩‍👧 \ud800 x\udfff", "\ufeffx", "a" * 100,
+           "_" * 40 + "é" * 70, " " * 80 + "x" + "\n" * 40,
            "".join(map(chr, range(0x250))), bytes(range(256)) * 2, "\\ud800 <script>&amp;</script>")
 ENCODE = ("bytes => { const {encodeBytes} = tokenizerOf(page.merges); "
           "return bytes.map(encodeBytes); }")
