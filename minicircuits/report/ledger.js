@@ -8,7 +8,7 @@ function pathName(heads) {
   return heads.map(headName).join("→") || "direct";
 }
 
-/* Opens at a text, a place and a target. Returns show(n, place); chose(n) is called with a text
+/* Opens at a text, a place and a target. Returns {show(n, place), at()}; chose(n) is called with a text
    that the reader chose. */
 function ledger(texts, text, {place, target}, chose = null) {
   const vocabulary = page.vocabulary.filter(([id]) => texts[text].targets(id));
@@ -121,5 +121,5 @@ function ledger(texts, text, {place, target}, chose = null) {
   paging.go(text);
   strip.write(texts[text].tokens);
   onPalette(show);
-  return showText;
+  return {show: showText, at: () => ({text: state.text, place: state.place})};
 }

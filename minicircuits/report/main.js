@@ -21,23 +21,25 @@ const chose = model ? (n, place) => showing.forEach(show => show(n, place)) : nu
 
 overview(page.overview);
 if (!page.absent.split) showing.push(split(apart, page.split, chosen, chose));
+const figures = [];
 if (!page.absent.attention) {
-  const {show, at} = explorer(byId("explorer"), texts, page.opening,
+  figures.push(explorer(byId("explorer"), texts, page.opening,
     page.shown_heads.findIndex(head => headName(head) === headName(chosen)), page.start, chose,
-    model);
-  showing.push(show);
-  if (model) {
-    const tokenizer = page.merges ? tokenizerOf(page.merges)
-                                  : namedTokens(page.vocabulary, model.W.d_vocab);
-    const tell = sentence(byId("sentence"), model, tokenizer, texts, at, chose);
-    showing.push(tell);
-    tell();
-  }
+    model));
+}
+if (!page.absent.ledger) {
+  figures.push(ledger(apart, apart.indexOf(texts[page.opening]), page.ledger, chose));
+}
+showing.push(...figures.map(({show}) => show));
+if (model && figures.length) {                       // without heads, the ledger has the sentence
+  const field = byId("sentence") ?? el("div", {id: "sentence"});
+  if (!field.isConnected) byId("ledger-figure").prepend(field);
+  const tokenizer = page.merges ? tokenizerOf(page.merges)
+                                : namedTokens(page.vocabulary, model.W.d_vocab);
+  showing.push(sentence(field, model, tokenizer, texts, figures[0].at, chose));
+  showing.at(-1)();
 }
 if (!page.absent.heads) headDump(page.dump, page.heads);
-if (!page.absent.ledger) {
-  showing.push(ledger(apart, apart.indexOf(texts[page.opening]), page.ledger, chose));
-}
 if (!page.absent.composition) {
   composition(page.composition, page.shown_heads);
   eigenvalues(page.eigenvalues, page.heads);

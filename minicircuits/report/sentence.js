@@ -117,10 +117,10 @@ function sentence(container, model, tokenizer, texts, at, show) {
   const switches = el("div", {class: "controls switches", hidden: true}, off,
     button("all on again", () => { model.toggle(null); show(); }), patterns);
   container.append(el("div", {class: "sentence"},
-    el("p", {class: "read"}, "The model runs in this page. Write a text, and attention, ledger and " +
-      "score parts are those of your text. Keep a head and switch it off, and see what is lost: " +
-      "the other patterns are recomputed, or frozen as they were. Let the model write on after " +
-      "the token that you chose."), field,
+    el("p", {class: "read"}, "The model runs in this page. Write a text, and all figures show it. ",
+      page.shown_heads.length ? "Keep a head and switch it off, and see what is lost: the other " +
+        "patterns are recomputed, or frozen as they were. " : "",
+      "Let the model write on after the token that you chose."), field,
     el("div", {class: "controls"},
       !page.merges ? null : el("span", {class: "buttons"}, "for example", EXAMPLES.map(text =>
         button(text, () => { field.value = text; stop(); write(text); }))),
