@@ -1,5 +1,6 @@
 """`minicircuits train`, `heads` and `report`: a model trained, in tables, and as a page."""
 
+import os
 import shlex
 import time
 from contextlib import contextmanager
@@ -167,9 +168,17 @@ def read_text(options, begun=None):
 
 def check_outputs(options, *paths):
     """Refuses what cannot be written, or exists and is not forced, before any work is done."""
+    check_different(*paths, options.json, getattr(options, "model", None))
     for path in [*paths, options.json]:
         if path is not None:
             files.check_output(path, options.force)
+
+
+def check_different(*paths):
+    """Raises InputError if two of these outputs, or an output and a model, are one file."""
+    paths = [os.path.realpath(path) for path in paths if path is not None]
+    if twice := {path for path in paths if paths.count(path) > 1}:
+        raise InputError(f"each output needs a file of its own; got {min(twice)!r} twice")
 
 
 def write_json(options, results):

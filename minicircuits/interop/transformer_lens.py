@@ -11,10 +11,12 @@ from minicircuits.circuits.normalization import fold_normalization
 from minicircuits.interop.config import check_sizes, refuse, told
 from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, BUFFER, DERIVED, NORMS, SIZES,
                                         WEIGHTS, each_array, reordered, split_heads, unwrapped)
-from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights,
-                                   Tokens, Weights, check_axes, check_tokens)
+from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights, Tokens,
+                                   Weights, as_array, brief, check_acts, check_axes, check_tokens,
+                                   door)
 
 
+@door
 def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = None) -> Weights:
     """The `Weights` that compute what a TransformerLens model computes, as copies.
 
@@ -64,6 +66,7 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
     return fold_normalization(weights, norm, settings["eps"], biases, norms)
 
 
+@door
 def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     """The state dict, key -> copied array, of a TransformerLens model that computes the same.
 
@@ -83,6 +86,7 @@ def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     return {**state_dict, "unembed.b_U": np.zeros(weights.d_vocab, weights.dtype)}
 
 
+@door
 def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
                                     acts: Activations) -> dict[str, np.ndarray]:
     """What `run_with_cache(tokens)` of that model caches: hook name -> copied array.
@@ -93,6 +97,7 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     """
     refuse_norms(weights)
     tokens = check_tokens(weights, tokens)
+    check_acts(weights, tokens, acts)
     cache = {"hook_embed": weights.W_E.T[tokens]}
     if weights.W_pos is not None:
         cache["hook_pos_embed"] = np.tile(weights.W_pos.T[:tokens.shape[1]], (len(tokens), 1, 1))
@@ -107,7 +112,8 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     return cache
 
 
-def activations_from_transformer_lens(cache: Mapping) -> Activations:
+@door
+def activations_from_transformer_lens(cache: Any) -> Activations:
     """The `Activations` in a TransformerLens cache, as copies, in its dtype.
 
     cache : of a HookedTransformer, hook name -> array or torch tensor, with its batch axis.
@@ -119,6 +125,8 @@ def activations_from_transformer_lens(cache: Mapping) -> Activations:
     Raises InputError with the name of the hook: norms, rotary positions, MLPs or any unknown
     hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal.
     """
+    if not (hasattr(cache, "keys") and all(isinstance(key, str) for key in cache)):
+        raise InputError(f"cache must map names of hooks to arrays; got {brief(cache)}")
     acts = _gathered(cache, list(filter(DERIVED.fullmatch, cache)), ACTIVATIONS, "a cache")
     scores, q, k = acts["scores"], acts["q"], acts["k"]
     hidden = ~np.tri(scores.shape[-1], dtype=bool)                                # j > i
@@ -187,12 +195,5 @@ def _gathered(theirs, dropped, rows, what, n_heads=None):
 
 def _array(key, value):
     """An array of theirs as one of NumPy's, of four bytes a number or more."""
-    try:
-        if hasattr(value, "detach"):            # a torch tensor, maybe with a gradient, on a GPU
-            value = value.detach().cpu()
-            half = value.is_floating_point() and value.element_size() < 4
-            value = value.float() if half else value
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{key} must be an array; got {error}") from None
+    array = as_array(key, value)
     return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array

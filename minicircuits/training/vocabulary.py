@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minicircuits import files
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, door
 from minicircuits.training.tokenizer import check_ids, visible
 
 try:
@@ -48,11 +48,10 @@ class Vocabulary:
     b' the cat'
     """
 
+    @door
     def __init__(self, names: Sequence[str | None], start: int | str | None = None,
                  encoder: Any = None):
         named = [(name, id) for id, name in enumerate(names) if name][::-1]
-        if not all(isinstance(name, str) for name, _ in named):
-            raise InputError("names of tokens must be strings or None")
         letters = {*"".join(name for name, _ in named)}
         spelled = (_from_letters if "Ġ" in letters else _from_pieces if "▁" in letters
                    else str.encode)
