@@ -17,12 +17,14 @@ import numpy as np
 
 import minicircuits as mc
 from minicircuits import files
-from minicircuits.runs import train_to_file
+from minicircuits.runs import too_short, train_to_file
 from minicircuits.terminal.progress import LOG_HEADING
 
 chosen = options(__doc__, text="train on it", steps=mc.Recipe.steps)
 if chosen.text:
     text, logs = mc.load_text(chosen.text), []
+    if warning := too_short(text, mc.Recipe(chosen.steps)):
+        say(warning)
     with tempfile.TemporaryDirectory() as folder:
         for layers in (1, 2):
             heading(f"Training, layers: {layers}")

@@ -54,10 +54,10 @@ def logits_of(norm):
 
 # %% Biases
 heading("Biases: a dimension that is always 1, and a head that rests")
-say("""Let every residual vector have one more number, a 1. Then W_Q y + b_Q is one product: (W_Q |
-    b_Q) times (y, 1). So b_Q is one more column of W_Q, and it is alike for b_K, b_V and b_U. What
-    a layer adds, b_O, becomes a head. It has W_Q = W_K = 0, so it looks at all words alike: it
-    rests. It reads the 1 and writes b_O. Its row sums to 1, so it adds b_O everywhere.""")
+say("""Let every residual vector have one more number, a 1. Then W_Q y + b_Q is one product: W_Q
+    with b_Q as one more column, times (y, 1). So it is with b_K, b_V and b_U. What a layer adds,
+    b_O, becomes a head. It has W_Q = W_K = 0, so it looks at all words alike: it rests. It reads
+    the 1 and writes b_O. Each row of its pattern sums to 1, so it adds b_O everywhere.""")
 biased = mc.fold_biases(weights, b_Q, b_K, b_V, b_O, b_U)
 acts = mc.forward(biased, tokens)
 with_biases = logits_of(lambda x, w, b: x)
@@ -84,10 +84,11 @@ table(["pair", "with b_Q, b_K and b_V", "matrices alone"], [
 
 # %% LayerNorm
 heading("LayerNorm: all but a division goes into the matrices")
-say("""LayerNorm takes the mean from x, divides by σ, multiplies by a gain w and adds b. The gain
-    and b go into what reads: W_Q diag(w), and W_Q b into b_Q. If all that is written has mean 0,
-    so has x: the mean goes into what writes. What is left is x / σ, with one σ for each word and
-    each reading: the root of the mean square of x.""")
+say("""LayerNorm takes the mean from x, divides by σ, multiplies by a gain w and adds b. So a query
+    is W_Q (w ⊙ x / σ + b). The gain goes into W_Q, a factor for each column, and W_Q b into b_Q. If
+    all that is written has mean 0, so has x: the mean is taken from what writes. What is left is x
+    / σ, with one σ for each word and each reading: the root of the mean square of x, plus a little
+    (eps). What values have of biases goes into b_O, since rows of patterns sum to 1.""")
 normalized = mc.fold_normalization(
     weights, "LN", eps, {"b_Q": b_Q, "b_K": b_K, "b_V": b_V, "b_O": b_O, "b_U": b_U},
     {"ln1_w": w[:-1], "ln1_b": b[:-1], "ln_final_w": w[-1], "ln_final_b": b[-1]})
@@ -110,7 +111,7 @@ shares = entries.contributions.sum(1)                                    # of ea
 order = np.argsort(-np.abs(shares))
 say(f"""Here is the logit of *{text[1]}* after the last word, path by path. A path that starts at
     {label(resting[:1])} or {label(resting[1:])} starts with a bias b_O, and with no word. The
-    direct path has b_U, too.""")
+    direct path, through no head, has b_U too.""")
 starts = ["b_O" if heads and heads[0] in resting else "words" for heads in entries.paths]
 table(["path", "starts with", "adds"], [
     *([label(entries.paths[row]), starts[row], f"{shares[row]:+.3f}"] for row in order[:8]),

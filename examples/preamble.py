@@ -17,7 +17,7 @@ import numpy as np
 
 import minicircuits as mc
 from minicircuits.findings.study import Study
-from minicircuits.runs import train_in_memory
+from minicircuits.runs import too_short, train_in_memory
 from minicircuits.terminal import layout
 from minicircuits.training.model_file import Model
 from minicircuits.training.text import contexts_for, read_named, sample
@@ -73,14 +73,20 @@ def words(chosen, default):
 
 def train(n_layers, text, steps):
     """A model of `n_layers` after `steps` of training on a prepared text, in float64."""
-    weights = train_in_memory(n_layers, text, mc.Recipe(steps)).astype(float)
+    recipe = mc.Recipe(steps)
+    if warning := too_short(text, recipe):
+        say(warning)
+    weights = train_in_memory(n_layers, text, recipe).astype(float)
     print()
     return weights
 
 
 def two_layers(chosen):
-    """A `Study` of a model of two layers on a text: the packaged model, on the text asked for or
-    the sample; or, where steps are asked for, a model trained on the text, on what is held out."""
+    """A `Study` of a model of two layers on a text.
+
+    It is the packaged model, on the text asked for or the sample. Where steps are asked for, a
+    model is trained on the text, and is looked at on what is held out.
+    """
     if chosen.steps:
         if chosen.sentence:
             raise mc.InputError("a sentence is too short to train on: leave --steps out")

@@ -16,7 +16,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
            "VECLIB_MAXIMUM_THREADS")
 WITHOUT_TEXT = "\n\nWithout --text the text is the source of this Python's standard library."
 WITHOUT_MODEL = (
-    "\n  minicircuits heads --sentence 'Potter can fly on a Nimbus 2000 to Hogwarts'"
+    "\n  minicircuits {} --sentence 'Potter can fly on a Nimbus 2000 to Hogwarts'"
     "\n\nWithout MODEL, the model is one of two layers that comes with this package;"
     "\nwithout a text, it is a short one that comes along too.")
 
@@ -50,9 +50,10 @@ def main_job(command):
     train = command("train", "train one model on text",
                     "train --layers 2 -o model.npz", "commands.model", WITHOUT_TEXT)
     heads = command("heads", "what the heads of a trained model do, in tables",
-                    "heads tour-1/two_layers.npz", "commands.model", WITHOUT_MODEL)
+                    "heads tour-1/two_layers.npz", "commands.model", WITHOUT_MODEL.format("heads"))
     report = command("report", "the same as one HTML page, to click through offline",
-                     "report tour-1/two_layers.npz -o report.html", "commands.model", WITHOUT_MODEL)
+                     "report tour-1/two_layers.npz -o report.html", "commands.model",
+                     WITHOUT_MODEL.format("report"))
     for sub in tour, train, heads, report:
         looks = sub in (heads, report)
         texts = sub.add_mutually_exclusive_group()
@@ -107,9 +108,9 @@ def sizes_and_rates(sub):
     first.add_argument("--steps", type=positive, metavar="N",
                        help="of training: fewer for a quick look or a short text (default 650)")
     if "train" in sub.prog:
-        first.add_argument("--layers", type=whole, metavar="N", help="(default 2)")
+        first.add_argument("--layers", type=whole, metavar="N", help="0, 1, 2 or more (default 2)")
     sizes = sub.add_argument_group(
-        "sizes: smaller is faster; with these induction forms")
+        "sizes: smaller is faster; with the defaults, induction forms")
     for option, name, default, help in (
             ("--heads", "n_heads", 4, "in a layer"),
             ("--d-model", "d_model", 128, "of the residual stream"),
@@ -156,9 +157,19 @@ def oracle(command):
                        help="only these vectors")
     mutants = command("mutants", "known bugs, and the vectors that catch each",
                       "mutants", "testing.commands")
-    for sub, drawn in (export, "and the first"), (check, "also the first"):
-        sub.add_argument("--drawn", type=whole, default=0, metavar="N",
-                         help=f"{drawn} N cases of the larger set")
+    for sub, default, drawn in ((export, 0, "and the first N cases of the larger set"),
+                                (check, None, "also the first N cases of the larger set\n"
+                                              "(default: 10 for a program without --case)")):
+        sub.add_argument("--drawn", type=whole, default=default, metavar="N", help=drawn)
+        sub.add_argument("--weights", metavar="FILE", help="a case of your own, named own: "
+                         "weights that mc.save wrote, and --tokens")
+        sub.add_argument("--tokens", metavar="FILE.npy", help="of axes (b, i)")
+    for sub in show, export, check:
+        sub.add_argument("--shape", choices=("gpt2",), help="the same models with d_model = "
+                         "n_heads · d_head and standard positions")
+        sub.add_argument("--tied", action="store_true",
+                         help="with W_U = W_Eᵀ; dW_E is then the gradient of both")
+    for sub in export, check:
         sub.add_argument("--convention", choices=("paper", "transformer_lens"), default="paper",
                          help="names and axes of the tensors (default paper)")
         sub.add_argument("--precision", choices=("float64", "float32", "tf32", "bfloat16"),

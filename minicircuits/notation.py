@@ -94,7 +94,8 @@ class Weights:
     or complex128) and every number is finite: weights that exist are sound. Two are equal (==)
     only if they are one object: compare their arrays.
 
-    Paper: "Transformer Overview". No biases, no LayerNorm, no MLP; but see `NormalizedWeights`.
+    Paper: "Transformer Overview". Biases are folded in by `fold_biases`, norms stand in
+    `NormalizedWeights`, and there is no MLP.
     """
 
     W_E: np.ndarray
@@ -183,7 +184,7 @@ class NormalizedWeights(Weights):
     Whatever reads the residual stream x reads y instead. Its first n_normalized dimensions are
     those of x, divided by σ = √(mean of their squares + eps); all others are as they are in x.
     Undivided are the constant 1, which carries biases, and positions that are added after the
-    norm. A head reads one kind as its values, and writes to the first n_normalized dimensions.
+    norm. A head reads its values from dimensions of one kind. It writes to the first n_normalized.
 
     For use, not for training. Raises InputError as `Weights`, and unless all of this is so.
     """
@@ -311,11 +312,9 @@ def check_pattern(weights, tokens, pattern):
 
 def check_acts(weights, tokens, acts):
     """Raises InputError unless `acts` can be the `Activations` of `weights` on checked tokens."""
-    if isinstance(weights, NormalizedWeights) != isinstance(acts, NormalizedActivations):
-        raise InputError("acts must be what forward(weights, tokens) gives; got "
-                         f"{type(acts).__name__} for {type(weights).__name__}")
     for name, axes in acts.axes.items():
-        check_array(weights, tokens, f"acts.{name}", getattr(acts, name), axes)
+        if weights.n_layers or axes[:2] != "l ":            # other sizes are of nothing
+            check_array(weights, tokens, f"acts.{name}", getattr(acts, name), axes)
 
 
 def check_array(weights, tokens, name, array, axes):
@@ -348,7 +347,7 @@ def as_array(name, value):
         array = np.asarray(value)
     except Exception as error:                  # of another package, or a ragged list
         reason = " ".join(str(error).split())[:80]
-        raise InputError(f"{name} must be an array; got {type(value).__name__}: {reason}") from None
+        raise InputError(f"{name} must be an array; got {reason}") from None
     return array
 
 

@@ -1,8 +1,8 @@
 """A training run that measures itself along the way, and leaves a model file with its log.
 
 The trainer knows no scores and the scores know no trainer; here they meet. What a run leaves are
-the weights that did best on held-out text: a short text is learned by heart, and then they are
-not the last.
+the weights that did best on held-out text. Where a short text is learned by heart, they are not
+the last.
 """
 
 import os

@@ -4,6 +4,7 @@ Those that train do so for a few steps here, on the source of this package: what
 learned they do not assert, the identities they do.
 """
 
+import importlib
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import minicircuits as mc
 
 FOLDER = Path(__file__).parent.parent / "examples"
 NAMES = sorted(path.name for path in FOLDER.glob("[0-9]*.py"))
@@ -60,6 +63,16 @@ def test_it_runs_on_a_text(name, arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)        # which scripts replace
     run_cells(name, [str(FOLDER / name), *arguments], monkeypatch)
     check_output(capsys.readouterr().out)
+
+
+def test_training_says_that_a_text_is_short(monkeypatch, capsys, tmp_path):
+    monkeypatch.syspath_prepend(FOLDER)
+    preamble = importlib.import_module("preamble")
+    (tmp_path / "short.txt").write_text("".join(f"{n} {n * n}\n" for n in range(1000)))
+    text = mc.load_text([tmp_path / "short.txt"], n_ctx=16, d_vocab=300)
+    for steps, said in (4, False), (400, True):
+        preamble.train(0, text, steps)
+        assert ("is short" in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -211,6 +211,7 @@ def test_positions_are_enough_for_what_we_wrote_and_a_cfg_for_the_rest(tmp_path)
     ({"ln_final.w": np.ones(5)}, "shortformer", None, "^a state dict does not tell which norm"),
     ({"embed.weight": np.ones((7, 5))}, "standard", None, "^a state dict does not tell which norm"),
     ({"embed.weight": np.ones((7, 5))}, "standard", PLAIN, "^cfg must .* n_heads; got .*None$"),
+    ({"embed.weight": np.ones((7, 5))}, "standard", {**PLAIN, "n_heads": True}, "got .*True$"),
     ({}, "standard", {"n_embd": 5}, "^cfg must be TransformerLens's and say normalization_type"),
     ({}, "standard", {"normalization_type": "LN"}, "^cfg must be TransformerLens's and say"),
     ({}, None, PLAIN, "^positions must be given with a state dict"),
@@ -255,16 +256,19 @@ def test_biases_and_norms_are_found_by_their_keys(kind):
                 theirs[f"blocks.{layer}.{place}"] = array[layer]
     without = {key: array for key, array in theirs.items() if ".ln1." not in key
                and "ln_final" not in key}
-    assert_same_arrays(dict(from_transformer_lens(without, "standard").items()),
+    assert_same_arrays(dict(from_transformer_lens(without, "standard", PLAIN).items()),
                        dict(fold_biases(weights, **biases).items()))
+    with pytest.raises(InputError, match="^a state dict does not tell which norm"):
+        from_transformer_lens(without, "standard")          # none of ours has a bias
     cfg = {"normalization_type": kind, "eps": 0.01}
     actual = from_transformer_lens(theirs, "standard", cfg)
     desired = fold_normalization(weights, kind, 0.01, biases, norms)
     assert_same_arrays(dict(actual.items()), dict(desired.items()))
     assert (actual.eps, actual.n_normalized) == (0.01, 5)
-    for function in (to_transformer_lens, lambda w: activations_to_transformer_lens(w, [[0]], w)):
-        with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
-            function(actual)
+    with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
+        to_transformer_lens(actual)
+    with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
+        activations_to_transformer_lens(actual, [[0]], forward(actual, [[0]]))
     del theirs["blocks.1.ln1.w"]
     with pytest.raises(InputError, match="^blocks.1.ln1.w must be in"):
         from_transformer_lens(theirs, "standard", cfg)
@@ -350,7 +354,9 @@ def test_hooks_of_no_layers(positions, hooks):
     ("blocks.1.attn.hook_k", OnTheGPU(), "blocks.1.attn.hook_k must be an array; got can't"),
     ("blocks.1.attn.hook_attn_scores", np.ones((2, 3, 4, 4)), "^blocks.1.attn.hook_attn_scores "
      "must be -inf exactly where .*; got 36 other scores of 96"),
-    ("blocks.0.attn.hook_attn_scores", np.full((2, 3, 4, 4), -np.inf), "got 60 other scores")])
+    ("blocks.0.attn.hook_attn_scores", np.full((2, 3, 4, 4), -np.inf), "got 60 other scores"),
+    ("blocks.1.attn.hook_attn_scores", np.where(np.tri(4) > 0, np.ones((2, 3, 4, 4)), -np.inf),
+     "scores must be q·k / √d_head")])
 def test_a_wrong_cache_is_named(key, value, message):
     cache = {**cache_of(), key: value}
     with pytest.raises(InputError, match=message):

@@ -51,7 +51,7 @@ def test_our_own_files_are_opened(tmp_path):
     model = mc.open_model(tmp_path / "weights.npz", "shortformer")
     assert same(model.weights, weights()) and isinstance(model.tokenizer, Vocabulary)
     assert model.tokenizer.start is None and model.tokenizer.show(11) == "#11"
-    assert model.metadata == {"origin": "the weights in weights.npz"}
+    assert model.metadata == {"origin": "The weights in weights.npz"}
     assert mc.open_model(str(PRETRAINED)).weights.d_vocab == 1024
 
 
@@ -71,7 +71,8 @@ def test_a_state_dict_needs_positions(tmp_path, positions):
     path = state_dict(tmp_path / "theirs.npz", own)
     model = mc.open_model(path, positions, start=3)
     assert same(model.weights, own) and model.tokenizer.start == 3
-    assert model.metadata == {"origin": "the state dict in theirs.npz"}
+    assert model.metadata == {"origin": "The state dict in theirs.npz, taken to have no "
+                              "norms, since no cfg is beside it"}
     with pytest.raises(FileError, match="theirs.npz': positions must .*theirs.json or config.json"):
         mc.open_model(path)
 
@@ -81,7 +82,7 @@ def test_a_config_beside_the_weights_is_read(tmp_path, name):
     path = state_dict(tmp_path / "theirs.npz", cfg=CFG, name=name)
     model = mc.open_model(path)
     assert same(model.weights, weights())
-    assert model.metadata == {"origin": f"the state dict in theirs.npz, with {name}"}
+    assert model.metadata == {"origin": f"The state dict in theirs.npz, with {name}"}
     with pytest.raises(FileError, match="positions must be 'shortformer', as the cfg says"):
         mc.open_model(path, "standard")
     (tmp_path / name).write_text(json.dumps({**CFG, "attn_only": False}))
@@ -233,4 +234,5 @@ def test_heads_of_weights_without_a_tokenizer(folder, capsys):
     (folder / "text").write_text("word1 #3 word2\n" * 100)
     mc.save("one_layer.npz", weights(d_vocab=60, n_ctx=20))
     out, status = ran(capsys, "heads", "--text", "text", "one_layer.npz", "--tokens", "words.json")
-    assert status == 0 and "on text: 300 tokens" in out and "word2" in out
+    assert status == 0 and "\nThe weights in one_layer.npz, on text: 300 tokens" in out
+    assert "word2" in out

@@ -1,7 +1,9 @@
 """What the READMEs say is so: their Python runs and prints what is shown, and their tables hold."""
 
 import importlib
+import json
 import re
+import shlex
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -10,6 +12,10 @@ import numpy as np
 import pytest
 
 import minicircuits as mc
+from minicircuits.cli import main
+from minicircuits.findings.study import Study, sections
+from minicircuits.training.contexts import contexts_of
+from minicircuits.training.model_file import Model
 
 ROOT = Path(__file__).parent.parent
 NAMES = ["README.md", "minicircuits/README.md", "examples/README.md",
@@ -47,6 +53,47 @@ def test_the_first_readme_is_short_and_begins_with_two_commands_and_numbers():
         assert part in first_screen
 
 
+def test_its_first_commands_run(monkeypatch, tmp_path, capsys):
+    """But for those that take minutes; training stops after two steps."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_text.txt").write_bytes((ROOT / "minicircuits" / "notation.py").read_bytes())
+    model_from_elsewhere(tmp_path)
+    block = re.search("```sh\n(.*?)```", TEXTS["README.md"], re.DOTALL)[1]
+    lines = [line.partition("  #")[0] for line in block.splitlines()[2:]]
+    assert len(lines) >= 4
+    for command in " && ".join(lines).split(" && "):
+        program, name, *arguments = shlex.split(command)
+        assert program == "minicircuits"
+        assert main([name, *arguments, *["--steps", "2"] * (name == "train")]) == 0
+        assert capsys.readouterr().out
+    assert {"report.html", "mine.npz"} < {path.name for path in tmp_path.iterdir()}
+
+
+def model_from_elsewhere(folder):
+    """A model.safetensors of TransformerLens, its model.json, and a tokenizer.json."""
+    weights = mc.init_weights(2, 2, 8, 4, 40, 9, "standard", np.random.default_rng(0))
+    header, data = {}, b""
+    for key, array in mc.to_transformer_lens(weights).items():
+        ends = [len(data), len(data) + array.nbytes]
+        header[key] = {"dtype": "F64", "shape": array.shape, "data_offsets": ends}
+        data += array.tobytes()
+    header = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    (folder / "model.json").write_text(json.dumps(
+        {"normalization_type": None, "positional_embedding_type": "standard"}))
+    (folder / "tokenizer.json").write_text(json.dumps(
+        {"model": {"type": "BPE", "vocab": {chr(90 + id): id for id in range(40)}, "merges": []},
+         "added_tokens": []}))
+
+
+def test_its_table_over_seeds_is_made(capsys):
+    text = str(ROOT / "minicircuits" / "notation.py")
+    importlib.import_module("induction_over_seeds").main(
+        ["--seeds", "1", "--steps", "1", "--text", text])
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 2 and len(table[1].split()) == 11
+
+
 def test_the_patterns_it_shows_are_those_of_the_head_written_by_hand():
     block = re.search(r"```text\n(head 0\.0.*?)```", TEXTS["README.md"], re.DOTALL)[1]
     shown = np.array([[int(number) for number in re.findall(r"\b[01]\b", line)]
@@ -66,6 +113,48 @@ def test_equations_are_where_it_says(equation, function, test):
     assert hasattr(importlib.import_module(f"minicircuits.{module}"), name)
     path, name = test.strip("`").split("::")
     assert f"\ndef {name}(" in (ROOT / "tests" / path).read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_in_some_readme():
+    words = {word for text in TEXTS.values() for word in re.findall(r"\w+", text)}
+    assert set(mc.__all__) <= words
+
+
+def found_in_four_models():
+    """All that --json writes of models with 0, 1 and 2 layers, and with biases."""
+    rng, text = np.random.default_rng(0), mc.load_text([str(ROOT / "README.md")], None, 16, 300)
+    models = [mc.init_weights(L, 2, 8, 4, 300, 16, "standard", rng) for L in (0, 1)]
+    models.append(mc.fold_biases(models[1], b_U=np.ones(300)))
+    studies = [Study(Model(weights, text.tokenizer, {}), text.contexts(), 0) for weights in models]
+    packaged = mc.load_pretrained()
+    contexts = contexts_of([("", b"one two three one two three"), ("", b"a b a b a b")],
+                           packaged.tokenizer, 128)
+    for study in *studies, Study(packaged, contexts, 0):
+        found = {}
+        for _, finding in sections(study):
+            found |= finding
+        yield found
+
+
+def keys_within(finding):
+    """The names of fields in a finding; not names of heads, losses, or the four parts."""
+    if isinstance(finding, list):
+        return {key for one in finding[:1] for key in keys_within(one)}
+    if not isinstance(finding, dict):
+        return set()
+    own = {key for key in finding if key.isidentifier()}
+    return own.union(*map(keys_within, finding.values()))
+
+
+def test_keys_of_json_are_those_it_lists():
+    table = {key: cells[1] for cells in rows("minicircuits/README.md", "What `--json`")
+             for key in re.findall("`(.*?)`", cells[0])}
+    found = list(found_in_four_models())
+    assert set().union(*found) == set(table)
+    for finding in found:
+        for key in finding.keys() - {"losses", "recorded"}:
+            written = {*re.findall("`(.*?)`", table[key]), "induction_head", "previous_token_head"}
+            assert keys_within(finding[key]) <= written, key
 
 
 def test_there_are_enough_equations():

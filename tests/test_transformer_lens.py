@@ -263,7 +263,7 @@ def test_a_folded_model_goes_back_exactly(positions):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_widened(dtype):
     model = biased(case_and_model(2)[2]).to(getattr(torch, dtype))
-    ours = mc.from_transformer_lens(dict(model.named_parameters()), "shortformer")
+    ours = mc.from_transformer_lens(dict(model.named_parameters()), "shortformer", model.cfg)
     assert all(parameter.requires_grad for parameter in model.parameters())
     expected = mc.from_transformer_lens(model.to(torch.float32))
     assert ours.dtype == np.float32
@@ -372,6 +372,16 @@ def test_what_the_advice_says_keeps_the_model():
         ours = mc.from_transformer_lens(state_dict, "shortformer", {"normalization_type": None})
         assert_close(model(torch.tensor(tokens)), mc.forward(ours, tokens).logits, 1e-12,
                      str(settings))
+
+
+def test_a_cache_of_other_scores_is_refused():
+    """Nothing but its numbers tells it from ours."""
+    for settings in {"use_attn_scale": False}, {"attn_scores_soft_cap": 0.5}, {"attn_scale": 9.0}:
+        _, tokens, model = case_and_model(5, **settings)
+        with torch.no_grad():
+            cache = model.run_with_cache(torch.tensor(tokens))[1]
+        with pytest.raises(mc.InputError, match="scores must be q·k / √d_head"):
+            activations_from_transformer_lens(cache)
 
 
 @pytest.mark.parametrize("settings, hook, what", [

@@ -8,12 +8,13 @@ Without acts it runs the model itself; with them, one forward pass answers many 
     mc.head_effects(weights, tokens, acts)
 
 Of `NormalizedWeights`, acts are `NormalizedActivations`: where patterns are frozen, so are the
-norms σ. Only the shapes of acts are checked. Functions that draw tokens, or pick contexts, take
-none.
+norms σ. Of acts only the shapes are checked, and that there are norms. Functions that draw
+tokens, or pick contexts, take none.
 """
 
 from dataclasses import replace
 
+from minicircuits.circuits.normalization import check_given
 from minicircuits.model.transformer import forward
 from minicircuits.notation import check_acts, check_tokens
 
@@ -23,6 +24,7 @@ def tokens_and_acts(weights, tokens, acts=None):
     tokens = check_tokens(weights, tokens)
     if acts is None:
         acts = forward(weights, tokens)
+    check_given(weights, acts.norms)
     check_acts(weights, tokens, acts)
     return tokens, acts
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.expansion import count_paths, expand_logits, propagate, residual_0
 from minicircuits.circuits.heads import W_OV
@@ -70,11 +71,6 @@ def mean_loss(logits, tokens):
                     for one, context in zip(logits, tokens)])
 
 
-def loss_of_stream(weights, x, norm, tokens):
-    """The cross-entropy of what W_U makes of x (b, i, d); norm : the frozen σ, or None."""
-    return mean_loss((y @ weights.W_U.mT for y in as_read(weights, x, norm)), tokens)
-
-
 class VirtualHead(NamedTuple):
     heads: tuple          # ((layer, head), …), first to last
     copying: float        # copying score of W_U W_OV … W_OV W_E
@@ -84,7 +80,11 @@ class VirtualHead(NamedTuple):
 @door
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
-    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path."""
+    """Every virtual head, the most important first; patterns frozen. One cross-entropy a path.
+
+    Paths of a bias are none: those through heads that rest. `copying` is of the matrices
+    `without_biases`.
+    """
     check_real(weights)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     return sorted(each_virtual_head(weights, tokens, acts),
@@ -93,14 +93,17 @@ def virtual_heads(weights: Weights, tokens: Tokens,
 
 def each_virtual_head(weights, tokens, acts, longest=None):
     """Yields the virtual heads by order, those of at most `longest` heads, or all."""
-    loss = mean_loss(acts.logits, tokens)
+    loss, matrices = mean_loss(acts.logits, tokens), without_biases(weights)
 
     def measured(path):
         importance = mean_loss(map(np.subtract, acts.logits, path.logits), tokens) - loss
-        return VirtualHead(path.heads, copying_score(path.W), float(importance))
+        W = replace(path, weights=matrices, reader=matrices.W_U).W
+        return VirtualHead(path.heads, copying_score(W), float(importance))
 
-    paths = expand_logits(weights, tokens, acts.pattern, acts.norms, longest)
-    yield from side_by_side(measured, [path for path in paths if path.order >= 2])
+    resting = {*resting_heads(weights)}
+    yield from side_by_side(measured, [
+        path for path in expand_logits(weights, tokens, acts.pattern, acts.norms, longest)
+        if path.order >= 2 and resting.isdisjoint(path.heads)])
 
 
 @door

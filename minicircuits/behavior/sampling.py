@@ -45,8 +45,8 @@ def sample(weights: Weights, tokens: Sequence[int], rng: np.random.Generator, le
     """Yields the ids of `length` tokens that continue `tokens` (i,), each as soon as it is drawn.
 
     start : the token that stands before every context of this model, not among `tokens`; or None.
-    Where a text is longer than n_ctx, the model sees the last n_ctx tokens of it, and of those
-    the first is `start`: the context slides. One forward pass for each token.
+    Where a text is longer than n_ctx, the context slides: the model sees `start` and as many of
+    the last tokens as fit. One forward pass for each token.
 
     Raises InputError as `next_token_probabilities`, and where there is no token to begin with.
 

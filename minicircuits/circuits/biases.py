@@ -12,10 +12,11 @@ reads the 1, and W_O says b_O. Each row of its pattern sums to 1, so it adds b_O
     x + Σ_h (A^h ⊗ W_OV^h) x + b_O,        b_O = Σ_j A_ij b_O · 1
 
 Logits, patterns, scores and losses are those of the model with biases, and every expansion
-holds as it stands. What looks at a matrix alone sees its column too: `composition_scores`
-(b_Q, b_K and b_V are in the norms), `composition_baseline` (d_model is larger by 1), the OV
-circuit and its `copying_score` (each column has W_U W_O b_V), the QK circuit and the direct
-path. `without_biases` gives back the matrices alone; the findings read composition off these.
+holds as it stands. What looks at a matrix alone sees its column too. That is so for
+`composition_scores` (b_Q, b_K and b_V are in the norms) and their baseline (d_model is larger
+by 1). It is so for the OV circuit and its `copying_score` (each column has W_U W_O b_V), the QK
+circuit and the direct path. `without_biases` gives back the matrices alone; the findings read
+composition, copying and skip-trigrams off these.
 
 Paper: "Transformer Overview", the footnote on biases.
 """
@@ -82,6 +83,12 @@ def resting_heads(weights: Weights) -> list[tuple[int, int]]:
     rests = ~W.W_Q.any((2, 3)) & ~W.W_K.any((2, 3))
     rests &= W.W_V.any((2, 3)) & ~W.W_V[..., ~always_1(W)].any((2, 3))
     return [(int(layer), int(head)) for layer, head in np.argwhere(rests)]
+
+
+def positions_undivided(weights):
+    """Whether norms leave positions as they are: so `fold_normalization` has "shortformer" ones."""
+    return (isinstance(weights, NormalizedWeights) and weights.W_pos is not None
+            and bool(weights.W_pos[weights.n_normalized:].any()))
 
 
 @door

@@ -41,8 +41,10 @@ def fold_normalization(weights: Weights, kind: str, eps: float, biases: dict[str
     read. Then biases are folded as `fold_biases` does. What is read off these matrices alone,
     such as a QK circuit, knows no σ: it takes each as 1.
 
-    Raises InputError for another kind, name, shape or dtype.
+    Raises InputError for another kind, name, shape or dtype, and for weights with norms already.
     """
+    if isinstance(weights, NormalizedWeights):
+        raise InputError("weights must have no norms yet; got NormalizedWeights")
     if kind not in KINDS:
         raise InputError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
     d, L = weights.d_model, weights.n_layers
@@ -77,20 +79,27 @@ def times(W, vectors):
 
 
 def frozen(weights, tokens, pattern, norms):
-    """What expansions start from, checked: tokens (b, i), the pattern that paths go through, and
-    a list of the σ (b, i) that each layer, and at last W_U, divides by; None of other weights.
+    """What expansions start from, checked: tokens (b, i), the pattern that paths go through, norms.
+
+    norms : a list of the σ (b, i) by which each layer divides, and at last W_U; of weights
+    without norms, each is None
     """
     tokens, pattern = check_pattern(weights, tokens, pattern)
-    if (norms is not None) != isinstance(weights, NormalizedWeights):
-        given = "none" if norms is None else f"some for {type(weights).__name__}"
-        raise InputError("norms must be given for NormalizedWeights, and for no other: acts.norms "
-                         f"of acts = forward(weights, tokens); got {given}")
+    check_given(weights, norms)
     if norms is None:
         return tokens, pattern, [None] * (weights.n_layers + 1)
     norms, L = np.asarray(norms), weights.n_layers
     check_axes("norms", norms, ("n_layers + 1", "b", "i"),
                {"n_layers + 1": L + 1, **dict(zip("bi", tokens.shape))})
     return tokens, over_sources(weights, slice(L), pattern, norms[:L]), list(norms)
+
+
+def check_given(weights, norms):
+    """Raises InputError unless there are norms for NormalizedWeights, and for no other."""
+    if (norms is not None) != isinstance(weights, NormalizedWeights):
+        given = "none" if norms is None else f"some for {type(weights).__name__}"
+        raise InputError("norms must be given for NormalizedWeights, and for no other: acts.norms "
+                         f"of acts = forward(weights, tokens); got {given}")
 
 
 def over_sources(weights, layers, pattern, norms):

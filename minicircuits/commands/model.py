@@ -22,6 +22,7 @@ from minicircuits.training.model_file import PRETRAINED, load_model
 from minicircuits.training.recipe import SHAPE, Recipe
 from minicircuits.training.text import contexts_for, load_text, read_named, sample
 from minicircuits.training.tokenizer import D_VOCAB
+from minicircuits.training.vocabulary import Vocabulary
 
 EXACT = {"float64": 1e-12, "float32": 1e-3}         # relative: some thousand roundings
 SIZES = ("layers", "n_heads", "d_model", "d_head", "d_vocab", "positions")
@@ -120,6 +121,8 @@ def opened(options):
         reads = model.tokenizer.reads_text
         texts = sample() if reads else random_tokens(model.tokenizer, options.seed)
     name = path or "The model that comes with this package"
+    if isinstance(model.tokenizer, Vocabulary):           # from elsewhere: what it was taken for
+        name = "T" + model.metadata["origin"][1:]
     study = Study(model, contexts_for(model, texts), options.seed)
     contexts = study.contexts
     what = ("the part of its training text that was held out" if contexts.held_out else

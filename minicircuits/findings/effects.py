@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from minicircuits.behavior import ablation, excerpt
 from minicircuits.behavior.attribution import head_effects
 from minicircuits.behavior.in_context import ordered_versus_shuffled
-from minicircuits.circuits.biases import resting_heads
+from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.expansion import (Ledger, count_paths, each_order, expand_logits, label,
                                              ledger)
 from minicircuits.circuits.score_expansion import (count_terms, expand_scores, rebuild,
@@ -67,11 +67,12 @@ def error_of_sum(shares, whole):
 def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
-    Virtual heads are tried on as many contexts as MAX_LOGITS allows, and left out from the order
-    on at which they are too many for one; `limit` says so, or is None.
+    Virtual heads are tried on as many contexts as MAX_LOGITS allows. Orders at which they are too
+    many for one context are left out. `limit` says so, or is None.
     """
     found = ablation.term_importance(weights, tokens, acts)
-    virtual = list(accumulate([0, 0, *found.counts[2:]]))        # of at most so many heads
+    counts = count_paths(without_biases(weights))                # heads that rest make none
+    virtual = list(accumulate([0, 0, *counts[2:]]))              # of at most so many heads
     most, b = min(MAX_PATHS, MAX_LOGITS // acts.logits[0].size), len(tokens)
     longest = max(order for order, paths in enumerate(virtual) if paths <= most)
     tried = min(b, MAX_LOGITS // (acts.logits[0].size * max(1, virtual[longest])))
@@ -130,8 +131,9 @@ def removals(weights, tokens, acts, induction, previous, start, seed):
 def prediction(weights, tokens, acts, head):
     """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
-    Among places in `tokens` (b, i) where the model gives the true next token at least even
-    odds, the one where the head added most to its logit. The 8 strongest entries are listed.
+    Of places in `tokens` (b, i) whose true next token has a probability of one half or more, it is
+    the one where the head added most to its logit. Where there is none, the likeliest place is
+    taken. The 8 strongest entries are listed.
     """
     following = tokens[:, 1:]
     log_p = np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(following[0])), targets]

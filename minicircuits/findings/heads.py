@@ -43,7 +43,8 @@ def folded(weights):
         said += ["What reads the residual stream divides it by a norm σ. Where patterns are "
                  "frozen, so are all σ; where they are recomputed, σ are recomputed too."]
     if without_biases(weights).d_model < weights.d_model:
-        said += ["Copying, skip-trigrams and composition are read off the matrices without biases."]
+        said += ["Copying, skip-trigrams and composition are read off the matrices without biases"
+                 + (" and norms." if normalized else ".")]
     return said
 
 
@@ -109,8 +110,10 @@ def scores_on_blocks(weights, start, rng):
 def named_heads(rows, blocks):
     """The induction head after layer 0 and the previous-token head before it, from a `head_table`.
 
-    Each is the best, (layer, head), or None if no head has earned the name. nearest: the best in
-    any case, its score, and the least that earns the name. blocks : lengths that rows are of.
+    Each is the best, (layer, head), or None if no head has earned the name.
+
+    nearest : the best in any case, its score, and the least that earns the name
+    blocks : lengths that rows are of
     """
     if not blocks:
         return {"induction_head": None, "previous_token_head": None, "nearest": {}}

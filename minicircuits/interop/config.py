@@ -56,25 +56,24 @@ def told(keys, positions, cfg):
     Raises InputError if too little is told, or what has no place here.
     """
     for key in keys:
-        if concept(key)[0] not in (None, NORM):
-            refuse("a state dict", key)
+        what, advice = concept(key)
+        expect(what in (None, NORM), what, advice, key)
+    if cfg is None and any(map(FOREIGN.match, keys)):
+        raise InputError(ASK)
     settings = {"normalization_type": None} if cfg is None else as_mapping(cfg)
     for name, (values, what, advice) in SETTINGS.items():
         value = settings.get(name, values[0])
         expect(value in values, what.format(value), advice, f"{name}={value!r:.40}")
-    if cfg is None and any(map(FOREIGN.match, keys)):
-        raise InputError(ASK)
-    norm, eps, n_heads, n_keys = map(settings.get, (
-        "normalization_type", "eps", "n_heads", "n_key_value_heads"))
+    norm, eps, n_heads, n_keys, theirs = map(settings.get, (
+        "normalization_type", "eps", "n_heads", "n_key_value_heads", "positional_embedding_type"))
     if "normalization_type" not in settings or norm and not isinstance(eps, (int, float)) or (
-            "embed.weight" in keys and not (isinstance(n_heads, int) and n_heads > 0)):
+            "embed.weight" in keys and (type(n_heads) is not int or n_heads < 1)):
         raise InputError("cfg must be TransformerLens's and say normalization_type, eps and n_heads"
                          f"; got {norm!r:.40}, {eps!r:.40} and {n_heads!r:.40}")
     expect(n_keys in (None, n_heads), "grouped queries", CAUSAL,
            f"n_key_value_heads={n_keys!r:.40}")
     expect(not settings.get("final_rms") or str(norm).startswith("RMS"),
            "RMSNorm at the end alone", WITHOUT, "final_rms=True")
-    theirs = settings.get("positional_embedding_type")
     if positions is None and theirs is None:
         raise InputError("positions must be given with a state dict: shortformer, standard or none")
     if None not in (positions, theirs) and positions not in (theirs, "none"):
@@ -84,9 +83,8 @@ def told(keys, positions, cfg):
 
 def as_mapping(cfg):
     """A cfg as a mapping: of an object its attributes, of the path of a JSON file its content."""
-    if isinstance(cfg, (str, PathLike)):
-        cfg = files.read_json(cfg)
-    cfg = getattr(cfg, "__dict__", cfg)
+    cfg = files.read_json(cfg) if isinstance(cfg, (str, PathLike)) else getattr(
+        cfg, "__dict__", cfg)
     if not isinstance(cfg, Mapping):
         raise InputError(f"cfg must be a cfg, a dict or a JSON file of one; got {brief(cfg)}")
     return cfg
@@ -94,16 +92,16 @@ def as_mapping(cfg):
 
 def check_sizes(settings, weights):
     """Raises InputError unless these are the sizes, and the attention scale, of `weights`."""
-    sizes = ["n_layers", "d_model", "d_vocab", *["n_ctx"] * (weights.n_ctx is not None),
-             *["n_heads", "d_head"] * (weights.n_layers > 0)]
-    for name in sizes:
-        if settings.get(name, -1) not in (-1, getattr(weights, name)):
-            raise InputError(f"the cfg must be that of the weights, with {name}="
-                             f"{getattr(weights, name)}; got {settings[name]!r:.40}")
-    scale, usual = settings.get("attn_scale", -1), weights.d_head ** 0.5
-    expect(weights.n_layers == 0 or scale in (-1, None) or (
-        isinstance(scale, (int, float)) and isclose(scale, usual)), "another attention scale",
-        RESCALE.format("√d_head / attn_scale", usual), f"attn_scale={scale!r:.40}")
+    of_heads = ["n_heads", "d_head"] if weights.n_layers else []
+    for name in ["n_layers", "d_model", "d_vocab", "n_ctx", *of_heads]:
+        size, theirs = getattr(weights, name), settings.get(name, -1)
+        if size is not None and theirs not in (-1, size):
+            raise InputError(f"the cfg must be that of the weights, with {name}={size}; "
+                             f"got {theirs!r:.40}")
+    scale, usual = settings.get("attn_scale"), weights.d_head ** 0.5
+    expect(not of_heads or scale in (-1, None) or isinstance(scale, (int, float))
+           and isclose(scale, usual), "another attention scale",
+           RESCALE.format("√d_head / attn_scale", usual), f"attn_scale={scale!r:.40}")
 
 
 def concept(key):

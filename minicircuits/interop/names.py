@@ -1,7 +1,4 @@
-"""The tables: ours and theirs, name by name and axis by axis; see the room's page.
-
-Functions, and tests against TransformerLens itself, follow these tables.
-"""
+"""The tables: ours and theirs, name by name and axis by axis; see the room's page."""
 
 import re
 from typing import NamedTuple
@@ -58,16 +55,16 @@ NORMS = [Row(f"{norm}_{letter}", "d", f"{theirs}.{letter}", "d") for letter in "
 BRIDGE = [
     Row("W_E", "d u", "embed.weight", "u d"),
     Row("W_pos", "d p", "pos_embed.weight", "p d"),
-    *(Row(f"W_{letter.upper()}", "h e d", f"blocks.{{l}}.attn.{letter}.weight", "h·e d")
-      for letter in "qkv"),
+    *(Row(f"W_{letter}", "h e d", f"blocks.{{l}}.attn.{letter.lower()}.weight", "h·e d")
+      for letter in "QKV"),
     Row("W_O", "h d e", "blocks.{l}.attn.o.weight", "d h·e"),
     Row("W_U", "v d", "unembed.weight", "v d"),
-    *(Row(f"b_{letter.upper()}", "h e", f"blocks.{{l}}.attn.{letter}.bias", "h·e")
-      for letter in "qkv"),
+    *(Row(f"b_{letter}", "h e", f"blocks.{{l}}.attn.{letter.lower()}.bias", "h·e")
+      for letter in "QKV"),
     Row("b_O", "d", "blocks.{l}.attn.o.bias", "d"),
     Row("b_U", "v", "unembed.bias", "v"),
-    *(Row(f"{norm}_{part[0]}", "d", f"{theirs}.{part}", "d") for part in ("weight", "bias")
-      for norm, theirs in (("ln1", "blocks.{l}.ln1"), ("ln_final", "ln_final"))),
+    *(row._replace(theirs=row.theirs[:-1] + {"w": "weight", "b": "bias"}[row.theirs[-1]])
+      for row in NORMS),
 ]
 SIZES = {"d": "d_model", "e": "d_head", "h": "n_heads", "p": "n_ctx", "u": "d_vocab",
          "v": "d_vocab", "j": "i"}                  # letters of one size
@@ -99,11 +96,9 @@ def split_heads(array, axes, n_heads):
 
     Not where n_heads does not divide it: then the array has too few axes, as the caller sees.
     """
-    if "h·e" in axes and array.ndim == len(axes.split()):
-        place = axes.split().index("h·e")
-        width, odd = divmod(array.shape[place], n_heads)
-        if not odd:
-            array = array.reshape(*array.shape[:place], n_heads, width, *array.shape[place + 1:])
+    place = len(axes.partition("h·e")[0].split())
+    if "h·e" in axes and array.ndim == len(axes.split()) and not array.shape[place] % n_heads:
+        array = array.reshape(*array.shape[:place], n_heads, -1, *array.shape[place + 1:])
     return array, axes.replace("·", " ")
 
 

@@ -57,7 +57,7 @@ def _ours(path, arrays, positions):
     if arrays:
         raise files.FileError(f"{str(path)!r} must hold weights; got also {min(arrays)}")
     agree(path, weights, positions)
-    return weights, f"the weights in {path.name}"
+    return weights, f"The weights in {path.name}"
 
 
 def _theirs(path, arrays, positions):
@@ -69,7 +69,8 @@ def _theirs(path, arrays, positions):
     except InputError as error:
         hint = "" if cfg else f" (read too: a cfg in {beside[0].name} or config.json beside it)"
         raise files.FileError(f"{str(path)!r}: {error}{hint}") from None
-    return weights, f"the state dict in {path.name}" + (f", with {cfg.name}" if cfg else "")
+    told = f"with {cfg.name}" if cfg else "taken to have no norms, since no cfg is beside it"
+    return weights, f"The state dict in {path.name}, {told}"
 
 
 def agree(path, weights, positions):

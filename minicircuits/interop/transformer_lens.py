@@ -8,12 +8,14 @@ import numpy as np
 
 from minicircuits.circuits.biases import fold_biases
 from minicircuits.circuits.normalization import fold_normalization
-from minicircuits.interop.config import check_sizes, refuse, told
+from minicircuits.interop.config import ASK, check_sizes, refuse, told
 from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, BUFFER, DERIVED, NORMS, SIZES,
                                         WEIGHTS, each_array, reordered, split_heads, unwrapped)
 from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights, Tokens,
                                    Weights, as_array, brief, check_acts, check_axes, check_tokens,
-                                   door)
+                                   door, relative_error)
+
+HALF = 0.03           # more than the roundings of scores in bfloat16
 
 
 @door
@@ -21,21 +23,17 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
     """The `Weights` that compute what a TransformerLens model computes, as copies.
 
     source : a HookedTransformer or TransformerBridge, whose own `cfg` is read; or a state dict of
-        one, key -> array or torch tensor. Prefixes of wrappers (`module.`, `_orig_mod.`) are
-        passed over.
+        one, key -> array or torch tensor. Prefixes of wrappers (`module.`, `_orig_mod.`) and
+        the buffers `mask` and `IGNORE` are passed over.
     positions : "shortformer", "standard" or "none", unless the cfg says it. With "none" a W_pos
         must be absent or all zeros, since TransformerLens always has one.
-    cfg : of a state dict: the model's cfg, a dict of it, or the path of a JSON file of that.
+    cfg : of a state dict: the model's cfg, a dict of it, or the path of a JSON file of that. One
+        that TransformerLens made, as buffers or biases show, needs it. Without it you say that
+        there is no norm, attention is causal, and scores are divided by √d_head.
 
     Biases become a dimension and a head (`fold_biases`). LayerNorm and RMSNorm are folded too,
-    and the result is then a `NormalizedWeights`. float16 and bfloat16 are widened to float32,
-    other dtypes kept; tensors may be on a GPU or require gradients. The buffers `mask` and
-    `IGNORE` are dropped. With no layers n_heads and d_head become 1.
-
-    A state dict does not tell its model's norm, attention direction and scale. So one that
-    TransformerLens made, as its buffers show, needs the cfg. For one without buffers, such as
-    `to_transformer_lens` makes, `positions` is enough: you then say that there is no norm, that
-    attention is causal and that scores are divided by √d_head.
+    and the result is then a `NormalizedWeights`. float16 and bfloat16 become float32, other dtypes
+    stay; tensors may be on a GPU. With no layers n_heads and d_head become 1.
 
     Raises InputError with the name of what has no place here: MLPs, rotary positions, grouped
     queries, bidirectional attention, no attention scale and others. A key left out or unknown,
@@ -50,19 +48,26 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
                          f"got {type(source).__name__}")
     theirs = unwrapped(source)
     positions, norm, settings = told(theirs, positions, cfg)
-    rows, zero = rows_of(theirs, positions, norm)
-    for key in zero:
-        if (array := _array(key, theirs[key])).any():
-            raise InputError(f"{key} must be zero with positions='none'; got "
-                             f"{np.count_nonzero(array)} other numbers of {array.size}")
-    found = _gathered(theirs, [*zero, *filter(BUFFER.fullmatch, theirs)], rows,
-                      f"a state dict with positions={positions!r}", settings.get("n_heads"))
-    weights = Weights(**{name: found.pop(name, None) for name in WEIGHT_AXES}, positions=positions)
+    arrays = {key: _array(key, theirs[key]) for key in theirs if not BUFFER.fullmatch(key)}
+    table = BRIDGE if "embed.weight" in arrays else [*WEIGHTS, *BIASES, *NORMS]
+    kinds = {re.sub(r"(?<=^blocks\.)\d+", "{l}", key) for key in arrays}
+    gains = {"LN": "wb", "RMS": "w"}.get(norm, "")
+    rows = [row for row in table if (row.ours, positions) != ("W_pos", "none") and (
+        row.ours[-1] in gains if row.ours.startswith("ln")
+        else row.ours in WEIGHT_AXES or row.theirs in kinds)]
+    for key in {"pos_embed.W_pos", "pos_embed.weight"} & kinds if positions == "none" else ():
+        if arrays.pop(key).any():
+            raise InputError(f"{key} must be zero with positions='none'; got other numbers")
+    found = _gathered(arrays, rows, f"a state dict with positions={positions!r}",
+                      settings.get("n_heads"))
+    biases, norms = ({name: found.pop(name) for name in [*found] if name.startswith(start)}
+                     for start in ("b_", "ln"))
+    if cfg is None and any(bias.any() for bias in biases.values()):
+        raise InputError(ASK)
+    weights = Weights(**{"W_pos": None} | found, positions=positions)
     check_sizes(settings, weights)
-    biases = {name: found[name] for name in found if name.startswith("b_")}
     if norm is None:
         return fold_biases(weights, **biases)
-    norms = {name: found[name] for name in found if name not in biases}
     return fold_normalization(weights, norm, settings["eps"], biases, norms)
 
 
@@ -79,11 +84,10 @@ def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     ours = dict(weights.items())
     state_dict = {key: reordered(ours[row.ours][index], row.axes, row.their_axes)
                   for row, index, key in each_array(WEIGHTS, weights.n_layers) if row.ours in ours}
-    per_head = (weights.n_heads, weights.d_head)
-    for layer in range(weights.n_layers):
-        for bias, shape in zip("QKVO", (per_head, per_head, per_head, weights.d_model)):
-            state_dict[f"blocks.{layer}.attn.b_{bias}"] = np.zeros(shape, weights.dtype)
-    return {**state_dict, "unembed.b_U": np.zeros(weights.d_vocab, weights.dtype)}
+    for row, _, key in each_array(BIASES, weights.n_layers):
+        shape = [getattr(weights, SIZES[axis]) for axis in row.their_axes.split()]
+        state_dict[key] = np.zeros(shape, weights.dtype)
+    return state_dict
 
 
 @door
@@ -123,19 +127,26 @@ def activations_from_transformer_lens(cache: Any) -> Activations:
     and no head that rests: of the weights with these, `forward` has the activations.
 
     Raises InputError with the name of the hook: norms, rotary positions, MLPs or any unknown
-    hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal.
+    hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal;
+    other scores than q·k / √d_head.
     """
     if not (hasattr(cache, "keys") and all(isinstance(key, str) for key in cache)):
         raise InputError(f"cache must map names of hooks to arrays; got {brief(cache)}")
-    acts = _gathered(cache, list(filter(DERIVED.fullmatch, cache)), ACTIVATIONS, "a cache")
-    scores, q, k = acts["scores"], acts["q"], acts["k"]
+    acts = _gathered({key: _array(key, cache[key]) for key in cache if not DERIVED.fullmatch(key)},
+                     ACTIVATIONS, "a cache")
+    scores, q = acts["scores"], acts["q"]
+    own = q @ acts["k"].mT / np.sqrt(q.shape[-1], dtype=q.dtype)
     hidden = ~np.tri(scores.shape[-1], dtype=bool)                                # j > i
     for layer, wrong in enumerate(np.isneginf(scores) != hidden):
         if wrong.any():
             raise InputError(f"blocks.{layer}.attn.hook_attn_scores must be -inf exactly where "
                              f"the source comes after the destination; got {wrong.sum()} "
                              f"other scores of {wrong.size}")
-    np.copyto(scores, q @ k.mT / np.sqrt(q.shape[-1], dtype=q.dtype), where=hidden)
+    error = relative_error(scores[..., ~hidden], own[..., ~hidden], np.abs(own).max(initial=0))
+    if not error < HALF:
+        raise InputError("scores must be q·k / √d_head: no other scale, cap or bias has a place "
+                         f"here; got a relative difference of {error:.2g}")
+    np.copyto(scores, own, where=hidden)
     return Activations(**acts)
 
 
@@ -145,52 +156,35 @@ def refuse_norms(weights):
                          "dimensions, the constant 1 too; keep the model that they came from")
 
 
-def rows_of(theirs, positions, norm):
-    """The rows of the arrays that a state dict must have, and the keys of what must be zero."""
-    table = BRIDGE if "embed.weight" in theirs else [*WEIGHTS, *BIASES, *NORMS]
-    gains = {"LN": "wb", "RMS": "w"}.get(norm, "")
-    rows, zero = [], []
-    for row in table:
-        there = any(key in theirs for _, _, key in each_array([row], n_layers_of(theirs)))
-        if (row.ours, positions) == ("W_pos", "none"):
-            zero += [row.theirs] * there
-        elif row.ours in WEIGHT_AXES or row.ours.startswith("b_") and there or (
-                row.ours.startswith("ln") and row.ours[-1] in gains):
-            rows.append(row)
-    return rows, zero
-
-
 def n_layers_of(theirs):
     """How many layers the keys of a state dict or a cache name."""
     return len(set(re.findall(r"blocks\.(\d+)\.", " ".join(theirs))))
 
 
-def _gathered(theirs, dropped, rows, what, n_heads=None):
-    """{our name: our array}, copied from theirs, each of which has its place or is dropped."""
-    n_layers = n_layers_of(theirs)
-    arrays = {key: _array(key, theirs[key]) for key in theirs if key not in dropped}
-    places = list(each_array(rows, n_layers))
-    first, sizes = places[0][2], {} if n_layers else {"n_heads": 1, "d_head": 1}
+def _gathered(arrays, rows, what, n_heads=None):
+    """{our name: our array}, copied from all of theirs, each of which must have its place."""
+    n_layers = n_layers_of(arrays)
+    places, sizes = list(each_array(rows, n_layers)), {} if n_layers else {"n_heads": 1,
+                                                                           "d_head": 1}
     for row, _, key in places:
         if key not in arrays:
             raise InputError(f"{key} must be in {what} of {n_layers} layers; it is missing")
         arrays[key], axes = split_heads(arrays[key], row.their_axes, n_heads)
         check_axes(key, arrays[key], [SIZES.get(axis, axis) for axis in axes.split()], sizes)
-        if arrays[key].dtype != arrays[first].dtype:
-            raise InputError(f"{what} must have one dtype; got {first} {arrays[first].dtype}, "
+        first, dtype = places[0][2], arrays[places[0][2]].dtype
+        if arrays[key].dtype != dtype:
+            raise InputError(f"{what} must have one dtype; got {first} {dtype}, "
                              f"{key} {arrays[key].dtype}")
     if unknown := arrays.keys() - {key for _, _, key in places}:
         refuse(what, min(unknown))
-    gathered = {}
+    found = {}
     for row in rows:
+        layers = [n_layers + (row.ours == "residual")] if "{l}" in row.theirs else []
         shape = [sizes[SIZES.get(axis, axis)] for axis in row.axes.split()]
-        if "{l}" in row.theirs:
-            shape = [n_layers + (row.ours == "residual"), *shape]
-        gathered.setdefault(row.ours, np.empty(shape, arrays[first].dtype))
+        found.setdefault(row.ours, np.empty([*layers, *shape], dtype))
     for row, index, key in places:
-        axes = row.their_axes.replace("·", " ")
-        gathered[row.ours][index] = reordered(arrays[key], axes, row.axes)
-    return gathered
+        found[row.ours][index] = reordered(arrays[key], row.their_axes.replace("·", " "), row.axes)
+    return found
 
 
 def _array(key, value):

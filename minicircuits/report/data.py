@@ -11,6 +11,7 @@ from minicircuits.behavior import excerpt
 from minicircuits.behavior.attribution import source_effects
 from minicircuits.behavior.in_context import formed
 from minicircuits.behavior.patterns import value_lengths
+from minicircuits.circuits.biases import positions_undivided, without_biases
 from minicircuits.circuits.expansion import count_paths
 from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
@@ -148,12 +149,13 @@ def opening_prediction(study, found):
 
 
 def overview(model, found):
-    """Shape, training log, losses and exactness."""
-    weights, log = model.weights, log_of(model.metadata)
+    """Shape (of the matrices, before biases and norms went in), training log, losses, exactness."""
+    weights, log = without_biases(model.weights), log_of(model.metadata)
     kept = model.metadata.get("kept_step")              # what formed later is not in the model
     kept = kept if type(kept) is int else np.inf
-    sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx", "positions")
-    return {**{name: getattr(weights, name) for name in sizes},
+    sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
+    positions = "shortformer" if positions_undivided(model.weights) else weights.positions
+    return {**{name: getattr(weights, name) for name in sizes}, "positions": positions,
             "parameters": sum(W.size for _, W in weights.items()),
             "losses": found["losses"] | {"every token alike": float(np.log(weights.d_vocab))},
             "exactness": found["exactness"], "log": log,

@@ -8,7 +8,7 @@ function overview({losses, exactness, log, formation, ...shape}) {
     [integer(shape.d_model), "residual dimensions"],
     [integer(shape.d_vocab), "tokens"],
     [shape.n_ctx ? integer(shape.n_ctx) : "any", `context, positions: ${shape.positions}`],
-    [integer(shape.parameters), "parameters"]];
+    [integer(shape.parameters), "parameters in matrices"]];
   byId("facts").append(...facts.map(([number, text]) =>
     el("div", {}, el("b", {}, number), " ", el("span", {}, text))));
 

@@ -38,6 +38,12 @@ def places(name, n_layers, convention):
             for row, index, key in each_array(rows, n_layers)]
 
 
+def stems(n_layers, convention):
+    """{file: tensor} of a convention's names, without ".npy"."""
+    return {place[0]: name for name in GIVEN_AND_EXPECTED
+            for place in places(name, n_layers, convention)}
+
+
 def write_case(folder, vector, convention="paper", dtype="float64", expected=True, force=False):
     """Write a case as a folder; each file whole or not at all, the manifest last."""
     roles = {"given": {**dict(vector.weights.items()), "tokens": vector.tokens},
@@ -57,8 +63,9 @@ def write_case(folder, vector, convention="paper", dtype="float64", expected=Tru
                         "order": order, "sha256": hashlib.sha256(data).hexdigest()})
     files.write_json(os.path.join(folder, "manifest.json"), {
         "format": FORMAT, "id": vector.id, "comment": vector.comment,
-        "hunts": list(vector.hunts), "exact": vector.exact, "convention": convention,
-        "positions": vector.weights.positions, "tensors": tensors}, force)
+        "hunts": list(vector.hunts), "exact": list(vector.exact), "convention": convention,
+        "shape": vector.shape, "tied": vector.tied, "positions": vector.weights.positions,
+        "tensors": tensors}, force)
 
 
 def verify_case(folder):
@@ -80,17 +87,23 @@ def verify_case(folder):
 
 def read_answer(folder, vector, convention="paper"):
     """{name: array} of a candidate's `.npy` files, or FileError: a name nobody expects too."""
-    ours = {name: places(name, vector.weights.n_layers, convention) for name in GIVEN_AND_EXPECTED}
-    names = {place[0]: name for name in ours for place in ours[name]}
-    stems = [name[:-4] for name in names_in(folder) if name.endswith(".npy")]
-    if unknown := [stem for stem in stems if stem not in names]:
-        raise files.FileError(f"{str(folder)!r} must hold tensors named "
-                              f"{', '.join(place for place in names if names[place] in AXES)}; got "
-                              f"{unknown[0][:80]!r}")
+    n_layers = vector.weights.n_layers
+    names = stems(n_layers, convention)
+    present = [name[:-4] for name in names_in(folder) if name.endswith(".npy")]
+    for stem in present:
+        for other in CONVENTIONS if stem not in names else ():
+            if stem in stems(n_layers, other):
+                raise files.FileError(f"{str(folder)!r} has {stem}.npy, a name of the convention "
+                                      f"{other}; say --convention {other}")
+        if stem not in names:
+            raise files.FileError(f"{str(folder)!r} must hold tensors named "
+                                  f"{', '.join(n for n in names if names[n] in AXES)}; got "
+                                  f"{stem[:80]!r}")
     found = {}
-    for name in dict.fromkeys(names[stem] for stem in stems if names[stem] in AXES):
+    for name in dict.fromkeys(names[stem] for stem in present if names[stem] in AXES):
         parts = []
-        for stem, _, axes, theirs in ours[name]:
+        place = places(name, n_layers, convention)
+        for stem, _, axes, theirs in place:
             array = files.read_npy(os.path.join(folder, f"{stem}.npy"), MAX_TENSOR)
             if not theirs and array.size == 1:                 # a number, as an array of one
                 array = array.reshape(())
@@ -100,7 +113,7 @@ def read_answer(folder, vector, convention="paper"):
         if len({part.shape for part in parts}) > 1:
             raise files.FileError(f"{name} must have one shape in all layers; got "
                                   f"{', '.join(sorted({str(part.shape) for part in parts}))}")
-        found[name] = parts[0] if ours[name][0][1] is ... else np.stack(parts)
+        found[name] = parts[0] if place[0][1] is ... else np.stack(parts)
     return found
 
 

@@ -58,17 +58,19 @@ def _code(name):
     return compile(source.replace(before, after), name, "exec")
 
 
-def candidate(name):
+def candidate(name, dtype="float64"):
     """The mutant as a candidate: a fresh function of (weights, tokens).
 
-    Where Python's floats stop (exp(1000), 0/0) it goes on with Inf and NaN, as arrays do.
+    Where Python's floats stop (exp(1000), 0/0) it goes on with Inf and NaN, as arrays do; its
+    exp where those of `dtype` do.
     """
     module = {"__name__": name}
     exec(_code(name), module)
     if MUTANTS[name].step in CIRCUITS:
         return lambda weights, tokens: module["tensors"](
             weights, tokens, model.forward(weights, tokens).pattern)
-    module |= {"exp": lambda x: np.exp(np.float64(x)), "log": lambda x: np.log(np.float64(x)),
+    module |= {"exp": lambda x: np.float64(np.exp(np.dtype(dtype).type(x))),
+               "log": lambda x: np.log(np.float64(x)),
                "total": _total,
                "Weights": lambda positions, **arrays: {            # which need not be finite
                    name: array for name, array in arrays.items() if array is not None}}

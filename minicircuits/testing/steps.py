@@ -21,6 +21,7 @@ from minicircuits.notation import ACTIVATION_AXES, check_tokens
 UNIT = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "tf32": 2.0 ** -11, "bfloat16": 2.0 ** -8}
 FLOOR = {"float64": 1e-290, "float32": 1e-30, "tf32": 1e-30, "bfloat16": 1e-30}   # underflow
 DTYPE = {name: "float64" if name == "float64" else "float32" for name in UNIT}    # what is given
+MAX_CIRCUITS = 2 ** 20   # numbers in the largest of a case: with more, it has no circuits
 EXP_ULPS = 4             # what an exp or a log may be off by
 WEIGHT_LETTERS = {"W_E": "d u", "W_pos": "d p", "W_Q": "l h e d", "W_K": "l h e d",
                   "W_V": "l h e d", "W_O": "l h d e", "W_U": "v d"}
@@ -135,7 +136,7 @@ def loss(weights, tokens):
 
     def value(W, x):
         top = x.max(-1)
-        nats = np.log(np.exp(x - top[..., None]).sum(-1)) + top - (target * x).sum(-1)
+        nats = np.log(np.exp(x - top[..., None]).sum(-1)) + (top - (target * x).sum(-1))
         return nats[:, :-1].sum() / n_predicted
 
     def bound(u, W, x):
@@ -204,6 +205,21 @@ def backward(weights, tokens):
     yield products("dW_E", None, [("dresidual", 0)], dW_E)
 
 
+def with_tied_embeddings(steps):
+    """The steps with dW_E + dW_Uᵀ in the place of both."""
+    of_U, of_E = (next(step for step in steps if step.name == name) for name in ("dW_U", "dW_E"))
+
+    def both(of_U, of_E):
+        def value(*arguments):
+            *arguments, dx, dlogits, x = arguments
+            return of_E(*arguments, dx) + of_U(*arguments, dlogits, x).T
+        return value
+
+    steps = [step for step in steps if step not in (of_U, of_E)]
+    return [*steps, Step("dW_E", None, of_E.inputs + of_U.inputs, both(of_U.value, of_E.value),
+                         both(of_U.bound, of_E.bound))]
+
+
 def dscores_size(W, A, dA, dz, v):
     """Σ_j A_ij dA_ij may also be had as z_i·dz_i, whose terms are larger."""
     terms = dA + einsum("bhie,bhje->bhij", dz, v)
@@ -241,24 +257,32 @@ def circuits(weights, tokens):
                    terms=(L + 1) * (T + E + 2 * D + V))
 
 
-def copying(W):
+def copying(W, noise=lambda size: 0):
     """Σλ / Σ|λ| of W_U W_O W_V W_E, its factors in the cyclic order that starts at the narrowest.
 
     Its eigenvalues but for zeros, which rounding would move.
     """
     factors = [W["W_U"], W["W_O"], W["W_V"], W["W_E"]]
     n = min(range(4), key=lambda n: factors[n].shape[-2])
-    M = reduce(np.matmul, factors[n:] + factors[:n])
+    factors = factors[n:] + factors[:n]
+    M = reduce(np.matmul, factors) + noise(reduce(np.matmul, map(abs, factors)))
     values = np.linalg.eigvals(M)
     size, rounding = abs(values).sum(-1), 1e-13 * np.sqrt((abs(M) ** 2).sum((-2, -1)))
     return np.where(size > rounding, values.sum(-1).real / np.where(size > 0, size, 1), 0)
 
 
 def copying_bound(u, W):
-    """16 times what random roundings of every weight do: eigenvalues have no simpler bound."""
+    """16 times what random roundings of every weight and of the product do: eigenvalues have no
+    simpler bound.
+    """
     rng, exact = np.random.default_rng(0), copying(W)
-    moved = [abs(copying({name: W[name] * (1 + u * rng.uniform(-1, 1, W[name].shape))
-                          for name in ("W_V", "W_E", "W_U", "W_O")}) - exact) for _ in range(8)]
+
+    def noise(size):
+        return u * size * rng.uniform(-1, 1, size.shape)
+
+    moved = [abs(copying({name: W[name] + noise(abs(W[name]))
+                          for name in ("W_V", "W_E", "W_U", "W_O")}, noise) - exact)
+             for _ in range(8)]
     return 16 * np.max(moved, 0) + 64 * u
 
 
@@ -286,16 +310,31 @@ def composition_bound(u, W, kind):
                                      error * size ** 2 / np.maximum(score, 1e-300))
 
 
+def eight_times(key, run, exact):
+    """8 |run − exact|; of a pattern as much as 8 times the error of its scores would make."""
+    error = 8 * abs(run - exact)
+    if key[0] != "pattern":
+        return error
+    by_scores = np.expm1(np.minimum(8 * abs(np.log(run / exact)), 700))
+    return np.fmax(error, np.minimum(exact * by_scores, 1))
+
+
 class Reference:
     """Every tensor of a case in float64, and what a candidate may differ by."""
 
-    def __init__(self, weights, tokens, stored=None):
-        """`stored` (name -> array) replaces what is computed here: it is authoritative."""
+    def __init__(self, weights, tokens, stored=None, tied=False):
+        """`stored` (name -> array) replaces what is computed here: it is authoritative.
+
+        If W_U and W_E are tied, dW_E is the gradient of both, and there is no dW_U.
+        """
         tokens = check_tokens(weights, tokens)
         self.W, self.steps = constants(weights, tokens), [*forward(weights, tokens)]
         if tokens.shape[1] > 1:
-            self.steps += [*loss(weights, tokens), *backward(weights, tokens)]
-        self.steps += circuits(weights, tokens)
+            steps = [*loss(weights, tokens), *backward(weights, tokens)]
+            self.steps += with_tied_embeddings(steps) if tied else steps
+        heads = weights.n_layers * weights.n_heads
+        if max(heads * weights.d_vocab ** 2, (heads * weights.d_model) ** 2) <= MAX_CIRCUITS:
+            self.steps += circuits(weights, tokens)
         self.expected = self.run(self.steps)
         self.expected |= {step.key: part(stored, step.key) for step in self.steps
                           if step.name in (stored or {})}
@@ -327,8 +366,8 @@ class Reference:
             runs = [self.run(steps, lambda key, value: value + bounds[key] * rng.uniform(
                 -1, 1, value.shape)) for _ in range(8)]
             self._allowed[precision] = {
-                key: bound + FLOOR[precision]
-                + 8 * np.max([abs(run[key] - exact[key]) for run in runs], 0)
+                key: bound + FLOOR[precision] + np.max(
+                    [eight_times(key, run[key], exact[key]) for run in runs], 0)
                 for key, bound in bounds.items()}
         return self._allowed[precision]
 

@@ -1,8 +1,8 @@
 """Golden vectors: small cases with every tensor that a right implementation computes on them.
 
-Inputs are recipes: raw 64-bit draws, cut to integers of 7 bits and scaled by powers of two, so
-they are the same numbers everywhere. What is expected was computed by the plain loops, is stored
-in `core.npz`, and is authoritative; only what a long context needs, and the larger set, is
+Inputs are recipes: raw 64-bit draws, cut to 7 bits or to the 53 of a float64 and scaled by powers
+of two, so they are the same numbers everywhere. What is expected was computed by the plain loops,
+is stored in `core.npz`, and is authoritative; only of larger vectors, and of other shapes, it is
 computed by `steps`. Ids are never reused: a vector that changes gets a new one.
 """
 
@@ -17,8 +17,11 @@ import numpy as np
 from minicircuits import files
 from minicircuits.notation import POSITIONS, InputError, Weights
 from minicircuits.plain import circuits, model
-from minicircuits.testing.steps import CIRCUITS, WEIGHT_LETTERS, Reference
+from minicircuits.testing.steps import CIRCUITS, FORWARD, WEIGHT_LETTERS, Reference
 
+SHAPES = None, "gpt2"
+MAX_STORED = 5000          # numbers of a vector: what it may add to the file
+MAX_OTHERS = 2 ** 20       # L · H · (b T)²
 STORE, CHECKSUMS = (Path(__file__).with_name(name) for name in ("core.npz", "core.json"))
 
 
@@ -30,40 +33,69 @@ class Vector:
     tokens: np.ndarray = field(repr=False)       # (b, i)
     comment: str = ""
     hunts: tuple = ()          # the mutants it is kept for; none: a control
-    exact: bool = False        # its forward pass has no rounding: nothing but equality will do
+    exact: tuple = ()          # tensors without any rounding: nothing but equality will do
     with_circuits: bool = False
     stored: dict = field(default=None, repr=False)      # name -> what is expected
+    shape: str | None = None   # "gpt2": as `gpt2_shaped` makes it
+    tied: bool = False         # W_U is W_Eᵀ, and dW_E the gradient of both
 
     @cached_property
     def reference(self):
-        return Reference(self.weights, self.tokens, self.stored)
+        return Reference(self.weights, self.tokens, self.stored, self.tied)
+
+    def variant(self, shape=None, tied=False):
+        """The same model as a GPT-2 has it; and another one, which has W_E for W_Uᵀ."""
+        if shape not in SHAPES:
+            raise InputError(f"shape must be None or 'gpt2'; got {shape!r}")
+        weights = gpt2_shaped(self.weights, self.tokens.shape[1]) if shape else self.weights
+        if tied:
+            weights = replace(weights, W_U=weights.W_E.T.copy())
+        if shape or tied:
+            return replace(self, weights=weights, stored=None, shape=shape, tied=tied,
+                           exact=() if tied else self.exact)
+        return self
+
+    def answered(self, tensors):
+        """{name: array} of a model whose W_U is not tied, as the case wants them."""
+        if not self.tied or "dW_U" not in tensors:
+            return tensors
+        both = {"dW_E": tensors["dW_E"] + tensors["dW_U"].T}
+        return {name: array for name, array in tensors.items() if name != "dW_U"} | both
 
     @cached_property
     def others(self):
-        """With other weights; with other tokens. For functions that keep something of a call."""
+        """With other weights; with other tokens. For functions that keep something of a call.
+
+        None of a large case, which would take seconds.
+        """
+        if self.weights.n_layers * self.weights.n_heads * self.tokens.size ** 2 > MAX_OTHERS:
+            return ()
         halved = replace(self.weights, **{name: W / 2 for name, W in self.weights.items()})
-        return (Vector(self.id, halved, self.tokens),
-                Vector(self.id, self.weights, self.tokens[:, ::-1]))
+        return (Vector(self.id, halved, self.tokens, tied=self.tied),
+                Vector(self.id, self.weights, self.tokens[:, ::-1], tied=self.tied))
 
 
-def integers(seed, shape):
-    """Integers from −64 to 63, from raw draws: PCG64's stream does not change."""
+def integers(seed, shape, bits=7):
+    """Integers of so many bits and a sign, from raw draws: PCG64's stream does not change."""
     raw = np.random.PCG64(seed).random_raw(int(np.prod(shape)))
-    return (raw >> np.uint64(57)).astype(np.int64).reshape(shape) - 64
+    return (raw >> np.uint64(64 - bits)).astype(np.int64).reshape(shape) - 2 ** (bits - 1)
 
 
-def dyadic(seed, L=1, b=2, i=3, h=2, e=3, d=4, v=8, p=5, positions="shortformer", scale=None):
+def dyadic(seed, L=1, b=2, i=3, h=2, e=3, d=4, v=8, p=5, positions="shortformer", scale=None,
+           bits=7):
     """Weights and tokens of a recipe; `scale` multiplies weights by powers of two.
 
     Tokens are never 0, and differ as long as there are enough. Sizes differ by default.
+    With 54 bits, weights have every bit of a float64.
     """
     sizes = dict(l=L, h=h, e=e, d=d, u=v, v=v, p=p)
     spread = {"W_E": 1, "W_pos": 1, "W_Q": (2 / d) ** 0.5, "W_K": (2 / d) ** 0.5,
               "W_V": d ** -0.5, "W_O": 0.7 * (h * e) ** -0.5, "W_U": 1.5 * d ** -0.5}
     arrays = {}
     for n, (name, letters) in enumerate(WEIGHT_LETTERS.items()):
-        unit = 2.0 ** np.round(np.log2(spread[name] / 37)) * (scale or {}).get(name, 1)
-        arrays[name] = integers(1000 * seed + n, [sizes[c] for c in letters.split()]) * unit
+        unit = 2.0 ** (np.round(np.log2(spread[name] / 37)) + 7 - bits)
+        unit *= (scale or {}).get(name, 1)
+        arrays[name] = integers(1000 * seed + n, [sizes[c] for c in letters.split()], bits) * unit
     if positions == "none":
         arrays["W_pos"] = None
     ids = 1 + np.argsort(integers(1000 * seed + 99, v - 1), kind="stable")
@@ -71,26 +103,40 @@ def dyadic(seed, L=1, b=2, i=3, h=2, e=3, d=4, v=8, p=5, positions="shortformer"
 
 
 def drawn(number):
-    """One of the larger set: ordinary weights, sizes from 1 up, most of them different."""
-    raw = integers(10 ** 6 + number, 12) + 64
-    sizes = dict(zip(("b", "i", "h", "e", "d", "v"), (1 + raw[:6] % 6).tolist()))
-    sizes |= dict(L=int(raw[6] % 4), i=1 + sizes["i"], v=1 + sizes["v"], p=sizes["i"] + 2)
-    weights, tokens = dyadic(10 ** 4 + number, **sizes, positions=POSITIONS[raw[7] % 3])
-    tokens = integers(10 ** 7 + number, tokens.shape) % weights.d_vocab
-    return Vector(f"drawn-{number}", weights, tokens, "one of the larger set, from its number")
+    """One of the larger set: full mantissas; sizes from 1 up, most of them different.
+
+    One in four has more than 256 tokens in its vocabulary, one a context of 60 and more. Scores
+    are tiny in one of eight and nearly saturated in two.
+    """
+    raw = integers(7 * 10 ** 6 + number, 12) + 64
+    b, h, e, d = (1 + raw[:4] % (4, 6, 9, 9)).tolist()
+    i, v, L = 2 + raw[4] % 6, 2 + raw[5] % 8, raw[6] % 4
+    if raw[7] % 4 == 0:
+        v += 300
+    elif raw[7] % 4 == 1:
+        b, h, i = 1, 1 + h % 3, 60 + raw[4] % 80
+    weights, tokens = dyadic(
+        10 ** 4 + number, int(L), b, int(i), h, e, d, int(v), int(i + raw[8] % 3),
+        POSITIONS[raw[9] % 3], {"W_Q": 2.0 ** (0, 0, 0, 0, 0, 4, 7, -40)[raw[10] % 8]}, bits=54)
+    tokens = integers(10 ** 7 + number, tokens.shape, 16) % weights.d_vocab
+    return Vector(f"drawn2-{number}", weights, tokens, "one of the larger set, from its number")
 
 
 def recipes():
     """The core set, the known-good one first."""
     yield Vector("exact", *exact_case(), "whole numbers and patterns of 0, 1/2 and 1: if this "
-                 "fails, suspect how the weights are read", exact=True)
+                 "fails, suspect how the weights are read", exact=FORWARD)
     yield Vector("no-layers", *dyadic(1, L=0), "W_U W_E alone")
-    yield Vector("one-token", *dyadic(2, i=1), "a context of one: forward only")
+    yield Vector("one-token", *dyadic(2, i=1), "a context of one: forward only",
+                 ("one_token_sees_nothing",))
+    yield Vector("two-tokens", *dyadic(14, i=2, p=2), "one prediction in each context, which is as "
+                 "long as n_ctx", ("one_prediction_of_one_context",))
     yield Vector("ordinary-shortformer", *dyadic(3, L=2), "two layers, every size different, no "
                  "token twice", ("positions_in_layer_0_only",))
     yield Vector("ordinary-standard", *dyadic(4, positions="standard"),
                  "positions in the residual stream",
-                 ("path_positions_dropped", "standard_positions_missing"), with_circuits=True)
+                 ("path_positions_dropped", "standard_positions_missing",
+                  "standard_positions_from_1"), with_circuits=True)
     yield Vector("square-heads", *dyadic(5, b=1, e=4, v=6, i=4, positions="none"),
                  "d_head = d_model: a transposed matrix fits", ("W_O_transposed",))
     yield Vector("repeated-tokens", dyadic(6, i=4, v=5)[0], np.array([[2, 2, 3, 2], [3, 2, 2, 3]]),
@@ -99,17 +145,43 @@ def recipes():
                  "token ids 0 and d_vocab − 1", ("token_0_is_padding", "token_0_never_predicted"))
     far = with_two_dimensions(11, [[1, 1, 1, 0], [0, 0, 0, 139]], [128, 144], [32, 1], i=4, p=4)
     yield Vector("masked-scores-far-above", *far,      # j = 3: 2.8e5 above in head 0, 10008 in 1
-                 "what the mask hides is 1e4 and 3e5 above what it leaves", ("mask_minus_1e4",))
-    apart = with_two_dimensions(12, [[-2, -1, 1, 2], [1, 1, 1, 1]], 2048, 1, h=1, i=4, p=4)
-    yield Vector("rows-far-apart", *apart, "largest scores of rows 1000 and more apart",
-                 ("softmax_without_shift", "softmax_one_shift"))
+                 "what the mask hides is 1e4 and 3e5 above what it leaves",
+                 ("mask_minus_1e4", "exp_underflows_as_float32"))
+    yield Vector("scores-of-every-height", *scores_of_every_height(), "all that a row may see is "
+                 "about −1e30, or about 1e30, or ±4096; patterns of 0 and 1",
+                 ("softmax_without_shift", "softmax_one_shift", "softmax_max_from_0",
+                  "softmax_max_from_minus_1e30", "mask_with_minus_1e9", "mask_with_minus_1e30",
+                  "scores_clipped"), exact=FORWARD)
+    yield Vector("tiny-scores", *tiny_scores(), "scores of 1e-12, and of 1e-50: 0 in float32",
+                 ("tiny_scores_are_0", "scores_underflow_as_float32"))
     yield Vector("huge-logits", *dyadic(8, positions="none", scale={"W_U": 2.0 ** 12}),
                  "targets whose probability underflows",
                  ("loss_without_shift", "loss_of_probability"))
+    yield Vector("logits-of-every-height", *logits_of_every_height(), "all logits of a row are "
+                 "about −1e30, or about 1e30; probabilities of 0 and 1", (
+                     "loss_one_shift", "loss_max_from_0", "loss_max_from_minus_1e30",
+                     "dlogits_max_from_0"),
+                 exact=(*FORWARD, "dlogits", "dresidual", "dW_U", "dW_pos", "dW_E"))
+    yield Vector("whole-tile", *dyadic(15, b=1, i=64, h=1, e=1, d=3, v=5, p=64, bits=54),
+                 "64 tokens: tiles of 16, 32 and 64 without a rest", ("empty_rest_of_tile",))
+    yield Vector("one-past-a-tile", *dyadic(16, b=1, i=65, h=1, e=1, d=3, v=5, p=66, bits=54),
+                 "65 tokens: a rest of one", ("rest_of_one_dropped",))
     yield Vector("long-context", *long_context(), "67 tokens: more than a tile of 64, and no "
                  "multiple of any; larger scores in later tiles",
                  ("softmax_of_one_tile", "softmax_tiles_not_rescaled", "softmax_sum_not_rescaled",
                   "softmax_shift_of_first_tile"))
+    yield Vector("past-128", *dyadic(17, i=131, h=2, e=1, d=3, v=5, p=132, bits=54),
+                 "131 tokens in two contexts and two heads: windows and tiles that begin late",
+                 ("window_of_67", "positions_mod_128"))
+    yield Vector("many-of-each", *dyadic(18, L=3, b=3, i=6, h=5, e=8, d=7, v=301, p=8, bits=54),
+                 "3 layers, 5 heads, 3 contexts, a head dimension of 8, tokens up to 300, every "
+                 "bit of a float64",
+                 ("two_layers_only", "heads_beyond_2_not_written", "contexts_beyond_2_zeroed",
+                  "W_V_of_layer_1", "token_ids_in_int8", "weights_in_bfloat16",
+                  "weights_in_float32"))
+    yield Vector("large", *dyadic(19, L=3, b=3, i=129, h=5, e=8, d=40, v=301, p=130,
+                                  positions="standard", bits=54),
+                 "the shape of a small GPT-2, and all sizes large at once")
     weights, tokens = dyadic(9, L=2, b=1, v=5, positions="none")
     weights.W_O[0, 0] = 0
     yield Vector("circuits", weights, tokens,
@@ -133,6 +205,41 @@ def exact_case():
     W_U = np.arange(-16, 16).reshape(4, 8) / 8
     return (Weights(W_E=W_E, W_pos=W_pos, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, W_U=W_U,
                     positions="shortformer"), np.array([[0, 3, 1, 2], [2, 2, 0, 3]]))
+
+
+def scores_of_every_height():
+    """Scores about ±2¹⁰¹. Head 0: rows 1 to 3 are very low, row 4 very high; head 1 the other way
+    round. No ties, so log-sum-exp is exact too. What is masked is lower by far. No token twice.
+    """
+    W_E, W_pos = np.zeros((8, 11)), np.zeros((8, 5))
+    W_E[:4] = integers(24, (4, 11)) % 4
+    W_pos[4:] = [[2.0 ** -90, 1, 2, 1, 0], [0, 0, 0, 0, 1], [2, 1, 4, 8, 16], [2, 4, 1, .5, .25]]
+    W_Q, W_K, W_V = (np.zeros((1, 2, 4, 8)) for _ in range(3))
+    W_Q[0, 0, [0, 1], [4, 5]] = W_Q[0, 1, [0, 1], [5, 4]] = [-2.0 ** 51, 2.0 ** 51]
+    W_K[0, :, [0, 1], [6, 7]] = 2.0 ** 51
+    W_V[0, ..., :4] = integers(20, (2, 4, 4)) % 4
+    W_O = np.zeros((1, 2, 8, 4))
+    W_O[..., :4, :] = integers(21, (2, 4, 4)) % 4
+    W_U = integers(22, (11, 8)) / 1024
+    return (Weights(W_E=W_E, W_pos=W_pos, W_Q=W_Q, W_K=W_K, W_V=W_V, W_O=W_O, W_U=W_U,
+                    positions="shortformer"), np.arange(1, 11).reshape(2, 5))
+
+
+def logits_of_every_height():
+    """Tokens come in pairs, 1 and 2, 3 and 4, and each says the other. Positions give heights."""
+    no_heads = {name: np.zeros((0, 1, 5, 5)) for name in ("W_Q", "W_K", "W_V", "W_O")}
+    W_pos, W_U = np.eye(5)[:, 4:] * [1, -1, -2, 1, -1], np.full((5, 5), -2.0 ** 95)
+    W_U[:, 4] = 2.0 ** 101
+    W_U[[2, 1, 4, 3], [0, 1, 2, 3]] = 0
+    return (Weights(W_E=np.eye(5, k=1), W_pos=W_pos, W_U=W_U, **no_heads, positions="standard"),
+            np.array([[1, 2, 1, 2, 1], [3, 4, 3, 4, 3]]))
+
+
+def tiny_scores():
+    weights, tokens = dyadic(23, i=4, v=10)
+    weights.W_Q[0] *= np.reshape([2.0 ** -40, 2.0 ** -83], (2, 1, 1))
+    weights.W_K[0, 1] *= 2.0 ** -83
+    return weights, tokens
 
 
 def long_context():
@@ -160,9 +267,34 @@ def with_two_dimensions(seed, positions, query, key, **sizes):
     return weights, tokens
 
 
+def gpt2_shaped(weights, n_ctx):
+    """The same model with standard positions and d_model = n_heads · d_head.
+
+    Positions of a shortformer get residual dimensions of their own, which W_Q and W_K read. The
+    rest is padded with zeros: d_head to 4, 16, … times its size, as W_Q then makes up for the
+    other 1/√d_head without rounding. Where there were no positions they are 0.
+    """
+    h, e, d = weights.W_Q.shape[1:]
+    short, wide = weights.positions == "shortformer", e
+    while h * wide < d * (1 + short):
+        wide *= 4
+    wider = {"d": h * wide - d, "e": wide - e}
+    W = {"W_pos": np.zeros((d, n_ctx)), **dict(weights.items())}
+    W = {name: np.pad(W[name], [(0, wider.get(axis, 0)) for axis in axes.split()])
+         for name, axes in WEIGHT_LETTERS.items()}
+    if short:
+        W["W_pos"] = np.roll(W["W_pos"], d, axis=0)
+        for name in "W_Q", "W_K":
+            W[name][..., d:2 * d] = W[name][..., :d]
+    W["W_Q"] *= (wide / e) ** 0.5
+    return Weights(**W, positions="standard")
+
+
 @cache
-def core():
-    """{id: Vector} of the core set, with what is stored for each."""
+def core(shape=None, tied=False):
+    """{id: Vector} of the core set, with what is stored for each; or of a variant of it."""
+    if shape or tied:
+        return {id: vector.variant(shape, tied) for id, vector in core().items()}
     found = {vector.id: vector for vector in recipes()}
     for id, numbers in files.read_arrays(STORE).items():
         arrays = named(found[id].reference.arrays(), found[id])
@@ -188,8 +320,11 @@ def by_loops(vector):
 
 def write_core(store=STORE, checksums=CHECKSUMS):
     """Compute the core set and write it, with its checksums."""
+    def numbers(vector):
+        return sum(array.size for array in named(vector.reference.arrays(), vector).values())
+
     flat = {vector.id: np.concatenate([array.ravel() for array in by_loops(vector).values()])
-            for vector in recipes() if vector.tokens.shape[1] <= 16}      # or they fill the file
+            for vector in recipes() if numbers(vector) <= MAX_STORED}
     files.write_arrays(store, flat, force=True)
     files.write_json(checksums, {vector.id: sums(vector, flat) for vector in recipes()},
                      force=True)
@@ -209,11 +344,21 @@ def sums(vector, flat):
         for array in arrays)).hexdigest() for arrays in [inputs, *stored]]
 
 
-def find(id):
-    """A vector of the core set, or of the larger one ("drawn-17"), or InputError."""
-    if match := re.fullmatch(r"drawn-(\d{1,9})", id):
-        return drawn(int(match[1]))
+def find(id, shape=None, tied=False):
+    """A vector of the core set, or of the larger one ("drawn2-17"), or InputError."""
+    if match := re.fullmatch(r"drawn2-(\d{1,9})", id):
+        return drawn(int(match[1])).variant(shape, tied)
     if id not in core():
-        raise InputError(f"a vector must be one of {', '.join(core())}, or drawn-1, drawn-2, …; "
+        raise InputError(f"a vector must be one of {', '.join(core())}, or drawn2-1, drawn2-2, …; "
                          f"got {id[:80]!r}")
-    return core()[id]
+    return core(shape, tied)[id]
+
+
+def cases(shape=None, tied=False, drawn=10):
+    """The core set and the first so many of the larger one: what `assert_matches` takes.
+
+    shape : None, or "gpt2": the same models with d_model = n_heads · d_head and standard
+        positions (see `gpt2_shaped`)
+    tied : whether W_U is W_Eᵀ. The gradient of the one array is then dW_E + dW_Uᵀ, as dW_E.
+    """
+    return [find(id, shape, tied) for id in (*core(), *(f"drawn2-{n + 1}" for n in range(drawn)))]

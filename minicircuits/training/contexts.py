@@ -33,8 +33,8 @@ class Contexts(NamedTuple):
 def contexts_of(texts, tokenizer, n_ctx):
     """The `Contexts` of texts, pairs (name, bytes), for a model of n_ctx tokens (or None).
 
-    Of a long text the first READ bytes are read, and of very many contexts the first are kept;
-    probabilities and counts are those of all that is read. Raises InputError where the texts have
+    Of a long text the first READ bytes are read, and of very many contexts the first are kept.
+    Probabilities and counts are those of all that is read. Raises InputError where the texts have
     no token, or a context no room for one.
     """
     start, d_vocab = tokenizer.start, tokenizer.d_vocab

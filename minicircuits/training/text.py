@@ -1,11 +1,11 @@
 """A text as training needs it: read, split, tokenized, counted, and cut into batches.
 
 A text is bytes. Names and places of files are forgotten as soon as they are read, so that none
-can end up in a model file; the text itself is known there by its `digest`.
+can end up in a model file. The text itself is known there by its `digest`.
 
 Every context is START and then n_ctx - 1 tokens in a row from anywhere in a stream, which is
-many texts end to end. START occurs nowhere else: it marks where a context begins, and a
-context may run from one text into the next (with the standard library, 1 in 50 does).
+many texts end to end. START occurs nowhere else: it marks where a context begins. A context may
+run from one text into the next (with the standard library, 1 in 50 does).
 """
 
 import hashlib

@@ -55,8 +55,8 @@ def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | Non
     state : from `first_state`, or from a checkpoint
     batch : function, step -> tokens (b, i); it must give the same tokens for the same step
     save : function of a state, which writes a checkpoint: at every multiple of `every` steps,
-        at the last step, and when the run is interrupted, by Ctrl-C in here or by closing the
-        generator (see `contextlib.closing`). It gets the state last yielded, or the next.
+        at the last step, and when the run is interrupted. That is by Ctrl-C in here, or by closing
+        the generator (see `contextlib.closing`). It gets the state last yielded, or the next.
 
     Raises InputError when numbers stop being finite, and does not call `save` then.
     """

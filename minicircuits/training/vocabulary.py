@@ -7,6 +7,7 @@ would, where that is known. Otherwise a text is tokens with spaces between: `The
 import contextlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ class Vocabulary:
     """Names of tokens, by id; a token without a name is shown as `#17`.
 
     names : list of str, or of None where a token has no name; one for each id. They may be
-        spelled as GPT-2 does (`Ġthe` for ` the`), as SentencePiece does (`▁the`), as the text
-        that they stand for, or be whole words, between which spaces belong.
+        spelled as GPT-2 does (`Ġthe` for ` the`), as SentencePiece does (`▁the`), or as the text
+        that they stand for. Without a space in any name they are whole words.
     start : the token before every text, its id or name, or "none". By default, a name that is
         commonly used for it, such as `<|endoftext|>`, if there is one.
     encoder : the tokenizer itself, a `tokenizers.Tokenizer`, or None
@@ -52,22 +53,23 @@ class Vocabulary:
     def __init__(self, names: Sequence[str | None], start: int | str | None = None,
                  encoder: Any = None):
         named = [(name, id) for id, name in enumerate(names) if name][::-1]
-        letters = {*"".join(name for name, _ in named)}
-        spelled = (_from_letters if "Ġ" in letters else _from_pieces if "▁" in letters
-                   else str.encode)
-        self.space = b"" if letters & {*"Ġ▁ "} else b" "
+        if getattr(encoder, "truncation", None) or getattr(encoder, "padding", None):
+            raise InputError("encoder must take texts as they are; got one that cuts or fills them "
+                             "up: call its no_truncation() and no_padding()")
+        begin = Counter(name[0] for name, _ in named)
+        mark = max("Ġ▁", key=lambda letter: begin[letter])     # the other may be a mere letter
+        spelled = SPELLED[mark] if begin[mark] else str.encode
+        self.space = b"" if begin[mark] or any(" " in name for name, _ in named) else b" "
         self.tokens = [spelled(name or f"#{id}") for id, name in enumerate(names)]
         self.ids = {visible(self.tokens[id]): id for _, id in named} | dict(named)
-        self.encoder, self.start = encoder, self._start(start)
-
-    @property
-    def d_vocab(self):
-        return len(self.tokens)
-
-    @property
-    def reads_text(self):
-        """Whether `encode` takes any text."""
-        return self.encoder is not None
+        self.d_vocab, self.encoder = len(self.tokens), encoder
+        self.reads_text = encoder is not None                # `encode` takes any text
+        if start is None:
+            self.start = next((self.ids[name] for name in STARTS if name in self.ids), None)
+        else:
+            self.start = None if start == "none" else self._id(
+                str(start), True, f"start must be a token's name, an id up to {self.d_vocab - 1}, "
+                "or none")
 
     def __repr__(self):
         return f"Vocabulary(d_vocab={self.d_vocab}, start={self.start})"
@@ -104,30 +106,25 @@ class Vocabulary:
     def _id(self, word, digits, what):
         """The id of a name, or of `#17`, or of `17` where `digits` are one; or InputError."""
         number = re.fullmatch("#?([0-9]{1,9})" if digits else "#([0-9]{1,9})", word)
-        id = int(number[1]) if number else self.ids.get(word, self.d_vocab)
+        named = word in self.ids and not (digits and number)          # a token's name may be "#17"
+        id = self.ids[word] if named else int(number[1]) if number else self.d_vocab
         if id >= self.d_vocab:
             raise InputError(f"{what}; got {word[:40]!r}")
         return id
 
-    def _start(self, start):
-        if start is None:
-            return next((self.ids[name] for name in STARTS if name in self.ids), None)
-        return None if start == "none" else self._id(
-            str(start), True, f"start must be a token's name, an id up to {self.d_vocab - 1}, or "
-            "none")
-
 
 def _from_letters(name):
-    """The bytes of a name in GPT-2's letters, each of which stands for a byte."""
-    if all(letter in BYTE for letter in name):
-        return bytes(BYTE[letter] for letter in name)
-    return name.encode()                     # added later, and spelled as it is
+    """The bytes of a name in GPT-2's letters. One with others was added later, spelled as it is."""
+    return bytes(map(BYTE.get, name)) if BYTE.keys() >= {*name} else name.encode()
 
 
 def _from_pieces(name):
     """The bytes of a name of SentencePiece, in which `▁` is a space and `<0x0A>` a byte."""
     byte = re.fullmatch("<0x([0-9A-F]{2})>", name)
     return bytes.fromhex(byte[1]) if byte else name.replace("▁", " ").encode()
+
+
+SPELLED = {"Ġ": _from_letters, "▁": _from_pieces}     # by the letter that is a space before words
 
 
 def read_vocabulary(path, d_vocab, start=None):
@@ -158,20 +155,20 @@ def _pairs(content):
     """(id, name) of every token in the JSON of a file; some error if it is of another form."""
     if isinstance(content, list):
         return list(enumerate(content))
-    if not isinstance(content.get("model"), dict):
+    if not isinstance(content.get("model"), dict):           # a name may be "model"
         return [(id, name) for name, id in content.items()]
     tokens = content["model"]["vocab"]            # Unigram has [name, logarithm], others {name: id}
-    named = ([(id, name) for name, id in tokens.items()] if isinstance(tokens, dict)
-             else [(id, name) for id, (name, _) in enumerate(tokens)])
-    return named + [(token["id"], token["content"]) for token in content["added_tokens"]]
+    tokens = tokens if isinstance(tokens, dict) else [name for name, _ in tokens]
+    return _pairs(tokens) + [(token["id"], token["content"]) for token in content["added_tokens"]]
 
 
 def _encoder(content, names, expect):
     """The tokenizer that the JSON of a file is; None without its package."""
     if tokenizers is None:
         return None
+    whole = content | {"truncation": None, "padding": None}       # which would change a text
     with _strangers_code(expect):
-        encoder = tokenizers.Tokenizer.from_str(json.dumps(content))
+        encoder = tokenizers.Tokenizer.from_str(json.dumps(whole))
     expect(all(encoder.id_to_token(id) == name for id, name in enumerate(names) if name),
            "a tokenizer that gives its tokens other ids")
     return encoder

@@ -8,6 +8,8 @@ from minicircuits.findings import effects
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
                                          head_table, heads_of, ranked_sources, strongest_pairs)
 from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.report.data import overview
+from minicircuits.training.model_file import Model
 from tests.with_norms import (centered, constant, embedded, head, normed, part, random_model, run,
                               through, unembedded)
 
@@ -42,7 +44,15 @@ def test_losses_by_order_and_of_virtual_heads(case):
     close(importance.losses[1], cross_entropy(direct + sum(singles), tokens))
     close(importance.given_direct,
           [cross_entropy(direct, tokens) - cross_entropy(direct + one, tokens) for one in singles])
-    for virtual in mc.virtual_heads(weights, tokens, mc.forward(weights, tokens)):
+    virtuals = mc.virtual_heads(weights, tokens, mc.forward(weights, tokens))
+    assert {one.heads for one in virtuals} == {((0, g), (1, h)) for g in range(3) for h in range(3)}
+    for virtual in virtuals:
+        W = mc.without_biases(weights)
+        (g, h), alone = virtual.heads, W.W_E
+        for at in g, h:
+            alone = W.W_O[at] @ W.W_V[at] @ alone
+        values = np.linalg.eigvals(W.W_U @ alone)
+        assert abs(virtual.copying - values.sum().real / np.abs(values).sum()) < 1e-6
         without = found["logits"] - through(model, tokens, found, virtual.heads)
         gain = cross_entropy(without, tokens) - cross_entropy(found["logits"], tokens)
         assert abs(virtual.importance - gain) <= CLOSE
@@ -57,6 +67,16 @@ def test_loss_without_heads_freezes_norms_or_recomputes_them(case):
                  if (0, 1) not in path.heads)
     close(losses.frozen, cross_entropy(frozen, tokens))
     close(losses.recomputed, cross_entropy(run(model, tokens, [(0, 1)])["logits"], tokens))
+
+
+def test_acts_without_norms_are_refused(case):
+    """Nothing else would tell: their shapes are right."""
+    _, tokens, weights, _ = case
+    acts = vars(mc.forward(weights, tokens)).copy()
+    del acts["norms"]
+    for function in mc.head_effects, mc.term_importance, mc.previous_token_scores:
+        with pytest.raises(mc.InputError, match="^norms must be given for NormalizedWeights"):
+            function(weights, tokens, mc.Activations(**acts))
 
 
 def test_effects_of_heads_and_of_their_sources(case):
@@ -101,6 +121,14 @@ def test_scores_of_attention_are_those_of_the_patterns(case):
     model, tokens, weights, found = case
     diagonal = found["pattern"].diagonal(-1, -2, -1)
     close(mc.previous_token_scores(weights, tokens)[:, :3], diagonal.mean((1, -1)))
+
+
+def test_the_page_tells_the_shape_that_the_model_had(case):
+    model, _, weights, _ = case
+    shape = overview(Model(weights, None, {}), {"losses": {}, "exactness": {}})
+    for name in ("n_heads", "d_model", "d_head", "n_ctx", "positions"):
+        assert shape[name] == getattr(model.weights, name), name
+    assert shape["parameters"] == sum(W.size for _, W in model.weights.items())
 
 
 @pytest.mark.parametrize("kind", ["LN", "RMSPre", None])

@@ -24,23 +24,21 @@ np = import_module("numpy")
 mc = import_module("minicircuits")
 effects = import_module("minicircuits.findings.effects")
 heads = import_module("minicircuits.findings.heads")
+Study = import_module("minicircuits.findings.study").Study
 train_to_file = import_module("minicircuits.runs").train_to_file
 BLOCKS = import_module("minicircuits.behavior.in_context").BLOCKS
 
 
-def two_layers(text, seed, folder):
-    model = train_to_file(2, text, os.path.join(folder, f"two-{seed}.npz"), mc.Recipe(seed=seed),
-                          report=log)
-    weights, start = model.weights.astype(np.float64), model.tokenizer.start
-    tokens = text.validation[:16]
-    acts = mc.forward(weights, tokens)
-    rows = heads.head_table(weights, text.counts.sum(1) / text.counts.sum(), tokens, acts, start,
-                            seed)
+def two_layers(text, recipe, folder):
+    seed = recipe.seed
+    model = train_to_file(2, text, os.path.join(folder, f"two-{seed}.npz"), recipe, report=log)
+    study = Study(model, text.contexts(), seed)
+    rows = heads.head_table(study.weights, study.sources, *study.held_out, study.start, seed)
     nearest = heads.named_heads(rows, BLOCKS)["nearest"]
     pair = [nearest[name]["head"] for name in ("induction_head", "previous_token_head")]
     row, earlier = (next(row for row in rows if (row["layer"], row["head"]) == head)
                     for head in pair)
-    gaps = effects.removals(weights, tokens, acts, *pair, start, seed)["gaps"]
+    gaps = effects.removals(study.weights, *study.held_out, *pair, study.start, seed)["gaps"]
     formed = [entry for entry in model.metadata["log"] if entry["prefix_matching"] > 0.1]
     first = (f"{formed[0]['seconds']:5.0f} s at {formed[0]['step']:4d}" if formed
              else "never".rjust(15))
@@ -49,11 +47,11 @@ def two_layers(text, seed, folder):
             f"{gaps['without_previous']:6.2f}  {model.metadata['log'][-1]['seconds']:5.0f} s")
 
 
-def one_layer(text, seed, folder):
-    model = train_to_file(1, text, os.path.join(folder, f"one-{seed}.npz"), mc.Recipe(seed=seed),
+def one_layer(text, recipe, folder):
+    model = train_to_file(1, text, os.path.join(folder, f"one-{recipe.seed}.npz"), recipe,
                           report=log)
     scores = mc.induction_scores(model.weights, model.tokenizer.start,
-                                 np.random.default_rng(seed))
+                                 np.random.default_rng(recipe.seed))
     return f"{scores.max():9.2f}"
 
 
@@ -61,18 +59,20 @@ def log(line):
     print(line, file=sys.stderr)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=mc.Recipe.steps)
     parser.add_argument("--text", nargs="+")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     text = mc.load_text(options.text)
     print("seed    first > 0.1   prev.  induction  copying   gap: all  −ind  −prev    time  "
           "one layer")
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(options.seeds):
-            print(f"{seed:4d}  {two_layers(text, seed, folder)}  "
-                  f"{one_layer(text, seed, folder)}", flush=True)
+            recipe = mc.Recipe(options.steps, seed=seed)
+            print(f"{seed:4d}  {two_layers(text, recipe, folder)}  "
+                  f"{one_layer(text, recipe, folder)}", flush=True)
 
 
 if __name__ == "__main__":

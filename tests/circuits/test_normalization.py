@@ -143,6 +143,8 @@ def test_what_is_refused():
         plain.forward(weights, tokens)
     with raises("kind must be one of LN, LNPre, RMS, RMSPre; got 'BN'"):
         mc.fold_normalization(model.weights, "BN", EPS, {}, {})
+    with raises("must have no norms yet"):
+        mc.fold_normalization(weights, "LN", EPS, {}, {})
     with raises("b_N"):
         mc.fold_normalization(model.weights, "LN", EPS, {"b_N": acts.logits}, {})
     with raises("ln1_w must have axes (n_layers, d_model)"):

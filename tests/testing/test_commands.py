@@ -1,7 +1,10 @@
 """`minicircuits vectors`, `check` and `mutants`, as somebody with another language meets them."""
 
+import io
 import json
+import os
 import sys
+import tempfile
 import textwrap
 import time
 
@@ -9,8 +12,9 @@ import numpy as np
 import pytest
 
 from minicircuits.cli import main
+from minicircuits.testing import commands
 from minicircuits.testing.mutants import candidate
-from minicircuits.testing.vectors import core
+from minicircuits.testing.vectors import core, find
 
 # An implementation that reads the manifest alone: {case} and {out} are its arguments.
 PROGRAM = '''
@@ -74,9 +78,9 @@ def test_a_right_program_passes(program, capsys):
 
 def test_a_right_program_in_float32(program, capsys):
     status, lines, _ = run(capsys, "check", "--program", program(), "--precision", "float32",
-                           "--case", "ordinary-shortformer", "--case", "rows-far-apart")
+                           "--case", "ordinary-shortformer", "--case", "square-heads")
     assert status == 0 and lines[:2] == ["ok    ordinary-shortformer: 3 tensors right",
-                                         "ok    rows-far-apart: 2 tensors right"]
+                                         "ok    square-heads: 2 tensors right"]
 
 
 def test_a_planted_bug_is_named_in_one_command(program, capsys):
@@ -94,13 +98,15 @@ def test_a_planted_bug_is_named_in_one_command(program, capsys):
 @pytest.mark.parametrize("text, note", [
     ("import sys; sys.exit('no such tensor')", "the program ended with status 1: no such tensor"),
     ("raise RuntimeError('bad\\x1b[31m luck')", "ended with status 1: RuntimeError: bad?[31m luck"),
-    ("pass", "the program wrote no .npy file"),
+    ("import numpy, sys; numpy.save(sys.argv[2] + '/logits.npy', numpy.zeros((1, 2, 3)))",
+     "logits must have axes (b, i, v) with b=2, i=4, v=4; got shape (1, 2, 3)"),
     ("import os; os.kill(os.getpid(), 9)", "the program ended with status -9"),
 ])
 def test_a_program_that_fails_is_one_line(program, capsys, text, note):
     status, lines, _ = run(capsys, "check", "--program", program(text), "--case", "exact")
-    assert status == 1 and len(lines) == 2
-    assert lines[0].startswith("WRONG exact: ") and lines[0].endswith(note)
+    said = " ".join(line.strip() for line in lines[:-1])
+    assert status == 1 and lines[-1] == "1 case, 1 wrong"
+    assert said.startswith("WRONG exact: ") and said.endswith(note)
 
 
 def test_a_program_that_hangs_is_stopped_with_all_it_started(program, capsys, tmp_path):
@@ -119,7 +125,90 @@ def test_a_program_that_hangs_is_stopped_with_all_it_started(program, capsys, tm
     assert not (tmp_path / "late").exists()
 
 
+@pytest.mark.parametrize("leaves, found", [
+    ("[(os.mkdir('d'), os.chdir('d')) for _ in range(99)]", "none  exact: nothing was supplied"),
+    ("os.mkfifo('logits.npy')", "WRONG exact: cannot read '{out}/logits.npy': not a regular file"),
+    ("os.makedirs('a/b'); os.chmod('a', 0); os.symlink('/', 'c')", "none  exact"),
+    ("import shutil; shutil.rmtree(sys.argv[2])", "WRONG exact: cannot read the folder '{out}'"),
+])
+def test_whatever_a_program_leaves_behind_the_run_goes_on(
+        program, capsys, tmp_path, monkeypatch, leaves, found):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    status, lines, _ = run(capsys, "check", "--program", program(
+        f"import os, sys; os.chdir(sys.argv[2]); {leaves}"), "--case", "exact", "circuits")
+    assert status == 1 and lines[0].startswith(found) and "circuits" in lines[1]
+    assert os.listdir(tmp_path) == ["mine.py"] and os.path.exists("/usr")
+
+
+def test_a_program_that_goes_on_writing_does_not_stop_the_run(tmp_path, monkeypatch):
+    """Its folder is left after a while."""
+    monkeypatch.setattr(commands.os, "rmdir", lambda path: (_ for _ in ()).throw(OSError()))
+    (tmp_path / "work" / "out").mkdir(parents=True)
+    commands.remove(str(tmp_path / "work"), seconds=0.1)
+
+
+def test_a_program_may_decline_a_case(program, capsys):
+    """Nothing written is nothing checked: no mistake, but never a pass where all are declined."""
+    declines = PROGRAM.replace("np.save(out", "if len(patterns) == 1: np.save(out")
+    status, lines, _ = run(capsys, "check", "--program", program(declines), "--case",
+                           "ordinary-standard", "exact")
+    assert status == 0 and "none  exact: nothing was supplied, so nothing was checked" in lines
+    assert "nothing was checked in 1 of them: exact" in lines
+    status, lines, _ = run(capsys, "check", "--program", program(declines), "--case", "exact")
+    assert status == 1
+
+
+def test_a_program_is_run_on_drawn_cases_too(program, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "core", lambda: {"exact": None})
+    monkeypatch.setattr(commands, "DRAWN", 2)
+    status, lines, _ = run(capsys, "check", "--program", program())
+    assert status == 0 and lines[3] == "3 cases, 0 wrong" and lines[2].startswith("ok    drawn2-2")
+
+
+# As on Windows.
+
+def test_without_process_groups_a_program_is_still_stopped(program, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "WINDOWS", True)
+    monkeypatch.delattr(os, "killpg")
+    monkeypatch.setattr(commands, "signal", None)
+    status, lines, _ = run(capsys, "check", "--program", program("import time; time.sleep(60)"),
+                           "--timeout", 1, "--case", "exact")
+    assert status == 1 and lines == ["WRONG exact: no answer within 1 s", "1 case, 1 wrong"]
+    assert run(capsys, "check", "--program", program(), "--case", "exact")[0] == 0
+
+
+def test_a_backslash_is_a_letter_where_paths_have_it(monkeypatch):
+    command = r"""C:\my\mine.exe 'a b' "C:\Program Files\x" {case}"""
+    monkeypatch.setattr(commands, "WINDOWS", True)
+    assert commands.words_of(command.replace(r"\\", "\\")) == [
+        r"C:\my\mine.exe", "a b", r"C:\Program Files\x", "{case}"]
+    monkeypatch.setattr(commands, "WINDOWS", False)
+    assert commands.words_of(r"a\ b 'c d'") == ["a b", "c d"]
+
+
+@pytest.mark.parametrize("arguments", [("vectors", "list"), ("vectors", "show", "exact"),
+                                       ("check", "--program", "PROGRAM", "--case", "exact")])
+def test_a_stream_of_few_letters_gets_all_lines(program, monkeypatch, arguments):
+    """Redirected output is cp1252 on Windows, which has no √ and no −."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    wrong = program(SCALE="q.shape[-1]", DIAGONAL="1")
+    assert main([wrong if word == "PROGRAM" else word for word in arguments]) in (0, 1)
+    stream.flush()
+    assert stream.buffer.getvalue().decode("cp1252").count("\n") > 5
+
+
 # Folders of answers.
+
+def test_drawn_answers_are_checked_beside_those_that_are_there(tmp_path, capsys):
+    for id in "exact", "drawn2-1", "drawn2-2":
+        vector = find(id)
+        (tmp_path / id).mkdir()
+        np.save(tmp_path / id / "logits.npy", vector.reference.expected["logits", None])
+    status, lines, _ = run(capsys, "check", tmp_path, "--drawn", 1)
+    assert status == 1 and "3 cases, 0 wrong" in lines
+    assert any(line.startswith("no answer to: no-layers") for line in lines)
+
 
 def test_answers_in_a_folder(tmp_path, capsys):
     assert run(capsys, "vectors", "export", tmp_path / "cases", "exact", "circuits",
@@ -153,7 +242,7 @@ def test_the_other_convention(tmp_path, capsys):
     check = ("check", tmp_path / "theirs", "--case", "ordinary-standard")
     assert run(capsys, *check, "--convention", "transformer_lens")[0] == 0
     status, _, errors = run(capsys, *check)
-    assert status == 2 and "must hold tensors named residual" in errors[0]
+    assert status == 2 and "say --convention transformer_lens" in errors[0]
 
 
 @pytest.mark.parametrize("arguments, says", [

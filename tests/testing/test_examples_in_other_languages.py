@@ -40,9 +40,10 @@ def check(folder, command, *options):
     pytest.param("attention_only.c", False, marks=needs_c),
     pytest.param("attention_only.mjs", True, marks=needs_node)])
 def test_they_are_right(tmp_path, name, gradients):
-    status, cases = check(tmp_path, program(tmp_path, name))
+    ids = [id for id in core() if id != "large"]                  # which takes JavaScript 7 s
+    status, cases = check(tmp_path, program(tmp_path, name), "--drawn", "3", "--case", *ids)
     assert status == 0 and all(case["passed"] for case in cases)
-    assert [case["case"] for case in cases] == list(core())
+    assert [case["case"] for case in cases][:-3] == ids
     expected = {"residual", "q", "k", "v", "scores", "pattern", "z", "logits", "loss"}
     if gradients:
         expected |= {f"d{name}" for name in (*expected - {"loss"}, "W_E", "W_pos", "W_Q", "W_K",

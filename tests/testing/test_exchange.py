@@ -12,7 +12,7 @@ from minicircuits import files
 from minicircuits.files import FileError
 from minicircuits.interop import from_transformer_lens
 from minicircuits.notation import InputError
-from minicircuits.testing import check, vectors
+from minicircuits.testing import assert_matches, check, vectors
 from minicircuits.testing.exchange import CONVENTIONS, read_answer, verify_case, write_case
 from minicircuits.testing.vectors import core, drawn, find
 from tests.test_files import mutated
@@ -35,10 +35,13 @@ def test_the_core_set_is_small_and_starts_with_a_control():
 def test_stored_numbers_are_those_on_record_and_of_the_loops(id):
     vector = core()[id]
     assert vectors.recorded(vector)
-    expected = vector.reference.arrays()
-    for name, array in vectors.by_loops(vector).items():
-        assert np.allclose(array, expected[name], rtol=1e-12, atol=1e-13), name
-    assert check(vector, vectors.by_loops(vector))
+    if id == "large":                            # the loops would take 20 s
+        return assert_matches(model, cases=[vector])
+    found, expected = vectors.by_loops(vector), vector.reference.arrays()
+    for name, array in found.items():
+        scale = 1e-13 * max(1, abs(array).max(initial=0))
+        assert np.allclose(array, expected[name], rtol=1e-12, atol=scale), name
+    assert check(vector, found)
 
 
 def test_writing_the_core_set_again_gives_the_same_inputs(tmp_path):
@@ -47,11 +50,14 @@ def test_writing_the_core_set_again_gives_the_same_inputs(tmp_path):
     assert {id: sums[0] for id, sums in again.items()} == {id: sums[0] for id, sums in now.items()}
 
 
-def test_inputs_are_the_same_in_every_precision():
+def test_inputs_use_every_bit_or_are_the_same_in_every_precision():
+    def bits(W):
+        return {n for n in (8, 24, 53) if (np.frexp(W)[0] * 2.0 ** n % 1 == 0).all()}
+
     for vector in [*core().values(), *map(drawn, range(1, 30))]:
-        for name, W in vector.weights.items():
-            bits = np.abs(np.frexp(W)[0] * 2 ** 8)
-            assert (bits == np.round(bits)).all(), (vector.id, name)     # 8: a bfloat16's
+        found = [bits(W) for _, W in vector.weights.items() if W.size > 9]
+        assert not found or {8, 24, 53} in found or {53} in found, vector.id   # 8: a bfloat16's
+        assert all(W == {8, 24, 53} for W in found) or {8, 24, 53} not in found, vector.id
         assert vector.tokens.min() >= 0 and vector.tokens.max() < vector.weights.d_vocab
 
 
@@ -64,13 +70,14 @@ def test_drawn_vectors_meet_every_mode_and_edge():
     many = [drawn(n) for n in range(1, 200)]
     assert {v.weights.positions for v in many} == {"shortformer", "standard", "none"}
     assert {v.weights.n_layers for v in many} == {0, 1, 2, 3}
-    for size in ("n_heads", "d_head", "d_model"):
-        assert {getattr(v.weights, size) for v in many} == set(range(1, 7))
+    for size, largest in ("n_heads", 6), ("d_head", 9), ("d_model", 9):
+        assert {getattr(v.weights, size) for v in many} == set(range(1, largest + 1))
     assert any(v.weights.d_head > v.weights.d_model for v in many)
+    assert any(v.tokens.max() > 255 for v in many) and any(v.tokens.shape[1] > 128 for v in many)
 
 
-@pytest.mark.parametrize("id", ["", "nonsense", "drawn-", "drawn-1234567890", "../exact",
-                                "drawn-1\n"])
+@pytest.mark.parametrize("id", ["", "nonsense", "drawn2-", "drawn2-1234567890", "drawn-1",
+                                "drawn2-1\n", "../exact"])
 def test_an_unknown_vector(id):
     with pytest.raises(InputError, match="a vector must be one of exact, no-layers"):
         find(id)
@@ -103,7 +110,7 @@ def test_a_case_is_read_with_nothing_but_its_manifest(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("id", core())
+@pytest.mark.parametrize("id", [id for id in core() if core()[id].stored])
 def test_what_is_expected_is_a_right_answer_in_either_convention(tmp_path, id, convention):
     write_case(tmp_path / "case", core()[id], convention)
     answer = read_answer(tmp_path / "case", core()[id], convention)

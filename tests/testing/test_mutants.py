@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,9 +19,9 @@ ORDINARY = vectors.core()["ordinary-shortformer"]
 ANSWERS = defaultdict(dict)      # of each mutant, to what it was asked before
 
 
-def remembered(name):
+def remembered(name, dtype="float64"):
     """The candidate of a mutant; one that says the same twice computes it once."""
-    run, known = candidate(name), ANSWERS[name]
+    run, known = candidate(name, dtype), ANSWERS[name, dtype]
 
     def answer(weights, tokens):
         key = tokens.tobytes(), *(W.tobytes() for _, W in weights.items())
@@ -40,15 +41,33 @@ def loops_run_once():
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory):
-    """{mutant: the vectors that kill it}, as `mutants --json` writes it."""
-    path = tmp_path_factory.mktemp("mutants") / "matrix.json"
-    assert main(["mutants", "--json", str(path)]) == 0
-    return json.loads(path.read_text())
+def matrix():
+    """{mutant: the vectors that kill it}; of one that no vector is kept for, the first hunter."""
+    hunted, found = {name for id in HUNTERS for name in vectors.core()[id].hunts}, {}
+    for name in MUTANTS:
+        killers = (v.id for v in commands.asked_of(name) if check(v, remembered(name)).wrong)
+        found[name] = [*killers] if name in hunted else [
+            next((id for id in killers if id in HUNTERS), "none")]
+    return found
+
+
+def test_the_command_prints_the_vectors_that_kill_each(monkeypatch, tmp_path, capsys):
+    few = {name: MUTANTS[name] for name in ("mask_minus_1e4", "W_QK_transposed", "window_of_67")}
+    monkeypatch.setattr(commands, "MUTANTS", few)
+    assert main(["mutants", "--json", str(tmp_path / "matrix.json")]) == 0
+    assert json.loads((tmp_path / "matrix.json").read_text()) == {
+        "mask_minus_1e4": ["masked-scores-far-above"], "window_of_67": ["past-128"],
+        "W_QK_transposed": ["ordinary-standard", "circuits"]}
+    past = vectors.core()["past-128"]
+    short = replace(past, tokens=past.tokens[:, :67])
+    monkeypatch.setattr(commands, "core", lambda: {**vectors.core(), "past-128": short})
+    capsys.readouterr()
+    assert main(["mutants"]) == 1
+    assert capsys.readouterr().out.endswith("3 known bugs, 1 not caught: window_of_67\n")
 
 
 def test_every_mutant_is_killed_by_a_vector_that_is_no_control(matrix):
-    assert list(matrix) == list(MUTANTS) and len(matrix) == 73
+    assert list(matrix) == list(MUTANTS) and len(matrix) == 109
     assert [name for name in matrix if not set(matrix[name]) & set(HUNTERS)] == []
 
 
@@ -81,9 +100,12 @@ def test_the_report_names_the_step_and_the_bug(name):
         return
 
     reports = (check(vector, partial(outputs, of=remembered(name)))
-               for vector in (home(name), *vectors.core().values()))
-    report = next(report for report in reports if not report)
-    assert report.looks_like or not report.difference.missing
+               for vector in (home(name), *vectors.core().values()) if vector.tokens.size < 300)
+    report = next((report for report in reports if not report), None)
+    if report is None or report.difference.error < 1e-38:
+        assert "underflow" in name           # so small that only its own step shows it
+    else:
+        assert report.looks_like or not report.difference.missing
 
 
 def test_a_weights_gradient_spoiled_by_a_wrong_dk_says_what_to_supply():

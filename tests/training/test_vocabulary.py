@@ -58,7 +58,10 @@ def test_a_vocabulary_of_gpt2(tmp_path):
     (["▁the", "<0x0A>", "<s>"], ["␣the", r"\n", "<s>"], b" the\n"),
     (["Ġthe", "é", "<s>"], ["␣the", r"\xe9", "<s>"], b" the\xe9"),
     (["Ġ", " é", "<s>"], ["␣", "␣é", "<s>"], "  é".encode()),
-    (["", None, "<s>"], ["#0", "#1", "<s>"], b" #0 #1")])
+    (["", None, "<s>"], ["#0", "#1", "<s>"], b" #0 #1"),
+    (["#2", "#0", "<s>"], ["#2", "#0", "<s>"], b" #2 #0"),
+    (["▁the", "Ġ", "<s>", "▁cat"], ["␣the", "Ġ", "<s>"], " theĠ".encode()),
+    (["Ġthe", "▁", "<s>", "Ġcat"], ["␣the", "▁", "<s>"], " the▁".encode())])
 def test_spellings(names, shown, bytes):
     vocabulary = Vocabulary(names)
     assert [vocabulary.show(id) for id in range(3)] == shown and vocabulary.start == 2
@@ -170,6 +173,15 @@ def test_text_is_encoded_by_the_tokenizer_itself(tmp_path):
     assert vocabulary.encode(text.encode()).tolist() == tokenizer.encode(text).ids
     assert vocabulary.start == 0
     assert vocabulary.decode(vocabulary.encode(text)) == "the cat é 中 \n".encode()
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=90)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))          # says so in the file
+    uncut = read_vocabulary(tmp_path / "tokenizer.json", tokenizer.get_vocab_size())
+    assert uncut.encode(text).tolist() == vocabulary.encode(text).tolist()
+    with pytest.raises(InputError, match="one that cuts or fills them up"):
+        Vocabulary(["a"], encoder=tokenizer)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     tokenizer.add_tokens(["dog"])
     with pytest.raises(InputError, match="ids must be from 0 to"):
         Vocabulary(["a"], encoder=tokenizer).encode("the dog")
