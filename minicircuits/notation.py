@@ -446,7 +446,8 @@ def fitted(name, hint, value):
             raise TypeError
         return array
     if kind in (int, float, bool):
-        if isinstance(value, (bool, np.bool)) != (kind is bool) or not abs(value) < np.inf:
+        truth = isinstance(value, (bool, np.bool))
+        if np.ndim(value) or truth != (kind is bool) or not abs(value) < np.inf:
             raise TypeError
         return index(value) if kind is int else kind(value)
     if kind is tuple:

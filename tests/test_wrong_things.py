@@ -73,7 +73,7 @@ FINE = {("save", "path", "text"), ("save_model", "path", "text"), ("Vocabulary",
         ("from_transformer_lens", "source", ...)}     # right, a caller's own mistake, or long
 GARBAGE = {"object": object(), "type": int, "ragged": [[0, 1], [2]], "text": "strange",
            "bytes": b"\xff", "dict": {"a": object()}, "set": {1}, "function": len,
-           "NaT": np.datetime64("nat"), "records": np.zeros(2, "i4,f4")}
+           "date": np.datetime64("2001-01-01"), "records": np.zeros(2, "i4,f4")}
 OTHERS = {"None": None, "True": True, "-1": -1, "0": 0, "huge": 10 ** 30, "-huge": -10 ** 30,
           "1.5": 1.5, "nan": float("nan"), "inf": float("inf"), "1j": 1j, "[]": [], "[0]": [0],
           "()": (), "(9, 9)": (9, 9), "[-1, 0]": [-1, 0], "empty": "", "scalar": np.float64(1),
