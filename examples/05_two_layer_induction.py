@@ -123,7 +123,7 @@ matches = nearest_matches(match.W, k=3)                                  # of a 
 say(f"""The term {match.label} is a table of tokens by tokens. It says which token this head takes
     for which. {(matches.own > matches.values[:, 0]).mean():.0%} match themselves best. Look at what
     else they take: a relative, at times.""")
-common = [u for u in np.argsort(-study.token_probabilities)
+common = [u for u in np.argsort(-study.contexts.probabilities)
           if sum(map(str.isalpha, show(u))) > 3][:6]
 table(["token", "itself", "next best"], [
     [show(u), f"{matches.own[u]:.1f}", "  ".join(map(show, matches.tokens[u]))] for u in common])

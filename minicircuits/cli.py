@@ -211,7 +211,7 @@ def main(arguments=None):
     try:
         module = import_module(f"minicircuits.{options.module}")
         status = getattr(module, options.command)(options) or 0
-        sys.stdout.flush()
+        print(end="", flush=True)                 # None where standard output is closed
         return status
     except mc.InputError as error:
         print(f"minicircuits: {error}", file=sys.stderr)
@@ -222,6 +222,9 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("minicircuits: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:                  # whoever reads has enough: `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())    # nothing more goes out
+        if isinstance(error, BrokenPipeError):     # whoever reads has enough: `… | head`
+            return 1
+        print(f"minicircuits: cannot write what was found: {error.strerror}", file=sys.stderr)
+        return 2

@@ -10,7 +10,9 @@ import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
+from contextvars import copy_context
+from functools import cache, partial
+from operator import call
 from pathlib import Path
 from threading import Lock
 
@@ -50,8 +52,9 @@ def side_by_side(function, items):
     for no more (an error, Ctrl-C), pieces that have not begun never will. A piece must not call
     this.
     """
+    pieces = [partial(copy_context().run, function, item) for item in items]    # and its errstate
     with one_blas_thread() as held:
-        yield from (shared.pool.map if held else map)(function, items)
+        yield from (shared.pool.map if held else map)(call, pieces)
 
 
 @contextmanager

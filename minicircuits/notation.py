@@ -31,8 +31,16 @@ Names, whose axes never change:
 Paper: "Notation" and "Transformer Overview". No formula of the model is here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+import reprlib
+from functools import wraps
+from inspect import signature
+from math import prod
+from operator import index
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -100,7 +108,7 @@ class Weights:
     positions: str
 
     def __post_init__(self):
-        if self.positions not in POSITIONS:
+        if held("positions", str, self.positions) not in POSITIONS:
             raise InputError(f"positions must be one of {', '.join(POSITIONS)}; "
                              f"got {self.positions!r}")
         if (self.W_pos is None) != (self.positions == "none"):
@@ -111,7 +119,7 @@ class Weights:
         for name, axes in WEIGHT_AXES.items():
             if name == "W_pos" and self.W_pos is None:
                 continue
-            arrays[name] = W = np.asarray(arrays[name])
+            arrays[name] = W = as_array(name, arrays[name])
             check_axes(name, W, axes, sizes)
             if W.dtype.name not in DTYPES or W.dtype.name != self.W_E.dtype.name:
                 raise InputError(f"weights must share one dtype of {', '.join(DTYPES)}; "
@@ -160,7 +168,12 @@ class Weights:
                 if getattr(self, name) is not None]
 
     def astype(self, dtype: "DTypeLike") -> "Weights":
-        """The same weights in another dtype: float32, float64 or complex128."""
+        """The same weights in another dtype: float32, float64 or complex128; InputError otherwise.
+
+        Complex weights have no other.
+        """
+        if held("dtype", DTypeLike, dtype).kind != "c":
+            check_real(self.W_E)
         return replace(self, **{name: W.astype(dtype) for name, W in self.items()})
 
 
@@ -181,8 +194,8 @@ class NormalizedWeights(Weights):
 
     def __post_init__(self):
         super().__post_init__()
-        n, W_V = self.n_normalized, self.W_V
-        if not (1 <= n <= self.d_model and 0 <= self.eps < np.inf):
+        n, W_V = held("n_normalized", int, self.n_normalized), self.W_V
+        if not (1 <= n <= self.d_model and held("eps", float, self.eps) >= 0):
             raise InputError(f"n_normalized must be from 1 to d_model={self.d_model}, eps at least "
                              f"0; got {n} and {self.eps}")
         if self.positions == "shortformer" or self.W_O[:, :, n:].any() or (
@@ -236,10 +249,25 @@ class NormalizedActivations(Activations):
 
 def empty_activations(weights, tokens):
     """`Activations` whose arrays have their shapes, and any numbers."""
-    (b, i), (L, h, e, d), v = tokens.shape, weights.W_Q.shape, weights.d_vocab
-    sizes = {"l": L, "l+1": L + 1, "b": b, "h": h, "i": i, "j": i, "d": d, "e": e, "v": v}
+    sizes = sizes_of(weights, tokens)
     return Activations(**{name: np.empty([sizes[axis] for axis in axes.split()], weights.dtype)
                           for name, axes in ACTIVATION_AXES.items()})
+
+
+def check_sizes(**sizes):
+    """Raises InputError unless these are sizes of a model, by name."""
+    for name, size in sizes.items():
+        least = 0 if name == "n_layers" else 1
+        if size < least:
+            raise InputError(f"{name} must be at least {least}; got {size}")
+    if prod(max(1, size) for size in sizes.values()) > 2**60:
+        raise InputError(f"sizes must be those of a model that fits a computer; got {sizes}")
+
+
+def sizes_of(weights, tokens):
+    """The size of each axis of `ACTIVATION_AXES`."""
+    (b, i), (L, h, e, d), v = tokens.shape, weights.W_Q.shape, weights.d_vocab
+    return {"l": L, "l+1": L + 1, "b": b, "h": h, "i": i, "j": i, "d": d, "e": e, "v": v}
 
 
 def check_axes(name, array, axes, sizes):
@@ -249,7 +277,7 @@ def check_axes(name, array, axes, sizes):
     """
     known = ", ".join(f"{axis}={sizes[axis]}" for axis in dict.fromkeys(axes) if axis in sizes)
     agree = array.ndim == len(axes) and all(
-        size == sizes.get(axis, size if axis == "n_layers" else max(size, 1))
+        size == sizes.get(axis, size if axis in ("n_layers", "l") else max(size, 1))
         for axis, size in zip(axes, array.shape))
     if not agree:
         raise InputError(f"{name} must have axes ({', '.join(axes)}){known and ' with ' + known}; "
@@ -277,13 +305,30 @@ def check_tokens(weights, tokens):
 
 def check_pattern(weights, tokens, pattern):
     """`tokens` (b, i) and their `pattern` (l, b, h, i, j) as checked arrays, or InputError."""
-    tokens, pattern = check_tokens(weights, tokens), np.asarray(pattern)
-    if not np.issubdtype(pattern.dtype, np.inexact):
-        raise InputError(f"pattern must hold floats; got {pattern.dtype}")
-    b, i = tokens.shape
-    check_axes("pattern", pattern, ("n_layers", "b", "h", "i", "j"),
-               {"n_layers": weights.n_layers, "b": b, "h": weights.n_heads, "i": i, "j": i})
+    tokens, pattern = check_tokens(weights, tokens), as_array("pattern", pattern)
+    check_array(weights, tokens, "pattern", pattern, ACTIVATION_AXES["pattern"])
     return tokens, pattern
+
+
+def check_acts(weights, tokens, acts):
+    """Raises InputError unless `acts` can be the `Activations` of `weights` on checked tokens."""
+    for name, axes in acts.axes.items():
+        if weights.n_layers or axes[:2] != "l ":            # other sizes are of nothing
+            check_array(weights, tokens, f"acts.{name}", getattr(acts, name), axes)
+
+
+def check_array(weights, tokens, name, array, axes):
+    """Raises InputError unless `array` has such axes, and is of floats, complex as `weights`."""
+    if getattr(array, "dtype", np.dtype(object)).kind not in ("f", weights.dtype.kind):
+        raise InputError(f"{name} must be an array of floats; got {brief(array)}")
+    check_axes(name, array, axes.split(), sizes_of(weights, tokens))
+
+
+def check_real(*arrays):
+    """Raises InputError for complex numbers, which have no order: see `DTYPES`."""
+    for array in arrays:
+        if array.dtype.kind == "c":
+            raise InputError(f"numbers to compare must be real; got {array.dtype}")
 
 
 def check_head(weights, layer, head):
@@ -293,15 +338,136 @@ def check_head(weights, layer, head):
                          f"{weights.n_heads}, counted from 0; got {layer}.{head}")
 
 
+def as_array(name, value):
+    """`value` as an array of numbers, also a torch tensor, or InputError; bfloat16 as float32."""
+    try:
+        if hasattr(value, "detach"):            # it may have a gradient, or be on a GPU
+            value = value.detach().cpu()
+            value = value.float() if "bfloat16" in str(value.dtype) else value
+        array = np.asarray(value)
+    except Exception as error:                  # of another package, or a ragged list
+        reason = " ".join(str(error).split())[:80]
+        raise InputError(f"{name} must be an array; got {reason}") from None
+    return array
+
+
+@np.errstate(all="ignore")
 def relative_error(actual: "ArrayLike", desired: "ArrayLike", scale: float | None = None) -> float:
     """max|actual − desired| / max|desired|, the one relative error of this package.
 
     `scale` replaces max|desired| where a result is a sum of terms that may cancel (the
     largest Σ|term|). Where the scale is 0: 0 if all is equal, else infinite. NaN gives NaN.
     """
-    actual, desired = np.asarray(actual), np.asarray(desired)
+    actual, desired = as_array("actual", actual), as_array("desired", desired)
     if actual.shape != desired.shape:
         raise InputError(f"arrays must have one shape; got {actual.shape} and {desired.shape}")
+    if not {actual.dtype.kind, desired.dtype.kind} <= {*"biufc"}:
+        raise InputError(f"arrays must hold numbers; got {actual.dtype} and {desired.dtype}")
+    scale = held("scale", float | None, scale)
+    actual, desired = 1.0 * actual, 1.0 * desired      # differences of integers would wrap
     error = np.abs(actual - desired).max(initial=0)
     scale = np.abs(desired).max(initial=0) if scale is None else scale
     return float(error / scale) if scale else float(np.inf if error > 0 else error)
+
+
+F = TypeVar("F", bound=Callable)
+WANTED = {np.ndarray: "an array of finite numbers", Tokens: "integers with axes (b, i)",
+          int: "a whole number", float: "a finite number", str: "a text", NoneType: "None"}
+
+
+def door(function: F) -> F:
+    """A public function: its arguments are held to its annotations, its answer to finite numbers.
+
+    What is like an array, a whole number or a number becomes one. Anything else is an InputError
+    before the work starts, and so is what leaves the range of floats, or the memory, in it.
+    `np.seterr` of the caller does not matter.
+    """
+    name, hints = function.__qualname__, dict.fromkeys(signature(function).parameters, Any)
+    hints |= get_type_hints(function)
+    hints.pop("return", None)
+
+    @wraps(function)
+    def guarded(*args, **named):
+        args = [*(held(*hint, value) for hint, value in zip(hints.items(), args)),
+                *args[len(hints):]]                    # too many, which Python says
+        named = {name: held(name, hints.get(name, Any), value) for name, value in named.items()}
+        try:
+            with np.errstate(all="ignore"):
+                answer = function(*args, **named)
+        except (MemoryError, OverflowError) as error:
+            raise InputError(f"{name} needs smaller sizes or numbers: {error}") from None
+        if not all(np.isfinite(number).all() for number in numbers_in(answer)):
+            raise InputError(f"{name} must stay in the range of floats; got NaN or Inf")
+        return answer
+    return guarded
+
+
+def held(name, hint, value):
+    """`value` as the annotation `hint` says, or InputError."""
+    try:
+        return fitted(name, hint, value)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} must be {described(hint)}; got {brief(value)}") from None
+
+
+def described(hint):
+    """An annotation in words."""
+    if hint in WANTED:
+        return WANTED[hint]
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return " or ".join(map(described, parts))
+    name = getattr(hint, "__name__", str(hint))
+    if kind in (list, tuple, Sequence):
+        return f"a {name.lower()}, each {described(parts[0])}"
+    return name
+
+
+def brief(value):
+    """What a wrong `value` is, in a part of a line."""
+    return " ".join(reprlib.repr(value).split())
+
+
+def fitted(name, hint, value):
+    """`value` as the annotation `hint` says, or TypeError or ValueError."""
+    kind, parts = get_origin(hint) or hint, get_args(hint)
+    if hint in (Any, DTypeLike):
+        return value if hint is Any else np.dtype(value)
+    if kind in (Union, UnionType):
+        for part in parts:
+            with suppress(TypeError, ValueError):
+                return fitted(name, part, value)
+        raise TypeError
+    if kind is np.ndarray:
+        array = as_array(name, value)
+        if array.dtype.kind not in "biufc" or not np.isfinite(array).all():
+            raise TypeError
+        return array
+    if kind in (int, float, bool):
+        truth = isinstance(value, (bool, np.bool))
+        if np.ndim(value) or truth != (kind is bool) or not abs(value) < np.inf:
+            raise TypeError
+        return index(value) if kind is int else kind(value)
+    if kind is tuple:
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return tuple(fitted(name, *pair) for pair in zip(parts, value, strict=True))
+    if kind in (list, Sequence):
+        if isinstance(value, (str, bytes, dict, set)):
+            raise TypeError
+        return [fitted(name, *parts, item) for item in value] if parts else list(value)
+    if not (callable(value) if kind is Callable else isinstance(value, kind)):
+        raise TypeError
+    return value
+
+
+def numbers_in(answer):
+    """The arrays and floats of an answer, which may be a tuple of some."""
+    if isinstance(answer, (np.ndarray, float, complex, np.inexact)):
+        yield answer
+    elif isinstance(answer, Activations):
+        yield from vars(answer).values()
+    elif isinstance(answer, (tuple, list)):
+        for part in answer:
+            yield from numbers_in(part)

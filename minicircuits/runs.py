@@ -23,8 +23,8 @@ from minicircuits.behavior.patterns import prefix_matching_scores, previous_toke
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
 from minicircuits.terminal.progress import clear_line, log_line, watched
-from minicircuits.training.model_file import (Model, laid_out, load_checkpoint, save_checkpoint,
-                                              save_model)
+from minicircuits.training.model_file import (Model, laid_out, load_checkpoint, log_of,
+                                              save_checkpoint, save_model)
 from minicircuits.training.recipe import SHAPE, Recipe, first_weights
 from minicircuits.training.trainer import first_state, train
 
@@ -77,7 +77,8 @@ def resume(text, output, force=False, every=EVERY, report=print):
     if (n_ctx := text.validation.shape[1]) != state.recipe.n_ctx:
         raise InputError(f"{path!r} is a run in contexts of {state.recipe.n_ctx}; got a text in "
                          f"contexts of {n_ctx}: give --context")
-    return go_on(state, best, {"log": [], **model.metadata}, text, checkpoint, every, report)
+    metadata = {**model.metadata, "log": log_of(model.metadata)}
+    return go_on(state, best, metadata, text, checkpoint, every, report)
 
 
 def train_in_memory(n_layers, text, recipe=Recipe(), shape=SHAPE, every=EVERY, report=print):

@@ -21,7 +21,7 @@ from minicircuits.commands import model, tour     # noqa: F401: so that what the
 from minicircuits.findings import study
 from minicircuits.model.transformer import forward, loss
 from minicircuits.terminal.sections import bigram_lines
-from minicircuits.training.model_file import PRETRAINED, load_model, save_model
+from minicircuits.training.model_file import PRETRAINED, load_model, log_of, save_model
 from minicircuits.training.recipe import SHAPE, Recipe
 from minicircuits.training.tokenizer import D_VOCAB, train_tokenizer
 
@@ -269,10 +269,46 @@ def test_outputs_are_refused_before_any_work(tmp_path, capsys):
         assert "cannot write" in refused(capsys, "train", "--text", PACKAGE, "-o", output)
         assert "cannot write" in refused(capsys, "tour", "--text", PACKAGE, "--steps", 1,
                                          "-o", tmp_path / "t", "--json", output)
-    assert "must be two files" in refused(capsys, "train", "--text", PACKAGE, "--force",
+    assert "a file of its own" in refused(capsys, "train", "--text", PACKAGE, "--force",
                                           "-o", there, "--json", there)
     assert there.read_bytes() == b"precious"
     assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
+
+
+def test_no_output_is_written_over_another_nor_over_the_model(tmp_path, capsys):
+    path = tmp_path / "model.npz"
+    path.write_bytes(PRETRAINED.read_bytes())
+    for arguments in (["train", "--text", TEXT, "-o", path], ["heads", path],
+                      ["report", path, "-o", tmp_path / "x.html"]):
+        assert "file of its own" in refused(capsys, *arguments, "--json", path, "--force")
+    assert "file of its own" in refused(capsys, "tour", "--text", TEXT, "-o", tmp_path / "t",
+                                        "--json", tmp_path / "t" / "report.html")
+    assert path.read_bytes() == PRETRAINED.read_bytes() and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("output, status, says", [
+    ("> /dev/full", 2, b"minicircuits: cannot write what was found: .*\n"), (">&-", 0, b"")])
+def test_standard_output_that_takes_nothing(output, status, says):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no such device here")
+    ran = subprocess.run(f"{sys.executable} -m minicircuits vectors list {output}", shell=True,
+                         stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": PACKAGE.parent})
+    assert ran.returncode == status and re.fullmatch(says, ran.stderr)
+
+
+@pytest.mark.parametrize("log", [None, "x", 3, [[1]], [{"step": None}], [{"step": 1}]])
+def test_what_a_stranger_says_of_training_is_not_shown(tmp_path, log):
+    weights, tokenizer, known = load_model(PRETRAINED)
+    save_model(tmp_path / "m.npz", weights, tokenizer, {"log": log, "kept_step": "a"})
+    assert log_of(load_model(tmp_path / "m.npz").metadata) == [] != log_of(known) == known["log"]
+
+
+def test_a_page_of_a_strangers_model(tmp_path):
+    weights = mc.init_weights(1, 1, 4, 2, 257, 8, "standard", np.random.default_rng(0))
+    for name, metadata in ("null", {"log": None}), ("text", {"log": "x", "kept_step": []}):
+        path = tmp_path / f"{name}.npz"
+        save_model(path, weights, train_tokenizer(b"", 257), metadata)
+        assert main(["report", str(path), "--sentence", "abab", "-o", f"{path}.html"]) == 0
 
 
 def test_model_files_that_are_none(tmp_path, capsys):

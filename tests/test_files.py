@@ -325,7 +325,7 @@ def test_only_file_error_escapes(monkeypatch):
     for name, old, new in (("W_E", "<f8", "float64"), ("W_Q", ", 5)", ", 5L)")):
         members[name] = npy(getattr(weights, name), old, new)
     whole = npz(io.BytesIO(), **members).getvalue()
-    monkeypatch.setattr(disk, "read_bytes", lambda data: data)
+    monkeypatch.setattr(disk, "read_bytes", lambda path: data)
     for _ in range(4000):
         name = rng.choice([None, *members])
         if name is None:
@@ -333,7 +333,7 @@ def test_only_file_error_escapes(monkeypatch):
         else:
             data = npz(io.BytesIO(), **{**members, name: mutated(rng, members[name])}).getvalue()
         try:
-            files.load(data)
+            files.load("weights.npz")
             taken += 1
         except FileError as error:
             assert len(str(error).splitlines()) == 1
@@ -549,6 +549,26 @@ def test_only_file_error_escapes_json():
         except FileError as error:
             assert len(str(error).splitlines()) == 1
     assert 100 < taken < 2500
+
+
+def test_json_of_very_many_values_is_refused():
+    with pytest.raises(FileError, match="more than 2097152 values"):
+        files.parse_json(b"[" + b"[]," * 1_100_000 + b"[]]", "x")
+    with pytest.raises(FileError, match="strict JSON"):
+        files.parse_json(rb'"\udc80"', "x")                      # no text
+
+
+def test_who_may_read_a_file_stays_so(tmp_path):
+    path = tmp_path / "mine.json"
+    path.touch(mode=0o600)
+    files.write_json(path, 1, force=True)
+    assert path.stat().st_mode & 0o777 == 0o600 and files.read_json(path) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="not Linux")
+def test_a_file_without_a_size_is_empty():
+    """Others of its kind, such as /proc/kmsg, never end."""
+    assert files.read_bytes("/proc/self/status") == b""
 
 
 def test_folders_are_checked_before_and_made(tmp_path):

@@ -265,9 +265,10 @@ def test_biases_and_norms_are_found_by_their_keys(kind):
     desired = fold_normalization(weights, kind, 0.01, biases, norms)
     assert_same_arrays(dict(actual.items()), dict(desired.items()))
     assert (actual.eps, actual.n_normalized) == (0.01, 5)
-    for function in (to_transformer_lens, lambda w: activations_to_transformer_lens(w, [[0]], w)):
-        with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
-            function(actual)
+    with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
+        to_transformer_lens(actual)
+    with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
+        activations_to_transformer_lens(actual, [[0]], forward(actual, [[0]]))
     del theirs["blocks.1.ln1.w"]
     with pytest.raises(InputError, match="^blocks.1.ln1.w must be in"):
         from_transformer_lens(theirs, "standard", cfg)

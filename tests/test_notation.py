@@ -143,7 +143,7 @@ def test_patterns_and_heads():
     pattern = forward(weights, tokens).pattern
     checked = check_pattern(weights, tokens, pattern)
     assert checked[0] is tokens and checked[1] is pattern
-    with raises(r"pattern must have axes \(n_layers, b, h, i, j\) with .*; got shape \(2, 1,.*"):
+    with raises(r"pattern must have axes \(l, b, h, i, j\) with .*; got shape \(2, 1,.*"):
         check_pattern(weights, tokens, pattern[:, :1])
     check_head(weights, 1, 2)
     for layer, head in ((2, 0), (0, 3), (-1, 0), (0, -1)):

@@ -16,15 +16,16 @@ from dataclasses import replace
 
 from minicircuits.circuits.normalization import check_given
 from minicircuits.model.transformer import forward
-from minicircuits.notation import check_pattern
+from minicircuits.notation import check_acts, check_tokens
 
 
 def tokens_and_acts(weights, tokens, acts=None):
     """tokens (b, i), checked, and the `Activations` on them: `acts`, checked, or a forward pass."""
+    tokens = check_tokens(weights, tokens)
     if acts is None:
         acts = forward(weights, tokens)
-    tokens, _ = check_pattern(weights, tokens, acts.pattern)
     check_given(weights, acts.norms)
+    check_acts(weights, tokens, acts)
     return tokens, acts
 
 

@@ -22,7 +22,7 @@ from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.cores import side_by_side
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
-from minicircuits.notation import Activations, Tokens, Weights, check_head
+from minicircuits.notation import Activations, Tokens, Weights, check_head, check_real, door
 
 
 class TermImportance(NamedTuple):
@@ -34,6 +34,7 @@ class TermImportance(NamedTuple):
     given_others: np.ndarray    # (l,): the same, once the other layers' single heads are there
 
 
+@door
 def term_importance(weights: Weights, tokens: Tokens,
                     acts: Activations | None = None) -> TermImportance:
     """How much of the loss the paths of each order account for, as the paper measures it.
@@ -76,6 +77,7 @@ class VirtualHead(NamedTuple):
     importance: float     # nats per token: loss without this one path, minus the loss
 
 
+@door
 def virtual_heads(weights: Weights, tokens: Tokens,
                   acts: Activations | None = None) -> list[VirtualHead]:
     """Every virtual head, the most important first; patterns frozen. One cross-entropy a path.
@@ -83,6 +85,7 @@ def virtual_heads(weights: Weights, tokens: Tokens,
     Paths of a bias are none: those through heads that rest. `copying` is of the matrices
     `without_biases`.
     """
+    check_real(weights)
     return sorted(each_virtual_head(weights, *tokens_and_acts(weights, tokens, acts)),
                   key=lambda virtual: -virtual.importance)
 
@@ -107,6 +110,7 @@ def each_virtual_head(weights, tokens, acts, longest=None):
         if path.order >= 2 and resting.isdisjoint(path.heads)])
 
 
+@door
 def without_heads(weights: Weights, heads: list[tuple[int, int]]) -> Weights:
     """The same weights with the heads (layer, head) of `heads` writing nothing: W_O = 0."""
     W_O = weights.W_O.copy()
@@ -121,12 +125,14 @@ class WithoutHeads(NamedTuple):
     recomputed: float     # loss with later patterns computed without the heads
 
 
+@door
 def loss_without_heads(weights: Weights, tokens: Tokens, heads: list[tuple[int, int]],
                        acts: Activations | None = None) -> WithoutHeads:
     """The loss without some heads, nats per token: later patterns once frozen, once recomputed.
 
     recomputed − frozen is what they do through later heads' attention. acts : the whole model's.
     """
+    check_real(weights)
     ablated = without_heads(weights, heads)
     tokens, acts = tokens_and_acts(weights, tokens, acts)
     _, pattern, norms = frozen(weights, tokens, acts.pattern, acts.norms)

@@ -12,9 +12,10 @@ from minicircuits.circuits.normalization import as_read
 from minicircuits.model.attention import causal_softmax
 from minicircuits.model.normalized import normalize
 from minicircuits.notation import (Activations, InputError, NormalizedWeights, Tokens, Weights,
-                                   check_head)
+                                   check_head, door)
 
 
+@door
 def head_effects(weights: Weights, tokens: Tokens, acts: Activations | None = None) -> np.ndarray:
     """What each head adds directly, not through later heads, to the true next token's logit.
 
@@ -27,6 +28,7 @@ def head_effects(weights: Weights, tokens: Tokens, acts: Activations | None = No
     return (written * acts.z[..., :-1, :]).sum(-1)
 
 
+@door
 def source_effects(weights: Weights, tokens: Tokens, layer: int, head: int,
                    acts: Activations | None = None) -> np.ndarray:
     """The same for one head, source by source: W_U[token_{i+1}] · W_O A_ij v_j; (b, i−1, j).
@@ -46,6 +48,7 @@ def toward_next(weights, tokens, acts):
     return as_read(weights, weights.W_U[tokens[:, 1:]], norm)
 
 
+@door
 def patch_path(weights: Weights, tokens: Tokens, other_tokens: Tokens, sender: tuple[int, int],
                receiver: tuple[int, int] | None = None, reads: str = "qkv",
                acts: Activations | None = None,

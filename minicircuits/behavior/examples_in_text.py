@@ -13,7 +13,7 @@ from minicircuits.behavior.ablation import without_heads
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.model.transformer import forward
-from minicircuits.notation import Tokens, Weights, check_head, check_tokens
+from minicircuits.notation import Tokens, Weights, check_head, check_real, check_tokens, door
 
 
 class Occurrence(NamedTuple):
@@ -25,9 +25,11 @@ class Occurrence(NamedTuple):
     without: float        # the same, the head removed and later patterns recomputed
 
 
+@door
 def occurrences(weights: Weights, tokens: Tokens, layer: int, head: int, source: int,
                 destination: int, out: int) -> list[Occurrence]:
     """Every place of a skip-trigram in tokens (b, i), the one the head helps most first."""
+    check_real(weights)
     check_head(weights, layer, head)
     tokens = check_tokens(weights, tokens)
     found = []
@@ -53,6 +55,7 @@ class Bug(NamedTuple):
     strength: float       # QK[destination, source] · OV[out′, source], unscaled
 
 
+@door
 def bugs(weights: Weights, tokens: Tokens, layer: int, head: int, source: int,
          k: int = 20) -> list[Bug]:
     """Wrong skip-trigrams that the factored form forces on a head, the strongest first.
@@ -63,6 +66,7 @@ def bugs(weights: Weights, tokens: Tokens, layer: int, head: int, source: int,
     tokens never have it after the source. Each wrong pair is listed once. One row added to every
     row of W_U changes OV, and so the bugs.
     """
+    check_real(weights)
     tokens = check_tokens(weights, tokens)
     check_tokens(weights, [[source]])
     QK = qk_circuit(weights, layer, head).columns(source)                  # by destination token

@@ -14,7 +14,7 @@ import numpy as np
 from minicircuits.behavior import tokens_and_acts
 from minicircuits.behavior.patterns import prefix_matching_scores
 from minicircuits.model.cross_entropy import cross_entropy
-from minicircuits.notation import InputError, Weights
+from minicircuits.notation import InputError, Weights, door
 
 BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fits all of them
 
@@ -60,6 +60,7 @@ def in_context_score(losses, early=10, late=100, around=0):
     return late - early
 
 
+@door
 def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int | None,
                   rng: np.random.Generator, shuffled: bool = False) -> np.ndarray:
     """START, a block of distinct random tokens, and the block again: (b, 1 + block·repeats).
@@ -74,6 +75,8 @@ def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int
     if min(block, repeats, batch) < 1:
         raise InputError("block, repeats and batch must be at least 1; "
                          f"got {block}, {repeats}, {batch}")
+    if d_vocab * repeats * batch >= 2**31:
+        raise InputError(f"blocks need sizes that fit memory; got {d_vocab}, {repeats}, {batch}")
     if start is not None and not 0 <= start < d_vocab or block > d_vocab - (start is not None):
         raise InputError("a start token and a block of other, distinct tokens must be among "
                          f"d_vocab={d_vocab} tokens; got start={start}, block={block}")
@@ -84,6 +87,7 @@ def random_blocks(d_vocab: int, block: int, repeats: int, batch: int, start: int
     return np.concatenate([np.tile(np.array(starts, int), (batch, 1)), first, *later], axis=1)
 
 
+@door
 def induction_scores(weights: Weights, start: int | None, rng: np.random.Generator,
                      blocks: tuple[int, ...] | None = None, batch: int = 16) -> np.ndarray:
     """The least prefix matching over several lengths of repeated random blocks: (l, h).
@@ -97,7 +101,7 @@ def induction_scores(weights: Weights, start: int | None, rng: np.random.Generat
     """
     if blocks is None:
         blocks = block_lengths(weights, start) or (2,)
-    check_two_blocks_fit(weights, start, max(blocks))
+    check_two_blocks_fit(weights, start, max(blocks, default=0))
     return np.min([prefix_matching_scores(weights, random_blocks(
         weights.d_vocab, block, 2, batch, start, rng)) for block in blocks], axis=0)
 
@@ -126,6 +130,7 @@ class OrderedVersusShuffled(NamedTuple):
     gap: float         # shuffled − ordered: evidence of induction
 
 
+@door
 def ordered_versus_shuffled(weights: Weights, start: int | None, rng: np.random.Generator,
                             block: int | None = None, batch: int = 16) -> OrderedVersusShuffled:
     """Loss on a second block of random tokens in the first one's order, and out of it.

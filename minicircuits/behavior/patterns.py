@@ -13,7 +13,7 @@ Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction
 import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
-from minicircuits.notation import Activations, InputError, Tokens, Weights
+from minicircuits.notation import Activations, InputError, Tokens, Weights, check_axes, door
 
 
 # Places to look, from tokens (b, i) alone: masks (b, i, j), never with j > i.
@@ -46,11 +46,16 @@ def after_earlier_copies(tokens):
     return np.pad(earlier_copies(tokens)[:, :, :-1], ((0, 0), (0, 0), (1, 0)))
 
 
+@door
 def attention_on(pattern: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Σ_j A_ij over the places, mean over (b, i) that have at least one place: (l, h), 0 to 1.
 
     pattern : (l, b, h, i, j); places : (b, i, j) booleans. Raises InputError if all are False.
     """
+    sizes = {}
+    check_axes("pattern", pattern, "lbhij", sizes)
+    check_axes("places", places, "bij", sizes)
+    places = places.astype(bool)
     destinations = int(places.any(-1).sum())
     if not destinations:
         raise InputError("at least one destination must have a place to look at (an earlier copy, "
@@ -59,6 +64,7 @@ def attention_on(pattern: np.ndarray, places: np.ndarray) -> np.ndarray:
     return attention.sum((1, 3)) / destinations
 
 
+@door
 def prefix_matching_scores(weights: Weights, tokens: Tokens,
                            acts: Activations | None = None) -> np.ndarray:
     """Attention on the tokens that followed earlier copies of the present one: (l, h).
@@ -71,6 +77,7 @@ def prefix_matching_scores(weights: Weights, tokens: Tokens,
     return attention_on(acts.pattern, after_earlier_copies(tokens))
 
 
+@door
 def previous_token_scores(weights: Weights, tokens: Tokens,
                           acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥1} A[i, i−1]: (l, h). Raises InputError for contexts of one token."""
@@ -78,6 +85,7 @@ def previous_token_scores(weights: Weights, tokens: Tokens,
     return attention_on(acts.pattern, previous_token(tokens))
 
 
+@door
 def duplicate_token_scores(weights: Weights, tokens: Tokens,
                            acts: Activations | None = None) -> np.ndarray:
     """Attention on earlier copies of the present token, as `prefix_matching_scores`: (l, h)."""
@@ -85,6 +93,7 @@ def duplicate_token_scores(weights: Weights, tokens: Tokens,
     return attention_on(acts.pattern, earlier_copies(tokens))
 
 
+@door
 def first_token_scores(weights: Weights, tokens: Tokens,
                        acts: Activations | None = None) -> np.ndarray:
     """mean_{b, i≥1} A[i, 0]: (l, h). Where there is nothing to do, heads attend there and move
@@ -93,6 +102,7 @@ def first_token_scores(weights: Weights, tokens: Tokens,
     return attention_on(acts.pattern, first_token(tokens))
 
 
+@door
 def value_weighted_patterns(weights: Weights, tokens: Tokens,
                             acts: Activations | None = None) -> np.ndarray:
     """A_ij ‖W_O v_j‖: how much each source moves into each destination; (l, b, h, i, j).
@@ -109,6 +119,7 @@ def value_lengths(weights, acts):
     return np.linalg.norm(acts.v @ weights.W_O.mT[:, None], axis=-1)
 
 
+@door
 def offset_profiles(weights: Weights, tokens: Tokens,
                     acts: Activations | None = None) -> np.ndarray:
     """Mean attention by distance back, mean of A_ij over b and i − j = 0 … T−1: (l, h, i − j).
@@ -122,6 +133,7 @@ def offset_profiles(weights: Weights, tokens: Tokens,
     return np.stack([A.trace(-back, -2, -1) / (T - back) for back in range(T)], axis=-1)
 
 
+@door
 def position_share(weights: Weights, tokens: Tokens, acts: Activations | None = None) -> np.ndarray:
     """How much of a head's pattern follows from i and j alone, whatever the tokens: (l, h).
 

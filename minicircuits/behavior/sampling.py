@@ -12,9 +12,10 @@ import numpy as np
 
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.model.transformer import forward
-from minicircuits.notation import InputError, Weights
+from minicircuits.notation import InputError, Weights, check_real, door
 
 
+@door
 def next_token_probabilities(weights: Weights, tokens: Sequence[int], temperature: float = 1.0,
                              top_k: int | None = None) -> np.ndarray:
     """p(v), float64 (v,), of the token after `tokens` (i,), by the equation of this module.
@@ -22,6 +23,7 @@ def next_token_probabilities(weights: Weights, tokens: Sequence[int], temperatur
     Of equal logits the first are among the top_k, and the first is the likeliest one.
     Raises InputError unless temperature is finite and at least 0, and top_k at least 1.
     """
+    check_real(weights)
     if not 0 <= temperature < np.inf or top_k is not None and top_k < 1:
         raise InputError(f"temperature must be a number from 0 on, top_k from 1 on; got "
                          f"{temperature} and {top_k}")
@@ -36,6 +38,7 @@ def next_token_probabilities(weights: Weights, tokens: Sequence[int], temperatur
     return p
 
 
+@door
 def sample(weights: Weights, tokens: Sequence[int], rng: np.random.Generator, length: int = 100,
            temperature: float = 1.0, top_k: int | None = None,
            start: int | None = None) -> Iterator[int]:

@@ -25,7 +25,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from minicircuits.notation import WEIGHT_AXES, InputError, NormalizedWeights, Weights, check_axes
+from minicircuits.notation import (WEIGHT_AXES, InputError, NormalizedWeights, Weights, as_array,
+                                   check_axes, door)
 
 BIAS_AXES = {
     "b_Q": ("n_layers", "n_heads", "d_head"),
@@ -36,6 +37,7 @@ BIAS_AXES = {
 }
 
 
+@door
 def fold_biases(weights: Weights, b_Q: np.ndarray | None = None, b_K: np.ndarray | None = None,
                 b_V: np.ndarray | None = None, b_O: np.ndarray | None = None,
                 b_U: np.ndarray | None = None) -> Weights:
@@ -70,6 +72,7 @@ def always_1(weights):
     return ones if weights.W_pos is None else ones & ~weights.W_pos.any(1)
 
 
+@door
 def resting_heads(weights: Weights) -> list[tuple[int, int]]:
     """The heads (layer, head) that only carry a b_O, as `fold_biases` makes them.
 
@@ -88,6 +91,7 @@ def positions_undivided(weights):
             and bool(weights.W_pos[weights.n_normalized:].any()))
 
 
+@door
 def without_biases(weights: Weights) -> Weights:
     """The matrices alone, as `Weights`: without dimensions that are always 1, nor heads that rest.
 
@@ -121,7 +125,7 @@ def checked(weights, given, axes_of):
         array = given.get(name)
         if array is None:
             array = np.zeros([*sizes.values()], weights.dtype)
-        found[name] = array = np.asarray(array)
+        found[name] = array = as_array(name, array)
         check_axes(name, array, axes, sizes)
         if array.dtype != weights.dtype:
             raise InputError(f"{name} must have the dtype of the weights, {weights.dtype.name}; "

@@ -14,7 +14,7 @@ import numpy as np
 from minicircuits.circuits.heads import W_OV, W_QK
 from minicircuits.circuits.low_rank import power_of_two
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError, Weights
+from minicircuits.notation import InputError, Weights, door
 
 
 def composition_score(weights, kind, later, earlier):
@@ -32,6 +32,7 @@ def composition_score(weights, kind, later, earlier):
     return (reads @ writes).norm() / size if size else 0.0
 
 
+@door
 def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     """`composition_score` of every pair of heads: (l, h, l', g), 0 unless l' < l.
 
@@ -76,14 +77,18 @@ def unit(W):
     return W / np.where(norm == 0, 1, norm)
 
 
+@door
 def composition_baseline(d_model: int) -> float:
     """1/√d_model: the root mean square score of isotropic random factors.
 
     E‖A B‖² = ‖A‖² ‖B‖² / d_model if B's column space is a random one, whatever d_head is.
     """
+    if d_model < 1:
+        raise InputError(f"d_model must be at least 1; got {d_model}")
     return d_model ** -0.5
 
 
+@door
 def composition_excess(weights: Weights, kind: str) -> np.ndarray:
     """`composition_scores` minus `composition_baseline`, for pairs that can compose; else 0.
 

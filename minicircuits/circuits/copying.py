@@ -10,11 +10,12 @@ import numpy as np
 
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, check_real, door
 
 TILE = 1024           # sources and outs of a tile, which stays in cache
 
 
+@door
 def copying_score(low_rank: LowRank) -> float:
     """Σλ / Σ|λ| over the eigenvalues λ of a token-to-token circuit: a float in [−1, 1].
 
@@ -48,6 +49,7 @@ class Companions(NamedTuple):
     top_k_own: float         # share of tokens among their own k strongest outputs
 
 
+@door
 def copying_companions(low_rank: LowRank, k: int = 10) -> Companions:
     """How often a token is really its own top output. Square circuits, a tile at a time.
 
@@ -61,6 +63,7 @@ def copying_companions(low_rank: LowRank, k: int = 10) -> Companions:
     >>> copying_companions(first + second, k=1)
     Companions(diagonal_excess=0.75, top_own=1.0, top_k_own=1.0)
     """
+    check_real(low_rank.A, low_rank.B)
     own, n = low_rank.diagonal(), low_rank.shape[1]
     if low_rank.shape != (n, n):
         raise InputError(f"companions need a square circuit; got shape {low_rank.shape}")

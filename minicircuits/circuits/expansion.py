@@ -27,7 +27,7 @@ import numpy as np
 from minicircuits.circuits.heads import W_OV
 from minicircuits.circuits.low_rank import product
 from minicircuits.circuits.normalization import as_read, frozen
-from minicircuits.notation import InputError, Tokens, Weights, check_axes
+from minicircuits.notation import InputError, Tokens, Weights, check_axes, door
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +126,14 @@ def head_sequences(n_layers, n_heads, longest=None):
             for heads in choices(range(n_heads), repeat=order)]
 
 
+@door
 def count_paths(weights: Weights) -> list[int]:
     """Paths by order, C(L, order)·H^order: what `expand_logits` has without running it."""
     return [comb(weights.n_layers, order) * weights.n_heads ** order
             for order in range(weights.n_layers + 1)]
 
 
+@door
 def expand_logits(weights: Weights, tokens: Tokens, pattern: np.ndarray,
                   norms: np.ndarray | None = None, longest: int | None = None) -> list[Path]:
     """Every path, as a list of `Path` by order; their logits sum to the model's.
@@ -184,6 +186,7 @@ def propagate(weights, x, pattern):
     return orders
 
 
+@door
 def logits_by_order(weights: Weights, tokens: Tokens, pattern: np.ndarray,
                     norms: np.ndarray | None = None) -> np.ndarray:
     """Σ of the logits of all paths of each order, by propagation: (order, b, i, v)."""
@@ -209,6 +212,7 @@ class Ledger(NamedTuple):
                 for row, j in zip(*np.unravel_index(flat, self.contributions.shape))]
 
 
+@door
 def ledger(weights: Weights, tokens: Tokens, pattern: np.ndarray, destination: int,
            target: int, norms: np.ndarray | None = None) -> Ledger:
     """The logit of token `target` at position `destination` of one context, path by path.

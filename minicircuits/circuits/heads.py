@@ -8,9 +8,10 @@ W_V only ever act in pairs.
 from typing import NamedTuple
 
 from minicircuits.circuits.low_rank import LowRank, product
-from minicircuits.notation import InputError, Weights, check_head
+from minicircuits.notation import InputError, Weights, check_head, door
 
 
+@door
 def W_QK(weights: Weights, layer: int, head: int) -> LowRank:
     """W_Qᵀ W_K, a bilinear form [destination, source] on the residual stream: (d, d).
 
@@ -20,12 +21,14 @@ def W_QK(weights: Weights, layer: int, head: int) -> LowRank:
     return LowRank(weights.W_Q[layer, head].mT, weights.W_K[layer, head])
 
 
+@door
 def W_OV(weights: Weights, layer: int, head: int) -> LowRank:
     """W_O W_V, what the head writes for what it reads: (d, d), out ← source."""
     check_head(weights, layer, head)
     return LowRank(weights.W_O[layer, head], weights.W_V[layer, head])
 
 
+@door
 def direct_path(weights: Weights) -> LowRank:
     """W_U W_E (v, u): what each token does to the next one's logits without any head.
 
@@ -34,6 +37,7 @@ def direct_path(weights: Weights) -> LowRank:
     return LowRank(weights.W_U, weights.W_E)
 
 
+@door
 def ov_circuit(weights: Weights, layer: int, head: int) -> LowRank:
     """W_U W_OV W_E (v, u) [out, source]: what attending to the source does to the logits.
 
@@ -50,6 +54,7 @@ def ov_circuit(weights: Weights, layer: int, head: int) -> LowRank:
     return weights.W_U @ W_OV(weights, layer, head) @ weights.W_E
 
 
+@door
 def qk_circuit(weights: Weights, layer: int, head: int) -> LowRank:
     """W_Eᵀ W_QK W_E (u, u) [destination, source]: how well source matches destination.
 
@@ -66,6 +71,7 @@ class PositionalQK(NamedTuple):
     token_position: LowRank        # W_Eᵀ W_QK W_pos     (u, p)
 
 
+@door
 def positional_qk_circuits(weights: Weights, layer: int, head: int) -> PositionalQK:
     """How strongly destinations attend to sources for where they are. Unscaled, as `qk_circuit`.
 

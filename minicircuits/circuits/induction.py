@@ -12,9 +12,10 @@ import numpy as np
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import W_OV, W_QK, ov_circuit
 from minicircuits.circuits.low_rank import LowRank
-from minicircuits.notation import InputError, Weights
+from minicircuits.notation import InputError, Weights, check_real, door
 
 
+@door
 def matching_circuit(weights: Weights, earlier: tuple[int, int], later: tuple[int, int]) -> LowRank:
     """W_Eᵀ W_QK^h W_OV^g W_E (u, u) [destination token, token that g read for the source].
 
@@ -33,6 +34,7 @@ class InductionEigenvalues(NamedTuple):
     matching: float      # the same score of the matching circuit
 
 
+@door
 def induction_eigenvalues(weights: Weights, earlier: tuple[int, int],
                           later: tuple[int, int]) -> InductionEigenvalues:
     """Both eigenvalue scores of a pair of heads, each in [−1, 1].
@@ -54,6 +56,7 @@ class Matches(NamedTuple):
     own: np.ndarray          # (u,): how well u matches itself
 
 
+@door
 def nearest_matches(low_rank: LowRank, k: int = 3) -> Matches:
     """Which other tokens a token takes for itself: the best entries of a row off the diagonal.
 
@@ -64,6 +67,7 @@ def nearest_matches(low_rank: LowRank, k: int = 3) -> Matches:
     >>> nearest_matches(circuit, k=1).tokens.ravel()
     array([2, 2, 1])
     """
+    check_real(low_rank.A, low_rank.B)
     n = low_rank.shape[0]
     if low_rank.shape != (n, n):
         raise InputError(f"matches need a square circuit; got shape {low_rank.shape}")

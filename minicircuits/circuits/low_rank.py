@@ -10,7 +10,7 @@ from numbers import Number
 
 import numpy as np
 
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, door
 
 
 class LowRank:
@@ -36,8 +36,9 @@ class LowRank:
 
     __array_ufunc__ = None      # so that `array @ LowRank` comes to __rmatmul__
 
-    def __init__(self, A, B):
-        self.A, self.B = np.asarray(A), np.asarray(B)
+    @door
+    def __init__(self, A: np.ndarray, B: np.ndarray):
+        self.A, self.B = A, B
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[1] != self.B.shape[0]:
             raise InputError("LowRank needs factors (m, r) and (r, n); "
                              f"got shapes {self.A.shape} and {self.B.shape}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from minicircuits.circuits.biases import BIAS_AXES, checked, fold_biases
 from minicircuits.notation import (WEIGHT_AXES, InputError, NormalizedWeights, Weights, check_axes,
-                                   check_pattern)
+                                   check_pattern, door)
 
 KINDS = ("LN", "LNPre", "RMS", "RMSPre")
 NORM_AXES = {
@@ -27,6 +27,7 @@ NORM_AXES = {
 D_AXIS = {name: axes.index("d_model") for name, axes in WEIGHT_AXES.items()}
 
 
+@door
 def fold_normalization(weights: Weights, kind: str, eps: float, biases: dict[str, np.ndarray],
                        norms: dict[str, np.ndarray]) -> NormalizedWeights:
     """`NormalizedWeights` that compute what a model with norms, gains and biases computes.

@@ -17,7 +17,8 @@ from minicircuits.circuits.expansion import Path, head_sequences, propagate, res
 from minicircuits.circuits.heads import W_QK
 from minicircuits.circuits.low_rank import power_of_two, product
 from minicircuits.circuits.normalization import as_read, frozen, norm_of, over_sources
-from minicircuits.notation import Tokens, Weights, check_head, check_tokens
+from minicircuits.notation import (InputError, Tokens, Weights, check_head, check_real,
+                                   check_tokens, door)
 
 
 class ScoreTerm(NamedTuple):
@@ -55,6 +56,7 @@ class ScoreTerm(NamedTuple):
         return self.query.q_or_k @ self.key.q_or_k.mT / sqrt(self.query.weights.d_head)
 
 
+@door
 def expand_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int, head: int,
                   norms: np.ndarray | None = None) -> list[ScoreTerm]:
     """Every term of a head's scores, as a list of `ScoreTerm`; their scores sum to it.
@@ -89,6 +91,7 @@ class TermShare(NamedTuple):
     share: float             # of the score's variance across sources
 
 
+@door
 def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
     """Which terms decide between sources: every `TermShare`, the largest first; they sum to 1.
 
@@ -109,7 +112,10 @@ def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
     token · token        0.453
     token · position     0.000
     """
+    if not terms:
+        raise InputError("shares need at least one term; got none")
     scores = np.array([term.scores for term in terms])                  # (term, b, i, j)
+    check_real(scores)
     scores = scores / power_of_two(scores)                              # squares stay in range
     causal = np.tri(scores.shape[-1], dtype=bool)
     parts = np.where(causal, scores - scores.mean(-1, keepdims=True, where=causal), 0)
@@ -130,6 +136,7 @@ class Split(NamedTuple):
     both: np.ndarray
 
 
+@door
 def split_scores(weights: Weights, tokens: Tokens, pattern: np.ndarray, layer: int, head: int,
                  norms: np.ndarray | None = None) -> Split:
     """Neither, Q-composition, K-composition and both: the terms of `expand_scores` by kind.
@@ -159,6 +166,7 @@ class Rebuilt(NamedTuple):
     logits: np.ndarray       # (b, i, v)
 
 
+@door
 def rebuild(weights: Weights, tokens: Tokens) -> Rebuilt:
     """Patterns and logits from weights and tokens alone, by sums over paths.
 

@@ -16,7 +16,7 @@ import numpy as np
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError, Weights, check_axes
+from minicircuits.notation import InputError, Weights, check_axes, check_real, door
 
 TILE = 1024           # rows and columns of a tile, which stays in cache
 ROUND = 4 * TILE      # sources that are looked at between two updates of `least`
@@ -32,6 +32,7 @@ class SkipTrigrams(NamedTuple):
     out_logits: np.ndarray            # (k,) logits, at full attention
 
 
+@door
 def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: np.ndarray,
                   n_sources: int = 10, k: int = 5) -> list[SkipTrigrams]:
     """The table of a head: its n_sources strongest sources, best first, as `SkipTrigrams`.
@@ -48,7 +49,8 @@ def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: 
     >>> found.source, found.destinations.tolist(), found.outs.tolist()
     (1, [2], [3])
     """
-    probabilities = np.asarray(token_probabilities)
+    probabilities = token_probabilities
+    check_real(weights, probabilities)
     check_axes("token_probabilities", probabilities, ("d_vocab",), {"d_vocab": weights.d_vocab})
     if not (probabilities >= 0).all():
         raise InputError("token_probabilities must not be negative or NaN")

@@ -183,11 +183,17 @@ def read_text(options, begun=None):
 
 def check_outputs(options, *paths):
     """Refuses what cannot be written, or exists and is not forced, before any work is done."""
-    if options.json is not None and options.json == getattr(options, "output", None):
-        raise InputError(f"-o and --json must be two files; got {options.json!r} for both")
+    check_different(*paths, options.json, getattr(options, "model", None))
     for path in [*paths, options.json]:
         if path is not None:
             files.check_output(path, options.force)
+
+
+def check_different(*paths):
+    """Raises InputError if two of these outputs, or an output and a model, are one file."""
+    paths = [os.path.realpath(path) for path in paths if path is not None]
+    if twice := {path for path in paths if paths.count(path) > 1}:
+        raise InputError(f"each output needs a file of its own; got {min(twice)!r} twice")
 
 
 def write_json(options, results):

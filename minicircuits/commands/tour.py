@@ -7,9 +7,9 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.circuits.hand_built import START, induction_by_k_composition
-from minicircuits.commands.model import (check_outputs, exact_status, print_findings, read_text,
-                                         recipe, resumable, shape, what_next, write_json,
-                                         write_page)
+from minicircuits.commands.model import (check_different, check_outputs, exact_status,
+                                         print_findings, read_text, recipe, resumable, shape,
+                                         what_next, write_json, write_page)
 from minicircuits.findings.effects import exactness
 from minicircuits.findings.study import Study
 from minicircuits.model.transformer import forward, init_weights
@@ -30,6 +30,7 @@ def tour(options):
     checkpoints = [f"{output}.checkpoint" for output in outputs]
     files.check_folder(folder, map(os.path.basename, (*outputs, *checkpoints, page)),
                        options.force)
+    check_different(*outputs, *checkpoints, page, options.json)
     check_outputs(options)
     results = {"algebra": the_claim()}
     induction_by_hand()

@@ -31,7 +31,7 @@ def read_bytes(path, largest=MAX_BYTES):
         if status.st_size > largest:
             raise OSError(f"at most {largest} bytes expected, got {status.st_size}")
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(status.st_size)          # more, of what has no size, might never come
 
 
 def check_output(path, force=False):
@@ -75,6 +75,8 @@ def write_bytes(path, data, force=False):
     with _explained("write", path):
         try:
             with open(temporary, "xb") as file:
+                with contextlib.suppress(FileNotFoundError):
+                    os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

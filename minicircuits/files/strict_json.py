@@ -6,6 +6,7 @@ import math
 from minicircuits.files import disk
 
 MAX_JSON = 2**24           # bytes
+MAX_PARTS = 2**21          # commas and brackets: each may take a hundred bytes of memory
 
 
 def read_json(path):
@@ -21,9 +22,12 @@ def parse_json(data, name):
     try:
         if len(data) > MAX_JSON:
             raise ValueError(f"{len(data)} bytes, more than {MAX_JSON}")
+        if sum(map(bytes(data).count, (b",", b"[", b"{"))) > MAX_PARTS:
+            raise ValueError(f"more than {MAX_PARTS} values")
         value = json.loads(bytes(data).decode(), object_pairs_hook=_without_repeats,
                            parse_float=_finite, parse_constant=_finite)
-        json.dumps(value, ensure_ascii=False).encode()          # lone surrogates are no text
+        if b"\\u" in bytes(data):
+            json.dumps(value, ensure_ascii=False).encode()      # lone surrogates are no text
         return value
     except (ValueError, RecursionError) as error:
         raise disk.FileError(f"{str(name)!r} must be strict JSON in UTF-8; got {error}") from None

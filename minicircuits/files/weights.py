@@ -11,14 +11,16 @@ from os import PathLike
 import numpy as np
 
 from minicircuits.files import disk, npz, tensors
-from minicircuits.notation import WEIGHT_AXES, NormalizedWeights, Weights
+from minicircuits.notation import WEIGHT_AXES, NormalizedWeights, Weights, door
 
 
+@door
 def save(path: str | PathLike[str], weights: Weights, force: bool = False) -> None:
     """Write `weights` as `.npz` or `.safetensors`; a file that exists is refused unless `force`."""
     write_arrays(path, weights_to_arrays(weights), force)
 
 
+@door
 def load(path: str | PathLike[str]) -> Weights:
     """The `Weights` in a file that `save` or `save_model` wrote, bit for bit, or FileError.
 

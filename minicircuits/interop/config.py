@@ -7,7 +7,7 @@ import re
 
 from minicircuits import files
 from minicircuits.interop.names import BUFFER
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, brief
 
 ATTENTION_ONLY = "choose a model with attn_only=True"
 CAUSAL = "choose a causal model, whose heads each have a key and see the whole context"
@@ -86,7 +86,7 @@ def as_mapping(cfg):
     cfg = files.read_json(cfg) if isinstance(cfg, (str, PathLike)) else getattr(
         cfg, "__dict__", cfg)
     if not isinstance(cfg, Mapping):
-        raise InputError(f"cfg must be a cfg, a dict or a JSON file of one; got {cfg!r:.40}")
+        raise InputError(f"cfg must be a cfg, a dict or a JSON file of one; got {brief(cfg)}")
     return cfg
 
 

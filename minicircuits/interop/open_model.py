@@ -7,13 +7,14 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.interop.transformer_lens import from_transformer_lens
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, door
 from minicircuits.training.model_file import Model, model_among
 from minicircuits.training.vocabulary import read_vocabulary
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 
 
+@door
 def open_model(path: str | PathLike, positions: str | None = None,
                tokens: str | PathLike | None = None, start: int | str | None = None) -> Model:
     """The `Model` in a file, whoever wrote it: weights, tokenizer, and metadata on its origin.

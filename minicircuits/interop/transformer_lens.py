@@ -11,12 +11,14 @@ from minicircuits.circuits.normalization import fold_normalization
 from minicircuits.interop.config import ASK, check_sizes, refuse, told
 from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, BUFFER, DERIVED, NORMS, SIZES,
                                         WEIGHTS, each_array, reordered, split_heads, unwrapped)
-from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights,
-                                   Tokens, Weights, check_axes, check_tokens, relative_error)
+from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights, Tokens,
+                                   Weights, as_array, brief, check_acts, check_axes, check_tokens,
+                                   door, relative_error)
 
 HALF = 0.03           # more than the roundings of scores in bfloat16
 
 
+@door
 def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = None) -> Weights:
     """The `Weights` that compute what a TransformerLens model computes, as copies.
 
@@ -69,6 +71,7 @@ def from_transformer_lens(source: Any, positions: str | None = None, cfg: Any = 
     return fold_normalization(weights, norm, settings["eps"], biases, norms)
 
 
+@door
 def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     """The state dict, key -> copied array, of a TransformerLens model that computes the same.
 
@@ -87,6 +90,7 @@ def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     return state_dict
 
 
+@door
 def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
                                     acts: Activations) -> dict[str, np.ndarray]:
     """What `run_with_cache(tokens)` of that model caches: hook name -> copied array.
@@ -97,6 +101,7 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     """
     refuse_norms(weights)
     tokens = check_tokens(weights, tokens)
+    check_acts(weights, tokens, acts)
     cache = {"hook_embed": weights.W_E.T[tokens]}
     if weights.W_pos is not None:
         cache["hook_pos_embed"] = np.tile(weights.W_pos.T[:tokens.shape[1]], (len(tokens), 1, 1))
@@ -111,7 +116,8 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     return cache
 
 
-def activations_from_transformer_lens(cache: Mapping) -> Activations:
+@door
+def activations_from_transformer_lens(cache: Any) -> Activations:
     """The `Activations` in a TransformerLens cache, as copies, in its dtype.
 
     cache : of a HookedTransformer, hook name -> array or torch tensor, with its batch axis.
@@ -124,6 +130,8 @@ def activations_from_transformer_lens(cache: Mapping) -> Activations:
     hook; a hook or layer left out; a shape or a dtype that disagrees; a mask that is not causal;
     other scores than q·k / √d_head.
     """
+    if not (hasattr(cache, "keys") and all(isinstance(key, str) for key in cache)):
+        raise InputError(f"cache must map names of hooks to arrays; got {brief(cache)}")
     acts = _gathered({key: _array(key, cache[key]) for key in cache if not DERIVED.fullmatch(key)},
                      ACTIVATIONS, "a cache")
     scores, q = acts["scores"], acts["q"]
@@ -181,11 +189,5 @@ def _gathered(arrays, rows, what, n_heads=None):
 
 def _array(key, value):
     """An array of theirs as one of NumPy's, of four bytes a number or more."""
-    try:
-        if hasattr(value, "detach"):            # a torch tensor, maybe with a gradient, on a GPU
-            half = value.is_floating_point() and value.element_size() < 4
-            value = (value.float() if half else value).detach().cpu()
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{key} must be an array; got {error}") from None
+    array = as_array(key, value)
     return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array

@@ -20,13 +20,14 @@ from scipy.sparse import csc_array
 from minicircuits.cores import side_by_side
 from minicircuits.model.embedding import add_positions, add_positions_backward, embed
 from minicircuits.model.normalized import refuse_training
-from minicircuits.notation import InputError, Tokens, Weights, check_tokens
+from minicircuits.notation import InputError, Tokens, Weights, check_tokens, door
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
 BAND = 64                   # destinations that are done at once
 CAUSAL = np.tri(BAND, dtype=bool)
 
 
+@door
 def loss_and_gradients(weights: Weights, tokens: Tokens,
                        slices: int | None = None) -> tuple[float, Weights]:
     """The loss (scalar, nats per predicted token) and its gradients, a `Weights`.

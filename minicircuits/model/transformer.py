@@ -18,8 +18,9 @@ from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backwa
 from minicircuits.model.embedding import (add_positions, add_positions_backward, embed,
                                           embed_backward, unembed, unembed_backward)
 from minicircuits.model.normalized import forward_normalized, refuse_training
-from minicircuits.notation import (Activations, InputError, NormalizedWeights, Tokens, Weights,
-                                   check_axes, check_tokens, empty_activations)
+from minicircuits.notation import (Activations, NormalizedWeights, Tokens, Weights,
+                                   check_acts, check_array, check_sizes, check_tokens, door,
+                                   empty_activations)
 
 
 def loss_and_gradients(weights, tokens):
@@ -34,11 +35,13 @@ def loss_and_gradients(weights, tokens):
     return nats, backward(weights, tokens, acts, dlogits)[0]
 
 
+@door
 def loss(weights: Weights, tokens: Tokens) -> float:
     """Mean next-token cross-entropy over the first T−1 positions: a scalar, nats."""
     return cross_entropy(forward(weights, tokens).logits, np.asarray(tokens))
 
 
+@door
 def forward(weights: Weights, tokens: Tokens) -> Activations:
     """Every intermediate of the forward pass on tokens (b, i), as `Activations`.
 
@@ -56,6 +59,7 @@ def forward(weights: Weights, tokens: Tokens) -> Activations:
     return acts
 
 
+@door
 def backward(weights: Weights, tokens: Tokens, acts: Activations,
              dlogits: np.ndarray) -> tuple[Weights, Activations]:
     """The gradients of Σ dlogits·logits: of every weight, and of every intermediate.
@@ -64,9 +68,9 @@ def backward(weights: Weights, tokens: Tokens, acts: Activations,
     `Activations`, every gradient in the shape of what it is the gradient of.
     """
     refuse_training(weights)
-    W, tokens, dlogits = weights, check_tokens(weights, tokens), np.asarray(dlogits)
-    for name, logits in ("acts.logits", acts.logits), ("dlogits", dlogits):
-        check_axes(name, logits, "biv", dict(zip("bi", tokens.shape), v=W.d_vocab))
+    W, tokens = weights, check_tokens(weights, tokens)
+    check_acts(weights, tokens, acts)
+    check_array(weights, tokens, "dlogits", dlogits, "b i v")
     dW = {"W_pos": None, **{name: np.zeros_like(array) for name, array in W.items()}}
     dacts = empty_activations(weights, tokens)
     dacts.logits[:] = dlogits
@@ -113,6 +117,7 @@ def of_layer(acts, layer):
     return (getattr(acts, name)[layer] for name in ("q", "k", "v", "scores", "pattern", "z"))
 
 
+@door
 def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab: int,
                  n_ctx: int | None, positions: str, rng: np.random.Generator,
                  dtype: "DTypeLike" = np.float64) -> Weights:
@@ -123,7 +128,8 @@ def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab
     weights in every dtype, up to rounding. Raises InputError for sizes below 1 (n_layers: 0),
     and for modes that are not in `POSITIONS`.
     """
-    check_sizes(n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head, d_vocab=d_vocab)
+    check_sizes(n_layers=n_layers, n_heads=n_heads, d_model=d_model, d_head=d_head,
+                d_vocab=d_vocab, n_ctx=n_ctx or 1)
 
     def normal(*shape, std):
         return (std * rng.standard_normal(shape)).astype(dtype)
@@ -136,14 +142,6 @@ def init_weights(n_layers: int, n_heads: int, d_model: int, d_head: int, d_vocab
     W_pos = (None if positions == "none" or n_ctx is None
              else (2 * sinusoids(n_ctx, d_model)).astype(dtype).T)
     return Weights(W_E, W_pos, W_Q, W_K, W_V, W_O, W_U, positions)
-
-
-def check_sizes(**sizes):
-    """Raises InputError unless these are sizes of a model, by name."""
-    for name, size in sizes.items():
-        least = 0 if name == "n_layers" else 1
-        if size < least:
-            raise InputError(f"{name} must be at least {least}; got {size}")
 
 
 def sinusoids(n_ctx, d_model, fastest=1, slowest=1e-4):

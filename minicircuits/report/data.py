@@ -20,6 +20,7 @@ from minicircuits.findings.effects import MAX_PATHS, prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
                                          heads_of, unwatched)
 from minicircuits.report.packing import escaped, pack, pack_floats, visible
+from minicircuits.training.model_file import log_of
 from minicircuits.training.tokenizer import Tokenizer
 
 LIVE = 3_000_000          # parameters of a model that runs in the page
@@ -174,8 +175,9 @@ def opening_prediction(study, found):
 
 def overview(model, found):
     """Shape (of the matrices, before biases and norms went in), training log, losses, exactness."""
-    weights, log = without_biases(model.weights), model.metadata.get("log", [])
-    kept = model.metadata.get("kept_step", np.inf)       # what formed later is not in the model
+    weights, log = without_biases(model.weights), log_of(model.metadata)
+    kept = model.metadata.get("kept_step")              # what formed later is not in the model
+    kept = kept if type(kept) is int else np.inf
     sizes = ("n_layers", "n_heads", "d_model", "d_head", "d_vocab", "n_ctx")
     positions = "shortformer" if positions_undivided(model.weights) else weights.positions
     return {**{name: getattr(weights, name) for name in sizes}, "positions": positions,

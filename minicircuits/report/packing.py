@@ -9,13 +9,18 @@ from math import prod
 
 import numpy as np
 
+from minicircuits.notation import InputError
+
 LONGEST = 48                     # characters of a token that are shown
 BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
 
 
 def pack_floats(array):
     """An array as JSON: little-endian float32 in base64, for what is added up before it shows."""
-    array = np.asarray(array, "<f4")
+    with np.errstate(over="ignore"):
+        array = np.asarray(array, "<f4")
+    if not np.isfinite(array).all():
+        raise InputError("a page holds float32; got larger numbers: give the model smaller weights")
     return {"shape": list(array.shape), "data": base64.b64encode(array.tobytes()).decode()}
 
 

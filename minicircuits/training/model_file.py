@@ -17,7 +17,7 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.files import FileError
-from minicircuits.notation import InputError, Weights
+from minicircuits.notation import InputError, Weights, brief, door
 from minicircuits.training.recipe import Recipe
 from minicircuits.training.tokenizer import Tokenizer
 from minicircuits.training.trainer import first_state
@@ -36,8 +36,9 @@ class Model(NamedTuple):
                 f"metadata: {', '.join(self.metadata)})")
 
 
-def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer, metadata: dict,
-               force: bool = False) -> None:
+@door
+def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer | Vocabulary,
+               metadata: dict, force: bool = False) -> None:
     """Write a model file, whole or not at all; a file that exists is refused unless `force`.
 
     Raises FileError also unless weights and tokenizer agree in d_vocab and metadata are JSON.
@@ -45,11 +46,13 @@ def save_model(path: str | PathLike, weights: Weights, tokenizer: Tokenizer, met
     files.write_arrays(path, model_to_arrays(path, Model(weights, tokenizer, metadata)), force)
 
 
+@door
 def load_model(path: str | PathLike) -> Model:
     """The `Model` in a model file or a checkpoint, as it was saved, or FileError."""
     return model_among(path, files.read_arrays(path))
 
 
+@door
 def load_pretrained() -> Model:
     """The `Model` that comes with this package, trained on the source of Python's library.
 
@@ -66,6 +69,20 @@ def load_pretrained() -> Model:
     b'keep it in mind'
     """
     return load_model(PRETRAINED)
+
+
+MEASURED = {"step", "tokens", "seconds", "loss", "validation"}      # in every row of a log
+PERHAPS = {"in_context", "block", "gap", "prefix_matching", "previous_token"}     # or None
+
+
+def log_of(metadata):
+    """The rows of a run's log; [] if metadata, maybe a stranger's, hold none as `runs` makes it."""
+    log = metadata.get("log")
+    fine = isinstance(log, list) and all(
+        isinstance(row, dict) and MEASURED <= row.keys() and all(
+            type(row.get(name)) in (int, float) or name in PERHAPS and row.get(name) is None
+            for name in MEASURED | PERHAPS) for row in log)
+    return log if fine else []
 
 
 def model_among(path, arrays):
@@ -89,7 +106,7 @@ def model_to_arrays(path, model):
     if not (isinstance(tokenizer, Tokenizer)
             and tokenizer == Tokenizer.from_merges(tokenizer.to_array())):
         raise FileError(f"{str(path)!r} can hold a tokenizer that is made of merges; got "
-                        f"{tokenizer}: save writes weights without one")
+                        f"{brief(tokenizer)}: save writes weights without one")
     metadata = files.format_json(_checked(path, model).metadata, f"metadata of {path}")
     return {**files.weights_to_arrays(model.weights),
             "merges": tokenizer.to_array(),

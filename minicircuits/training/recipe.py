@@ -7,7 +7,7 @@ import numpy as np
 
 from minicircuits.files.disk import MAX_BYTES
 from minicircuits.model.transformer import init_weights, sinusoids
-from minicircuits.notation import InputError, Weights
+from minicircuits.notation import InputError, Weights, brief, door, held
 
 SHAPE = {"n_heads": 4, "d_model": 128, "d_head": 32, "n_ctx": 128, "positions": "shortformer"}
 MAX_PARAMETERS = MAX_BYTES // (4 * 4)     # a checkpoint has four float32 of each, at most
@@ -45,7 +45,7 @@ class Recipe:
             value = getattr(self, field.name)
             if not (type(value) in (int, field.type) and 0 <= value < inf):
                 raise InputError(f"{field.name} must be {field.type.__name__}, finite and not "
-                                 f"negative; got {value!r}")
+                                 f"negative; got {brief(value)}")
 
     def rate(self, step):
         """The share of the rates at which weights change from `step` to `step` + 1.
@@ -55,6 +55,7 @@ class Recipe:
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
 
 
+@door
 def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAPE) -> Weights:
     """`init_weights` in float32, with two changes. Induction heads then form early, on most seeds.
 
@@ -69,6 +70,10 @@ def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAP
     only the second change is made. Raises InputError also where a checkpoint of so many
     parameters would be too large for a file.
     """
+    if seed < 0 or shape.keys() != SHAPE.keys():
+        raise InputError(f"seed must be at least 0, and shape have {', '.join(SHAPE)}; got {seed} "
+                         f"and {brief(shape)}")
+    shape = {name: held(name, type(SHAPE[name]), size) for name, size in shape.items()}
     n_parameters = (2 * d_vocab + shape["n_ctx"] + 4 * n_layers * shape["n_heads"]
                     * shape["d_head"]) * shape["d_model"]
     if n_parameters > MAX_PARAMETERS:

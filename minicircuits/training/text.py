@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits import files
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, door
 from minicircuits.training import bigrams
 from minicircuits.training.contexts import COUNTED, Contexts, contexts_of
 from minicircuits.training.recipe import SHAPE
@@ -60,7 +60,8 @@ class Text(NamedTuple):
                         held_out=True)
 
 
-def load_text(paths: list | None = None, tokenizer: Tokenizer | None = None,
+@door
+def load_text(paths: list[str | os.PathLike] | None = None, tokenizer: Tokenizer | None = None,
               n_ctx: int = SHAPE["n_ctx"], d_vocab: int = D_VOCAB) -> Text:
     """Read a text, hold out a part, tokenize and count it: a `Text`.
 

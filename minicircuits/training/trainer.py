@@ -5,7 +5,6 @@ its step alone. So an interrupted run goes on from its checkpoint to the same nu
 same machine. The trainer knows neither texts nor scores.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 
 from minicircuits.cores import side_by_side
 from minicircuits.model.fast import loss_and_gradients
-from minicircuits.notation import InputError, Weights
+from minicircuits.notation import InputError, Weights, check_real, door
 from minicircuits.training.optimizers import adamw, muon
 from minicircuits.training.recipe import Recipe
 
@@ -32,13 +31,16 @@ class State:
     step: int
 
 
+@door
 def first_state(recipe: Recipe, weights: Weights) -> State:
     """The `State` before the first step, with moments of 0."""
+    check_real(weights)
     moments = {name: (np.zeros_like(W),) * (2 if name in ADAMW else 1)
                for name, W in weights.items()}
     return State(recipe, weights, moments, step=0)
 
 
+@door
 def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | None = None,
           every: int = 100) -> Iterator[tuple[int, Weights, float]]:
     """Yields (step, weights, loss) from `state` to the last step of its recipe, both included.
@@ -82,7 +84,7 @@ def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | Non
 def stops_at(step):
     """Says at which step an InputError came. `Weights` refuses NaN, so NumPy need not warn."""
     try:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        with np.errstate(all="ignore"):
             yield
     except InputError as error:
         raise InputError(f"training stopped at step {step}: {error}; try smaller rates") from None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minicircuits import files
-from minicircuits.notation import InputError
+from minicircuits.notation import InputError, door
 from minicircuits.training.tokenizer import check_ids, visible
 
 try:
@@ -49,12 +49,11 @@ class Vocabulary:
     b' the cat'
     """
 
+    @door
     def __init__(self, names: Sequence[str | None], start: int | str | None = None,
                  encoder: Any = None):
         named = [(name, id) for id, name in enumerate(names) if name][::-1]
-        if not all(isinstance(name, str) for name, _ in named):
-            raise InputError("names of tokens must be strings or None")
-        if encoder is not None and (encoder.truncation or encoder.padding):
+        if getattr(encoder, "truncation", None) or getattr(encoder, "padding", None):
             raise InputError("encoder must take texts as they are; got one that cuts or fills them "
                              "up: call its no_truncation() and no_padding()")
         begin = Counter(name[0] for name, _ in named)

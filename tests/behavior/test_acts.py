@@ -58,7 +58,7 @@ def test_acts_of_other_tokens_are_the_ones_used(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_acts_of_another_shape_are_refused(name):
     for acts in forward(WEIGHTS, TOKENS[:2]), forward(WEIGHTS, TOKENS[:, :4]):
-        with pytest.raises(mc.InputError, match="pattern must have axes"):
+        with pytest.raises(mc.InputError, match="acts.residual must have axes"):
             FUNCTIONS[name](WEIGHTS, TOKENS, acts=acts)
 
 

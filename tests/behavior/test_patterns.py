@@ -322,14 +322,13 @@ def test_no_layers_give_no_scores_and_dtypes_follow_the_weights():
         assert score(single, tokens).dtype == np.float32, name
 
 
-def test_a_nan_in_a_pattern_stays_one():
+def test_a_nan_in_a_pattern_is_no_score():
     weights, tokens, _ = case_for(10, "none")
     acts = forward(weights, tokens)
     acts.pattern[0, 1, 2, 3, 0] = np.nan
     for name, score in ALL.items():
-        scores = np.moveaxis(score(weights, tokens, acts), HEAD_AXIS.get(name, 1), 1)
-        assert np.isnan(scores[0, 2]).any(), name
-        assert np.isfinite(scores[1]).all(), name
+        with pytest.raises(InputError, match="finite|NaN"):
+            score(weights, tokens, acts)
 
 
 def test_attention_on_can_be_given_any_places():

@@ -89,9 +89,9 @@ def test_tokens_come_as_they_are_drawn():
 @pytest.mark.parametrize("change, message", [
     ({"tokens": []}, "at least one id, for a model without a start token"),
     ({"tokens": [7]}, "tokens must be from 0 to 6; got 7"),
-    ({"tokens": [0.5]}, "tokens must be integers"),
+    ({"tokens": [0.5]}, "tokens must be .* whole number"),
     ({"start": 9}, "tokens must be from 0 to 6; got 9"),
-    ({"temperature": -1}, "temperature must be a number from 0 on, .* got -1 and None"),
+    ({"temperature": -1}, "temperature must be a number from 0 on, .* got -1.0 and None"),
     ({"temperature": np.nan}, "temperature must"), ({"temperature": np.inf}, "temperature must"),
     ({"top_k": 0}, "top_k from 1 on; got 1.0 and 0")])
 def test_what_is_refused(change, message):

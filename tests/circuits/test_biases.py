@@ -124,7 +124,7 @@ def test_what_the_dimension_changes_and_what_not():
     ("b_O", np.zeros((2, 6)), r"b_O must have axes \(n_layers, d_model\) with n_layers=2, "
                               r"d_model=5; got shape \(2, 6\)"),
     ("b_U", np.zeros(7, np.float32), "b_U must have the dtype of the weights, float64; got"),
-    ("b_V", np.full((2, 3, 4), np.nan), "W_V must be finite")])
+    ("b_V", np.full((2, 3, 4), np.nan), "b_V must be an array of finite numbers")])
 def test_a_wrong_bias_is_named(name, bias, message):
     with pytest.raises(mc.InputError, match=message):
         mc.fold_biases(random_case(0)[0], **{name: bias})

@@ -388,8 +388,8 @@ def test_a_row_added_to_W_U_moves_logits_but_no_probability():
 # Bad input.
 
 BAD_PATTERNS = {
-    "a layer short": (slice(1), "n_layers=2"),
-    "no batch": ((slice(None), 0), r"pattern must have axes \(n_layers, b, h, i, j\)"),
+    "a layer short": (slice(1), "l=2"),
+    "no batch": ((slice(None), 0), r"pattern must have axes \(l, b, h, i, j\)"),
     "another batch": ((slice(None), slice(1)), "b=2"),
     "a head short": ((slice(None), slice(None), slice(2)), "h=3"),
     "too few destinations": ((..., slice(3), slice(None)), "i=4"),

@@ -1,7 +1,5 @@
 """Which terms of a score decide between sources: shares of its variance, against loops."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -9,15 +7,24 @@ from hypothesis import strategies as st
 
 from minicircuits.circuits.hand_built import (induction_by_k_composition, induction_by_pointers,
                                               two_back)
-from minicircuits.circuits.score_expansion import expand_scores, variance_shares
+from minicircuits.circuits.score_expansion import ScoreTerm, expand_scores, variance_shares
 from minicircuits.model.transformer import forward
 from tests.circuits.dense import draw_frozen
 from tests.draws import SEEDS, assert_close, disguised, random_case
 
 
+class OnlyScores(ScoreTerm):
+    scores = None
+
+    def __new__(cls, scores):
+        term = super().__new__(cls, None, None, 0, 0)
+        term.scores = scores
+        return term
+
+
 def terms_with(scores):
     """Terms that have nothing but scores (b, i, j)."""
-    return [SimpleNamespace(scores=np.asarray(one, float)) for one in scores]
+    return [OnlyScores(np.asarray(one, float)) for one in scores]
 
 
 def shares(terms):

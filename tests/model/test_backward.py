@@ -362,5 +362,5 @@ def test_dlogits_of_another_precision():
 
 def test_activations_of_other_tokens():
     weights, tokens = random_case(53)
-    with pytest.raises(InputError, match="acts.logits must have axes"):
+    with pytest.raises(InputError, match="acts.residual must have axes"):
         backward(weights, tokens, forward(weights, tokens[:, :3]), np.zeros((2, 4, 7)))

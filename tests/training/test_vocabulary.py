@@ -104,7 +104,7 @@ def test_a_start_token_that_is_not_there():
     for start in ("#9", "9", 9, -1, "<s>"):
         with pytest.raises(InputError, match="start must be a token's name, an id up to 8, or"):
             Vocabulary([None] * 9, start)
-    with pytest.raises(InputError, match="must be strings or None"):
+    with pytest.raises(InputError, match="each a text or None"):
         Vocabulary([b"the"])
 
 
