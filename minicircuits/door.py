@@ -129,8 +129,8 @@ def numbers_in(answer):
     """The arrays and floats of an answer, which may be a tuple of some."""
     if isinstance(answer, (np.ndarray, float, complex, np.inexact)):
         yield answer
-    elif hasattr(answer, "residual"):                  # Activations
-        yield from vars(answer).values()
+    elif hasattr(answer, "residual"):        # Activations: any NaN or Inf of them arrives there
+        yield from (answer.scores, answer.logits)
     elif isinstance(answer, (tuple, list)):
         for part in answer:
             yield from numbers_in(part)

@@ -308,7 +308,7 @@ def check_acts(weights, tokens, acts):
 
 def check_array(weights, tokens, name, array, axes):
     """Raises InputError unless `array` has such axes, and is of floats, complex as `weights`."""
-    if getattr(array, "dtype", np.dtype(object)).kind not in ("f", weights.dtype.kind):
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in ("f", weights.dtype.kind):
         raise InputError(f"{name} must be an array of floats; got {brief(array)}")
     check_axes(name, array, axes.split(), sizes_of(weights, tokens))
 
