@@ -8,8 +8,8 @@ not even NumPy, until a name is used. What editors and type checkers read instea
 from importlib import import_module
 
 _MODULES = {
-    "notation": "Weights Activations NormalizedWeights NormalizedActivations InputError "
-                "relative_error",
+    "door": "InputError",
+    "notation": "Weights Activations NormalizedWeights NormalizedActivations relative_error",
     "files.weights": "save load",
     "model.transformer": "init_weights forward backward loss",
     "model.fast": "loss_and_gradients",

@@ -14,11 +14,11 @@ from . import testing as testing
 from . import files as files
 from . import interop as interop
 from .circuits import hand_built as hand_built
+from .door import InputError as InputError
 from .notation import Weights as Weights
 from .notation import NormalizedWeights as NormalizedWeights
 from .notation import Activations as Activations
 from .notation import NormalizedActivations as NormalizedActivations
-from .notation import InputError as InputError
 from .notation import relative_error as relative_error
 from .files.weights import save as save
 from .files.weights import load as load

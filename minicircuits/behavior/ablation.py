@@ -20,9 +20,10 @@ from minicircuits.circuits.heads import W_OV
 from minicircuits.circuits.low_rank import product
 from minicircuits.circuits.normalization import as_read, frozen
 from minicircuits.cores import side_by_side
+from minicircuits.door import door
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
-from minicircuits.notation import Activations, Tokens, Weights, check_head, check_real, door
+from minicircuits.notation import Activations, Tokens, Weights, check_head, check_real
 
 
 class TermImportance(NamedTuple):

@@ -9,10 +9,11 @@ import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
 from minicircuits.circuits.normalization import as_read
+from minicircuits.door import door
 from minicircuits.model.attention import causal_softmax
 from minicircuits.model.normalized import normalize
 from minicircuits.notation import (Activations, InputError, NormalizedWeights, Tokens, Weights,
-                                   check_head, door)
+                                   check_head)
 
 
 @door

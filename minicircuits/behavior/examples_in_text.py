@@ -12,8 +12,9 @@ from scipy.special import softmax
 from minicircuits.behavior.ablation import without_heads
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.skip_trigrams import strongest
+from minicircuits.door import door
 from minicircuits.model.transformer import forward
-from minicircuits.notation import Tokens, Weights, check_head, check_real, check_tokens, door
+from minicircuits.notation import Tokens, Weights, check_head, check_real, check_tokens
 
 
 class Occurrence(NamedTuple):

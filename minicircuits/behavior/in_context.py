@@ -13,8 +13,9 @@ import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
 from minicircuits.behavior.patterns import prefix_matching_scores
+from minicircuits.door import door
 from minicircuits.model.cross_entropy import cross_entropy
-from minicircuits.notation import InputError, Weights, door
+from minicircuits.notation import InputError, Weights
 
 BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fits all of them
 

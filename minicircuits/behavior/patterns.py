@@ -13,7 +13,8 @@ Paper: "Induction Heads"; Olsson et al. 2022, "In-context Learning and Induction
 import numpy as np
 
 from minicircuits.behavior import tokens_and_acts
-from minicircuits.notation import Activations, InputError, Tokens, Weights, check_axes, door
+from minicircuits.door import door
+from minicircuits.notation import Activations, InputError, Tokens, Weights, check_axes
 
 
 # Places to look, from tokens (b, i) alone: masks (b, i, j), never with j > i.

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from minicircuits.circuits.skip_trigrams import strongest
+from minicircuits.door import door
 from minicircuits.model.transformer import forward
-from minicircuits.notation import InputError, Weights, check_real, door
+from minicircuits.notation import InputError, Weights, check_real
 
 
 @door

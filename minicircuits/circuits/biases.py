@@ -25,8 +25,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from minicircuits.notation import (WEIGHT_AXES, InputError, NormalizedWeights, Weights, as_array,
-                                   check_axes, door)
+from minicircuits.door import as_array, door
+from minicircuits.notation import WEIGHT_AXES, InputError, NormalizedWeights, Weights, check_axes
 
 BIAS_AXES = {
     "b_Q": ("n_layers", "n_heads", "d_head"),

@@ -14,7 +14,8 @@ import numpy as np
 from minicircuits.circuits.heads import W_OV, W_QK
 from minicircuits.circuits.low_rank import power_of_two
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError, Weights, door
+from minicircuits.door import door
+from minicircuits.notation import InputError, Weights
 
 
 def composition_score(weights, kind, later, earlier):

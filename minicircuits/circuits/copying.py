@@ -10,7 +10,8 @@ import numpy as np
 
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError, check_real, door
+from minicircuits.door import door
+from minicircuits.notation import InputError, check_real
 
 TILE = 1024           # sources and outs of a tile, which stays in cache
 

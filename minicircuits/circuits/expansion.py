@@ -27,7 +27,8 @@ import numpy as np
 from minicircuits.circuits.heads import W_OV
 from minicircuits.circuits.low_rank import product
 from minicircuits.circuits.normalization import as_read, frozen
-from minicircuits.notation import InputError, Tokens, Weights, check_axes, door
+from minicircuits.door import door
+from minicircuits.notation import InputError, Tokens, Weights, check_axes
 
 
 @dataclass(frozen=True, eq=False)

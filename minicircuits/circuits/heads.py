@@ -8,7 +8,8 @@ W_V only ever act in pairs.
 from typing import NamedTuple
 
 from minicircuits.circuits.low_rank import LowRank, product
-from minicircuits.notation import InputError, Weights, check_head, door
+from minicircuits.door import door
+from minicircuits.notation import InputError, Weights, check_head
 
 
 @door

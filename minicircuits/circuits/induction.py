@@ -12,7 +12,8 @@ import numpy as np
 from minicircuits.circuits.copying import copying_score
 from minicircuits.circuits.heads import W_OV, W_QK, ov_circuit
 from minicircuits.circuits.low_rank import LowRank
-from minicircuits.notation import InputError, Weights, check_real, door
+from minicircuits.door import door
+from minicircuits.notation import InputError, Weights, check_real
 
 
 @door

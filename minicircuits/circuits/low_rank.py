@@ -10,7 +10,8 @@ from numbers import Number
 
 import numpy as np
 
-from minicircuits.notation import InputError, door
+from minicircuits.door import door
+from minicircuits.notation import InputError
 
 
 class LowRank:

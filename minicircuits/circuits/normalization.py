@@ -14,8 +14,9 @@ Paper: "Transformer Overview", "Model Simplifications".
 import numpy as np
 
 from minicircuits.circuits.biases import BIAS_AXES, checked, fold_biases
+from minicircuits.door import door
 from minicircuits.notation import (WEIGHT_AXES, InputError, NormalizedWeights, Weights, check_axes,
-                                   check_pattern, door)
+                                   check_pattern)
 
 KINDS = ("LN", "LNPre", "RMS", "RMSPre")
 NORM_AXES = {

@@ -17,8 +17,8 @@ from minicircuits.circuits.expansion import Path, head_sequences, propagate, res
 from minicircuits.circuits.heads import W_QK
 from minicircuits.circuits.low_rank import power_of_two, product
 from minicircuits.circuits.normalization import as_read, frozen, norm_of, over_sources
-from minicircuits.notation import (InputError, Tokens, Weights, check_head, check_real,
-                                   check_tokens, door)
+from minicircuits.door import door
+from minicircuits.notation import InputError, Tokens, Weights, check_head, check_real, check_tokens
 
 
 class ScoreTerm(NamedTuple):

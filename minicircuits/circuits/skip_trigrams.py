@@ -16,7 +16,8 @@ import numpy as np
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.cores import side_by_side
-from minicircuits.notation import InputError, Weights, check_axes, check_real, door
+from minicircuits.door import door
+from minicircuits.notation import InputError, Weights, check_axes, check_real
 
 TILE = 1024           # rows and columns of a tile, which stays in cache
 ROUND = 4 * TILE      # sources that are looked at between two updates of `least`

@@ -10,8 +10,9 @@ from os import PathLike
 
 import numpy as np
 
+from minicircuits.door import door
 from minicircuits.files import disk, npz, tensors
-from minicircuits.notation import WEIGHT_AXES, NormalizedWeights, Weights, door
+from minicircuits.notation import WEIGHT_AXES, NormalizedWeights, Weights
 
 
 @door

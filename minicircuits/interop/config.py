@@ -6,8 +6,9 @@ from os import PathLike
 import re
 
 from minicircuits import files
+from minicircuits.door import brief
 from minicircuits.interop.names import BUFFER
-from minicircuits.notation import InputError, brief
+from minicircuits.notation import InputError
 
 ATTENTION_ONLY = "choose a model with attn_only=True"
 CAUSAL = "choose a causal model, whose heads each have a key and see the whole context"

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from minicircuits import files
+from minicircuits.door import door
 from minicircuits.interop.transformer_lens import from_transformer_lens
-from minicircuits.notation import InputError, door
+from minicircuits.notation import InputError
 from minicircuits.training.model_file import Model, model_among
 from minicircuits.training.vocabulary import read_vocabulary
 

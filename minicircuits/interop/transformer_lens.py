@@ -8,12 +8,12 @@ import numpy as np
 
 from minicircuits.circuits.biases import fold_biases
 from minicircuits.circuits.normalization import fold_normalization
+from minicircuits.door import as_array, brief, door
 from minicircuits.interop.config import ASK, check_sizes, refuse, told
 from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, BUFFER, DERIVED, NORMS, SIZES,
                                         WEIGHTS, each_array, reordered, split_heads, unwrapped)
 from minicircuits.notation import (WEIGHT_AXES, Activations, InputError, NormalizedWeights, Tokens,
-                                   Weights, as_array, brief, check_acts, check_axes, check_tokens,
-                                   door, relative_error)
+                                   Weights, check_acts, check_axes, check_tokens, relative_error)
 
 HALF = 0.03           # more than the roundings of scores in bfloat16
 

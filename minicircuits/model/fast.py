@@ -18,9 +18,10 @@ import numpy as np
 from scipy.sparse import csc_array
 
 from minicircuits.cores import side_by_side
+from minicircuits.door import door
 from minicircuits.model.embedding import add_positions, add_positions_backward, embed
 from minicircuits.model.normalized import refuse_training
-from minicircuits.notation import InputError, Tokens, Weights, check_tokens, door
+from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
 BAND = 64                   # destinations that are done at once

@@ -11,6 +11,7 @@ Paper: "Transformer Overview".
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minicircuits.door import door
 from minicircuits.model.attention import (
     causal_softmax, causal_softmax_backward, mix, mix_backward, read, read_backward, score,
     score_backward, write, write_backward)
@@ -18,9 +19,8 @@ from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backwa
 from minicircuits.model.embedding import (add_positions, add_positions_backward, embed,
                                           embed_backward, unembed, unembed_backward)
 from minicircuits.model.normalized import forward_normalized, refuse_training
-from minicircuits.notation import (Activations, NormalizedWeights, Tokens, Weights,
-                                   check_acts, check_array, check_sizes, check_tokens, door,
-                                   empty_activations)
+from minicircuits.notation import (Activations, NormalizedWeights, Tokens, Weights, check_acts,
+                                   check_array, check_sizes, check_tokens, empty_activations)
 
 
 def loss_and_gradients(weights, tokens):

@@ -6,6 +6,7 @@ README, "Tolerances"). So the first that is wrong had right inputs, if they were
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -63,10 +64,6 @@ class Report:
     @property
     def wrong(self):
         return self.difference is not None or bool(self.note)
-
-    @property
-    def id(self):
-        return self.case.id
 
     @cached_property
     def looks_like(self):
@@ -166,28 +163,25 @@ def check_function(case, function, precision):
     def report_on(case):
         weights, tokens = case.weights.astype(DTYPE[precision]), case.tokens.copy()
         report = judge(case, as_tensors(case, function(weights, tokens)), precision)
+        given = {**dict(case.weights.astype(DTYPE[precision]).items()), "tokens": case.tokens}
         for name, array in [*weights.items(), ("tokens", tokens)]:
-            given = case if array is tokens else case.weights.astype(DTYPE[precision])
-            if not np.array_equal(array, getattr(given, name)):
+            if not np.array_equal(array, given[name]):
                 return replace(report, note=f"it wrote to its argument {name}")
         return report
 
-    again, earlier = "wrong when called again with", [report_on(case)]
+    earlier = [report_on(case)]
     if not earlier[0]:
         return earlier[0]
-    halved, reversed = ("other weights", ", with all weights halved"), (
-        "other tokens", ", with its tokens in reverse")
-    for other, (what, when) in [(case, ("the same arguments", "")),
-                                *zip(case.others, (halved, reversed))]:
-        report = report_on(other)
+    for other in (case, *case.others):
+        report, what = report_on(other), "the same arguments" if other is case else other.comment
+        again = f"wrong when called again with {what}"
         if report.note or other is case and report.wrong:
-            return replace(report, note=report.note or f"{again} {what}")
+            return replace(report, note=report.note or again)
         if report.wrong:
             kept = any(same_answer(report, former) for former in earlier)
             if kept or not same_answer(report, report_on(other)):
-                return replace(report, note=f"{again} {what}: it keeps something from the call "
-                                            "before")
-            return replace(report, when=when)
+                return replace(report, note=f"{again}: it keeps something from the call before")
+            return replace(report, when=f", with {what}")
         earlier.append(report)
     return earlier[0]
 
@@ -236,7 +230,7 @@ def summary(reports):
     lines.append(f"{plural(len(reports), 'case')}, {len(wrong)} wrong")
     if none := [report for report in reports if not report.checked and not report.wrong]:
         lines += [wrapped(f"nothing was checked in {len(none)} of them: "
-                          f"{', '.join(report.id for report in none)}")]
+                          f"{', '.join(report.case.id for report in none)}")]
     return lines + (gaps(reports) if any(reports) and not wrong else [])
 
 
@@ -271,9 +265,11 @@ def most_telling(reports):
 def lower_precision(reports):
     """The next precision at which every case would pass, if errors are of its size; or ""."""
     wrong = [report for report in reports if report.wrong]
-    for name in UNIT if all(report.difference and not report.note for report in wrong) else ():
-        if (UNIT[name] > UNIT[wrong[0].precision]
-                and all(report.difference.relative <= 8 * UNIT[name] for report in wrong)
+    if not all(report.difference and not report.note for report in wrong):
+        return ""
+    size = max(report.difference.relative for report in wrong)
+    for name in UNIT:
+        if (UNIT[name] > UNIT[wrong[0].precision] and UNIT[name] / 64 <= size <= 8 * UNIT[name]
                 and not any(judge(report.case, report.tensors, name).wrong for report in reports)):
             return name
     return ""
@@ -387,22 +383,19 @@ def read(tensors, key):
 
 def in_common(axes, wrong, yours, expected, u):
     """What the wrong numbers have in common and others have not, in words."""
-    at, others = (np.argwhere(where).T for where in (
-        wrong, ~wrong & (expected != 0) & (expected != 1)))
-    claims = []
-    for n, (axis, size) in enumerate(zip(axes, wrong.shape)):
-        first, last = at[n].min(), at[n].max()
+    others, places, claims = ~wrong & (expected != 0) & (expected != 1), np.indices(wrong.shape), []
+    for axis, n in zip(axes, places):
+        first, last = n[wrong].min(), n[wrong].max()
         says = (f"{axis} = {first}" if first == last else
-                f"from {axis} = {first} on" if last == size - 1 else
+                f"from {axis} = {first} on" if last == n.max() else
                 f"up to {axis} = {last}" if first == 0 else f"from {axis} = {first} to {last}")
-        claims.append((says, lambda at, n=n, ends=(first, last):
-                       (ends[0] <= at[n]) & (at[n] <= ends[1])))
+        claims.append((says, (first <= n) & (n <= last)))
     if axes[-2:] == ["i", "j"]:
-        claims += [(f"where j {sign} i", lambda at, holds=holds: holds(at[-1], at[-2]))
-                   for sign, holds in ((">", np.greater), ("=", np.equal), ("<", np.less))]
+        i, j = places[-2:]
+        claims += ("where j > i", j > i), ("where j = i", j == i), ("where j < i", j < i)
     if wrong.sum() > 1:
-        yield from (f"only {says}" for says, holds in claims
-                    if holds(at).all() and not holds(others).all())
+        yield from (f"only {says}" for says, where in claims
+                    if where[wrong].all() and not where[others].all())
     yield from as_numbers(yours[wrong], expected[wrong], u)
     if wrong.sum() > 2 and (abs(np.sort(yours, None) - np.sort(expected, None))
                             <= 64 * u * abs(expected).max()).all():
@@ -411,28 +404,30 @@ def in_common(axes, wrong, yours, expected, u):
 
 def as_numbers(yours, expected, u):
     """What all of yours are: one number, or so many times or so much more than is expected."""
-    if len(yours) > 1 and (np.isnan(yours).all() or (yours == yours[0]).all()):
-        yield f"all are {yours[0]:.6g}"
+    they, many = ("all are", True) if len(yours) > 1 else ("it is", False)
+    if many and (np.isnan(yours).all() or (yours == yours[0]).all()):
+        yield f"{they} {yours[0]:.6g}"
     elif np.isfinite([yours, expected]).all():
         error, largest = abs(yours - expected), np.argmax(abs(expected))
-        near = np.maximum(1e-3 * error, np.minimum(error / 10, 8 * u * abs(yours)))
+        rounding = np.minimum(error / 10, 8 * u * abs(yours))
         ratio, shift = yours[largest] / expected[largest], yours[largest] - expected[largest]
+        near = np.maximum(1e-3 * np.minimum(error, abs(ratio * expected)), rounding)
         if (abs(yours - ratio * expected) <= near).all() and abs(ratio - 1) > 1e-3:
-            if words := times(ratio, len(yours) > 1):
-                yield f"{'all are' if len(yours) > 1 else 'it is'} {words} what is expected"
-        elif (abs(yours - expected - shift) <= near).all() and len(yours) > 1:
-            yield f"all are {abs(shift):.6g} {'above' if shift > 0 else 'below'} what is expected"
+            words = times(ratio)
+            if many or re.match(r"-?(1/)?\d+ ", words):         # of one number any ratio is
+                yield f"{they} {words} what is expected"
+        elif many and (abs(yours - expected - shift) <= np.maximum(1e-3 * error, rounding)).all():
+            yield f"{they} {abs(shift):.6g} {'above' if shift > 0 else 'below'} what is expected"
 
 
-def times(ratio, any_ratio):
-    """As in "1/6 of", "2 times", "sqrt(3) times"; only if any will do "1.23457 times"."""
+def times(ratio):
+    """As in "1/6 of", "2 times", "sqrt(3) times", "1.23457 times"."""
     for number, form in (ratio, "{}"), (ratio * abs(ratio), "sqrt({})"):
         near = Fraction(float(number)).limit_denominator(64)
-        if (near and abs(near - number) <= 1e-6 * abs(number)
-                and (any_ratio or form == "{}" and 1 in (abs(near.numerator), near.denominator))):
+        if near and abs(near - number) <= 1e-6 * abs(number):
             text = "-" * (near < 0) + form.format(abs(near))
             return f"{text} {'of' if abs(near.numerator) == 1 < near.denominator else 'times'}"
-    return f"{ratio:.6g} times" if any_ratio else ""
+    return f"{ratio:.6g} times"
 
 
 def loops(report):

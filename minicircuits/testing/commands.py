@@ -122,7 +122,7 @@ def check(options):
         if not options.json:
             print(wrapped(report.line), flush=True)
         reports.append(report)
-    answered = {report.id for report in reports}
+    answered = {report.case.id for report in reports}
     unanswered = [] if named else [id for id in core() if id not in answered]
     passed = any(reports) and not any(report.wrong for report in reports) and not unanswered
     if options.json:

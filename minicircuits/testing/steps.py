@@ -10,7 +10,7 @@ Always float64; `UNIT` is the unit roundoff u that a candidate claims. The circu
 too. Written in `einsum`, sharing nothing with `model`, `circuits` or `plain`.
 """
 
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -68,9 +68,8 @@ def products(name, layer, inputs, value, terms=None, unsigned=None):
     unsigned = unsigned or value
 
     def bound(u, W, *arrays):
-        ones, sizes = ({name: f(array) for name, array in W.items()} for f in (np.ones_like, abs))
-        k = terms or unsigned(ones, *map(np.ones_like, arrays))
-        return gamma(k + 3, u) * unsigned(sizes, *map(abs, arrays))
+        k = terms or unsigned(W.ones, *map(np.ones_like, arrays))
+        return gamma(k + 3, u) * unsigned(W.sizes, *map(abs, arrays))
 
     return Step(name, layer, tuple(inputs), value, bound)
 
@@ -93,11 +92,17 @@ def softmax_bound(u, p, relative):
     return p * np.expm1(np.minimum(u * relative, 50))
 
 
+class Constants(dict):
+    """name -> array of what the equations read; and ones and absolute values for their bounds."""
+    ones = cached_property(lambda self: {name: np.ones_like(W) for name, W in self.items()})
+    sizes = cached_property(lambda self: {name: abs(W) for name, W in self.items()})
+
+
 def constants(weights, tokens):
-    """What the equations read: the weights, p (i, d) or 0 that W_Q and W_K add, and the scale."""
+    """The weights, p (i, d) or 0 that W_Q and W_K add, and the scale."""
     W = {name: np.asarray(array, np.float64) for name, array in weights.items()}
     p = W["W_pos"].T[:tokens.shape[1]] if weights.positions == "shortformer" else np.zeros(())
-    return {**W, "p": p, "scale": 1 / np.sqrt(weights.d_head)}
+    return Constants(**W, p=p, scale=1 / np.sqrt(weights.d_head))
 
 
 def embedded(W, weights, tokens):

@@ -71,8 +71,9 @@ class Vector:
         if self.weights.n_layers * self.weights.n_heads * self.tokens.size ** 2 > MAX_OTHERS:
             return ()
         halved = replace(self.weights, **{name: W / 2 for name, W in self.weights.items()})
-        return (Vector(self.id, halved, self.tokens, tied=self.tied),
-                Vector(self.id, self.weights, self.tokens[:, ::-1], tied=self.tied))
+        return (Vector(self.id, halved, self.tokens, "all weights halved", tied=self.tied),
+                Vector(self.id, self.weights, self.tokens[:, ::-1], "its tokens in reverse",
+                       tied=self.tied))
 
 
 def integers(seed, shape, bits=7):

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits import files
+from minicircuits.door import brief, door
 from minicircuits.files import FileError
-from minicircuits.notation import InputError, Weights, brief, door
+from minicircuits.notation import InputError, Weights
 from minicircuits.training.recipe import Recipe
 from minicircuits.training.tokenizer import Tokenizer
 from minicircuits.training.trainer import first_state

@@ -5,9 +5,10 @@ from math import inf
 
 import numpy as np
 
+from minicircuits.door import brief, door, held
 from minicircuits.files.disk import MAX_BYTES
 from minicircuits.model.transformer import init_weights, sinusoids
-from minicircuits.notation import InputError, Weights, brief, door, held
+from minicircuits.notation import InputError, Weights
 
 SHAPE = {"n_heads": 4, "d_model": 128, "d_head": 32, "n_ctx": 128, "positions": "shortformer"}
 MAX_PARAMETERS = MAX_BYTES // (4 * 4)     # a checkpoint has four float32 of each, at most

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits import files
-from minicircuits.notation import InputError, door
+from minicircuits.door import door
+from minicircuits.notation import InputError
 from minicircuits.training import bigrams
 from minicircuits.training.contexts import COUNTED, Contexts, contexts_of
 from minicircuits.training.recipe import SHAPE

@@ -13,8 +13,9 @@ from functools import partial
 import numpy as np
 
 from minicircuits.cores import side_by_side
+from minicircuits.door import door
 from minicircuits.model.fast import loss_and_gradients
-from minicircuits.notation import InputError, Weights, check_real, door
+from minicircuits.notation import InputError, Weights, check_real
 from minicircuits.training.optimizers import adamw, muon
 from minicircuits.training.recipe import Recipe
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from minicircuits import files
-from minicircuits.notation import InputError, door
+from minicircuits.door import door
+from minicircuits.notation import InputError
 from minicircuits.training.tokenizer import check_ids, visible
 
 try:

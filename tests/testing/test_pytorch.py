@@ -135,15 +135,14 @@ class MyModel(torch.nn.Module):
 """
 
 
-def test_a_first_check_takes_under_ten_lines_and_ten_seconds(tmp_path):
-    """In a fresh process; of processor time, as other processes may be busy too."""
+def test_a_first_check_takes_under_ten_lines(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
-    (tmp_path / "first.py").write_text(f"{FIRST_CHECK}\nimport time; print(time.process_time())")
+    (tmp_path / "first.py").write_text(FIRST_CHECK)
     assert len([line for line in FIRST_CHECK.splitlines() if line.strip()]) < 10
     done = subprocess.run([sys.executable, "first.py"], cwd=tmp_path, capture_output=True,
                           text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 10
+    assert done.stdout.startswith("31 cases, 0 wrong\nnot supplied, so not checked: residual, q")
 
 
 def test_one_command_finds_a_planted_bug(tmp_path):
