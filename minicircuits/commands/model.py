@@ -35,7 +35,7 @@ def train(options):
     if os.path.exists(checkpoint) and not (options.resume or options.force):
         raise InputError(f"{checkpoint!r} is of a run that has not ended: --resume goes on "
                          "with it, --force begins anew")
-    check_outputs(options, *([] if options.resume else [checkpoint]))
+    check_outputs(options, *([] if options.resume else [checkpoint]), options.output)
     files.check_arrays_output(options.output, options.force)
     begun = load_model(checkpoint if options.resume else options.begun) if (
         options.resume or options.begun) else None
