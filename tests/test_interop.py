@@ -265,10 +265,14 @@ def test_biases_and_norms_are_found_by_their_keys(kind):
     desired = fold_normalization(weights, kind, 0.01, biases, norms)
     assert_same_arrays(dict(actual.items()), dict(desired.items()))
     assert (actual.eps, actual.n_normalized) == (0.01, 5)
-    with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
-        to_transformer_lens(actual)
-    with pytest.raises(InputError, match="normalized weights have no place in Transformer"):
+    again = from_transformer_lens(to_transformer_lens(actual), "standard",
+                                  cfg | {"normalization_type": "RMSPre"})
+    assert_same_arrays(dict(again.items()), dict(actual.items()))
+    with pytest.raises(InputError, match="dimensions that a cache has not"):
         activations_to_transformer_lens(actual, [[0]], forward(actual, [[0]]))
+    apart = fold_normalization(replace(weights, positions="shortformer"), kind, 0.01, {}, norms)
+    with pytest.raises(InputError, match="shortformer positions have no place in Transformer"):
+        to_transformer_lens(apart)
     del theirs["blocks.1.ln1.w"]
     with pytest.raises(InputError, match="^blocks.1.ln1.w must be in"):
         from_transformer_lens(theirs, "standard", cfg)

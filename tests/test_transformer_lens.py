@@ -192,6 +192,22 @@ def test_a_model_with_biases_is_one_without(n_layers, positions, steps):
     assert_close(logits, mc.logits_by_order(ours, tokens, acts.pattern).sum(0), 1e-10, "orders")
 
 
+@pytest.mark.parametrize("n_layers", [0, 2])
+@pytest.mark.parametrize("norm", ["LN", "LNPre", "RMS", "RMSPre"])
+def test_a_folded_model_goes_back(norm, n_layers):
+    """Gains and centers stand in its matrices; what is left to do is RMSPre."""
+    weights, tokens, model = case_and_model(n_layers, n_layers, "standard", normalization_type=norm)
+    ours = mc.from_transformer_lens(biased(model))
+    again = lens_model(**{**model.cfg.to_dict(), "normalization_type": "RMSPre"})
+    arrays = mc.to_transformer_lens(ours)
+    left_out = again.load_state_dict({key: torch.tensor(array) for key, array in arrays.items()},
+                                     strict=False)
+    assert not left_out.unexpected_keys
+    assert all(key.endswith((".mask", ".IGNORE")) for key in left_out.missing_keys)
+    assert_close(again(torch.tensor(tokens)), model(torch.tensor(tokens)).detach().numpy(), 1e-10,
+                 "logits")
+
+
 @pytest.mark.parametrize("steps, biases", [(0, True), (30, True), (0, False)])
 @pytest.mark.parametrize("positions", ["shortformer", "standard"])
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 3])

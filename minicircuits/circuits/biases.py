@@ -85,6 +85,13 @@ def resting_heads(weights: Weights) -> list[tuple[int, int]]:
     return [(int(layer), int(head)) for layer, head in np.argwhere(rests)]
 
 
+def heads_at_work(weights):
+    """The heads that do not rest in every layer, as a list of numbers."""
+    resting, L = resting_heads(weights), weights.n_layers
+    return [head for head in range(weights.n_heads)
+            if L == 0 or any((layer, head) not in resting for layer in range(L))]
+
+
 def positions_undivided(weights):
     """Whether norms leave positions as they are: so `fold_normalization` has "shortformer" ones."""
     return (isinstance(weights, NormalizedWeights) and weights.W_pos is not None
@@ -102,9 +109,7 @@ def without_biases(weights: Weights) -> Weights:
         kept = np.arange(weights.d_model) < weights.n_normalized
     else:
         kept = ~always_1(weights)
-    resting, L = resting_heads(weights), weights.n_layers
-    heads = [head for head in range(weights.n_heads)
-             if L == 0 or any((layer, head) not in resting for layer in range(L))]
+    heads = heads_at_work(weights)
     if kept.all() and len(heads) == weights.n_heads and type(weights) is Weights:
         return weights
     n = int(kept.sum())

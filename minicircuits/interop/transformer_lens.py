@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minicircuits.circuits.biases import fold_biases
+from minicircuits.circuits.biases import (always_1, fold_biases, heads_at_work,
+                                          positions_undivided, without_biases)
 from minicircuits.circuits.normalization import fold_normalization
 from minicircuits.door import as_array, brief, door
 from minicircuits.interop.config import ASK, check_sizes, refuse, told
@@ -78,16 +79,40 @@ def to_transformer_lens(weights: Weights) -> dict[str, np.ndarray]:
     Its biases are there, as zeros; its buffers are not (their shape differs between versions),
     so load it with `strict=False`. With positions="none" there is no W_pos: set the model's
     to zero yourself. Where biases were folded in, it is a model one dimension and, for b_O, one
-    head larger, of which all biases are still zero. Raises InputError for normalized weights.
+    head larger, of which all biases are still zero.
+
+    `NormalizedWeights` are a model with normalization_type="RMSPre" and their eps, which has the
+    biases as biases. Raises InputError for those with "shortformer" positions, since gains stand
+    between what is divided and what is not.
     """
-    refuse_norms(weights)
+    biases = {}
+    if isinstance(weights, NormalizedWeights):
+        weights, biases = with_biases(weights)
     ours = dict(weights.items())
     state_dict = {key: reordered(ours[row.ours][index], row.axes, row.their_axes)
                   for row, index, key in each_array(WEIGHTS, weights.n_layers) if row.ours in ours}
-    for row, _, key in each_array(BIASES, weights.n_layers):
-        shape = [getattr(weights, SIZES[axis]) for axis in row.their_axes.split()]
-        state_dict[key] = np.zeros(shape, weights.dtype)
+    for row, index, key in each_array(BIASES, weights.n_layers):
+        zero = np.zeros([getattr(weights, SIZES[axis]) for axis in row.their_axes.split()],
+                        weights.dtype)
+        state_dict[key] = biases[row.ours][index].copy() if row.ours in biases else zero
     return state_dict
+
+
+def with_biases(weights):
+    """What `fold_normalization` folds together: the matrices as `Weights`, and b_Q, b_K, b_O, b_U.
+
+    What reads the 1 is a bias. Every head that takes it as its value adds it everywhere, since
+    rows of a pattern sum to 1.
+    """
+    n, heads = weights.n_normalized, heads_at_work(weights)
+    if positions_undivided(weights) or not always_1(weights)[n:].all():
+        raise InputError("normalized weights with shortformer positions have no place in "
+                         "TransformerLens, which multiplies these by the gains of its norms; keep "
+                         "the model that they came from")
+    ones = {name: getattr(weights, f"W_{name}")[..., n:].sum(-1) for name in "QKVU"}
+    b_O = np.einsum("lhde,lhe->ld", weights.W_O[:, :, :n], ones["V"])
+    return without_biases(weights), {"b_Q": ones["Q"][:, heads], "b_K": ones["K"][:, heads],
+                                     "b_O": b_O, "b_U": ones["U"]}
 
 
 @door
@@ -99,7 +124,9 @@ def activations_to_transformer_lens(weights: Weights, tokens: Tokens,
     by default; the logits are unembed.hook_out. Scores are −∞ where j > i. Without positions
     there is no hook_pos_embed. Not for gradients, whose scores are 0 there.
     """
-    refuse_norms(weights)
+    if isinstance(weights, NormalizedWeights):
+        raise InputError("normalized weights have dimensions that a cache has not; ask a "
+                         "TransformerLens model with the weights of to_transformer_lens")
     tokens = check_tokens(weights, tokens)
     check_acts(weights, tokens, acts)
     cache = {"hook_embed": weights.W_E.T[tokens]}
@@ -148,12 +175,6 @@ def activations_from_transformer_lens(cache: Any) -> Activations:
                          f"here; got a relative difference of {error:.2g}")
     np.copyto(scores, own, where=hidden)
     return Activations(**acts)
-
-
-def refuse_norms(weights):
-    if isinstance(weights, NormalizedWeights):
-        raise InputError("normalized weights have no place in TransformerLens, which divides all "
-                         "dimensions, the constant 1 too; keep the model that they came from")
 
 
 def n_layers_of(theirs):
