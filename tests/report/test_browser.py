@@ -811,8 +811,9 @@ def test_functions_of_the_scripts(opened, call, result):
 def test_a_page_says_nothing_of_what_it_has_not(opened, tmp_path):
     """A model of no layers on a letter: no counts, one path, and a chart as wide as others are."""
     weights = mc.init_weights(0, 1, 8, 4, 257, 9, "shortformer", np.random.default_rng(0))
-    log = [{"step": step, "loss": 5.5, "validation": 5.5, "in_context": None,
-            "prefix_matching": None, "previous_token": None} for step in (0, 10)]
+    log = [{"step": step, "tokens": 9 * step, "seconds": 1, "loss": 5.5, "validation": 5.5,
+            "gap": None, "in_context": None, "prefix_matching": None, "previous_token": None}
+           for step in (0, 10)]
     model = Model(weights, train_tokenizer(b"", 257), {"log": log})
     study = Study(model, contexts_of([("a letter", b"a")], model.tokenizer, 9), 0)
     found = {key: value for _, finding in sections(study) for key, value in finding.items()}
