@@ -25,6 +25,7 @@ MAX_CIRCUITS = 2 ** 20   # numbers in the largest of a case: with more, it has n
 EXP_ULPS = 4             # what an exp or a log may be off by
 WEIGHT_LETTERS = {"W_E": "d u", "W_pos": "d p", "W_Q": "l h e d", "W_K": "l h e d",
                   "W_V": "l h e d", "W_O": "l h d e", "W_U": "v d"}
+BIAS_LETTERS = {"b_Q": "l h e", "b_K": "l h e", "b_V": "l h e", "b_O": "l d", "b_U": "v"}
 BACKWARD = ("logits", "residual", "z", "pattern", "scores", "q", "k", "v")
 CIRCUIT_AXES = {"W_QK": "l h d d", "W_OV": "l h d d", "direct_path": "v u",
                 "qk_circuit": "l h u u", "ov_circuit": "l h v u", "copying_score": "l h",
@@ -32,7 +33,7 @@ CIRCUIT_AXES = {"W_QK": "l h d d", "W_OV": "l h d d", "direct_path": "v u",
                 "composition_V": "l h l h", "logits_by_order": "l+1 b i v"}
 AXES = {**ACTIVATION_AXES, "loss": "",
         **{f"d{name}": ACTIVATION_AXES[name] for name in BACKWARD},
-        **{f"d{name}": axes for name, axes in WEIGHT_LETTERS.items()},
+        **{f"d{name}": axes for name, axes in (WEIGHT_LETTERS | BIAS_LETTERS).items()},
         **CIRCUIT_AXES}      # of every tensor that a candidate may supply
 FORWARD, CIRCUITS = tuple(ACTIVATION_AXES), tuple(CIRCUIT_AXES)
 
@@ -98,11 +99,16 @@ class Constants(dict):
     sizes = cached_property(lambda self: {name: abs(W) for name, W in self.items()})
 
 
-def constants(weights, tokens):
-    """The weights, p (i, d) or 0 that W_Q and W_K add, and the scale."""
-    W = {name: np.asarray(array, np.float64) for name, array in weights.items()}
+def constants(weights, tokens, biases):
+    """The weights and biases, p (i, d) or 0 that W_Q and W_K add, and the scale."""
+    W = {name: np.asarray(array, np.float64) for name, array in [*weights.items(), *biases.items()]}
     p = W["W_pos"].T[:tokens.shape[1]] if weights.positions == "shortformer" else np.zeros(())
     return Constants(**W, p=p, scale=1 / np.sqrt(weights.d_head))
+
+
+def bias(W, name, *layer):
+    """That of a layer, for every position; 0 where there are none."""
+    return W[name][layer][..., None, :] if name in W else 0
 
 
 def embedded(W, weights, tokens):
@@ -117,19 +123,20 @@ def forward(weights, tokens):
     for n in range(weights.n_layers):
         x, q, k, v, s, A, z = ((name, n) for name in FORWARD[:-1])
         yield products("q", n, [x], lambda W, x, n=n:
-                       einsum("hed,bid->bhie", W["W_Q"][n], x + W["p"]))
+                       einsum("hed,bid->bhie", W["W_Q"][n], x + W["p"]) + bias(W, "b_Q", n))
         yield products("k", n, [x], lambda W, x, n=n:
-                       einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]))
-        yield products("v", n, [x], lambda W, x, n=n: einsum("hed,bjd->bhje", W["W_V"][n], x))
+                       einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]) + bias(W, "b_K", n))
+        yield products("v", n, [x], lambda W, x, n=n:
+                       einsum("hed,bjd->bhje", W["W_V"][n], x) + bias(W, "b_V", n))
         yield products("scores", n, [q, k],
                        lambda W, q, k: einsum("bhie,bhje->bhij", q, k) * W["scale"])
         yield Step("pattern", n, (s,), lambda W, s: softmax(s, causal)[0],
                    lambda u, W, s: softmax_bound(u, *softmax(s, causal)))
         yield products("z", n, [A, v], lambda W, A, v: einsum("bhij,bhje->bhie", A, v))
         yield products("residual", n + 1, [x, z], lambda W, x, z, n=n:
-                       x + einsum("hde,bhie->bid", W["W_O"][n], z))
+                       x + einsum("hde,bhie->bid", W["W_O"][n], z) + bias(W, "b_O", n))
     yield products("logits", None, [("residual", weights.n_layers)],
-                   lambda W, x: einsum("vd,bid->biv", W["W_U"], x))
+                   lambda W, x: einsum("vd,bid->biv", W["W_U"], x) + bias(W, "b_U"))
 
 
 def loss(weights, tokens):
@@ -208,6 +215,16 @@ def backward(weights, tokens):
         yield products("dW_pos", None, [("dresidual", 0)] if weights.positions == "standard" else
                        [(name, n) for n in range(L) for name in ("dq", "dk")], dW_pos)
     yield products("dW_E", None, [("dresidual", 0)], dW_E)
+
+
+def of_biases(weights):
+    """The gradients of biases: sums over contexts and positions."""
+    yield products("db_U", None, [("dlogits", None)], lambda W, g: g.sum((0, 1)))
+    for n in reversed(range(weights.n_layers)):
+        yield products("db_O", n, [("dresidual", n + 1)], lambda W, g: g.sum((0, 1)))
+        for letter in "VKQ":
+            yield products(f"db_{letter}", n, [(f"d{letter.lower()}", n)],
+                           lambda W, g: g.sum((0, 2)))
 
 
 def with_tied_embeddings(steps):
@@ -327,18 +344,21 @@ def eight_times(key, run, exact):
 class Reference:
     """Every tensor of a case in float64, and what a candidate may differ by."""
 
-    def __init__(self, weights, tokens, stored=None, tied=False):
+    def __init__(self, weights, tokens, stored=None, tied=False, biases=None):
         """`stored` (name -> array) replaces what is computed here: it is authoritative.
 
-        If W_U and W_E are tied, dW_E is the gradient of both, and there is no dW_U.
+        If W_U and W_E are tied, dW_E is the gradient of both, and there is no dW_U. With biases
+        (name -> array) there are no circuits.
         """
         tokens = check_tokens(weights, tokens)
-        self.W, self.steps = constants(weights, tokens), [*forward(weights, tokens)]
+        self.W, self.steps = constants(weights, tokens, biases or {}), [*forward(weights, tokens)]
         if tokens.shape[1] > 1:
             steps = [*loss(weights, tokens), *backward(weights, tokens)]
             self.steps += with_tied_embeddings(steps) if tied else steps
+            self.steps += of_biases(weights) if biases else ()
         heads = weights.n_layers * weights.n_heads
-        if max(heads * weights.d_vocab ** 2, (heads * weights.d_model) ** 2) <= MAX_CIRCUITS:
+        numbers = max(heads * weights.d_vocab ** 2, (heads * weights.d_model) ** 2)
+        if numbers <= MAX_CIRCUITS and not biases:
             self.steps += circuits(weights, tokens)
         self.expected = self.run(self.steps)
         self.expected |= {step.key: part(stored, step.key) for step in self.steps
