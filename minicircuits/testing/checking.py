@@ -200,16 +200,16 @@ def same_answer(report, other):
 
 
 def assert_matches(function, precision="float64", cases=None, drawn=10, shape=None, tied=False,
-                   biases=False):
+                   biases=False, norm=None):
     """`check` a function; AssertionError with the most telling report, unless all is right.
 
     On the core set and the first `drawn` cases of the larger one, which has more shapes; or on
-    these cases. `vectors.cases` says what `shape`, `tied` and `biases` are. If all is right, it
-    prints what was not checked. An error that the function raises is raised, with the case's
-    name in a note, unless a case before was wrong.
+    these cases. `vectors.cases` says what `shape`, `tied`, `biases` and `norm` are. If all is
+    right, it prints what was not checked. An error that the function raises is raised, with the
+    case's name in a note, unless a case before was wrong.
     """
     if cases is None:
-        cases = vectors.cases(shape, tied, drawn, biases)
+        cases = vectors.cases(shape, tied, drawn, biases, norm)
     reports = []
     for case in cases:
         try:
@@ -452,7 +452,8 @@ def known_bugs(report):
     """
     case, expected, u = report.case, report.case.reference.expected, UNIT[report.precision]
     names = dict.fromkeys((*case.hunts, *(mutants.MUTANTS if loops(report) <= LOOPS else ())))
-    names = [name for name in names if case.biases or not mutants.MUTANTS[name].of_biases]
+    names = [name for name in names if not case.norm                 # which the loops have not
+             and (case.biases or not mutants.MUTANTS[name].of_biases)]
     steps = {step.label: step for step in case.reference.steps}
     step, suspects, right = steps[report.difference.tensor], {report.difference.step}, []
     yours, counts = part(report.tensors, step.key), influences(step.name, expected[step.key])

@@ -59,7 +59,7 @@ def show(options):
 
 
 def variant(options):
-    return options.shape, options.tied, options.biases
+    return options.shape, options.tied, options.biases, options.norm
 
 
 def export(options):

@@ -17,7 +17,7 @@ import numpy as np
 from minicircuits import files
 from minicircuits.interop import ACTIVATIONS, BIASES, WEIGHTS, each_array, reordered
 from minicircuits.notation import InputError
-from minicircuits.testing.steps import AXES, BIAS_LETTERS, WEIGHT_LETTERS
+from minicircuits.testing.steps import AXES, BIAS_LETTERS, EPS, WEIGHT_LETTERS
 
 FORMAT = "minicircuits vector 1"
 CONVENTIONS = ("paper", "transformer_lens")
@@ -65,6 +65,7 @@ def write_case(folder, vector, convention="paper", dtype="float64", expected=Tru
         "format": FORMAT, "id": vector.id, "comment": vector.comment,
         "hunts": list(vector.hunts), "exact": list(vector.exact), "convention": convention,
         "shape": vector.shape, "tied": vector.tied, "biases": vector.biases is not None,
+        "norm": vector.norm, **({"eps": EPS} if vector.norm else {}),
         "positions": vector.weights.positions, "tensors": tensors}, force)
 
 

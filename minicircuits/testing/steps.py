@@ -22,6 +22,8 @@ UNIT = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "tf32": 2.0 ** -11, "bfloa
 FLOOR = {"float64": 1e-290, "float32": 1e-30, "tf32": 1e-30, "bfloat16": 1e-30}   # underflow
 DTYPE = {name: "float64" if name == "float64" else "float32" for name in UNIT}    # what is given
 MAX_CIRCUITS = 2 ** 20   # numbers in the largest of a case: with more, it has no circuits
+NORMS = "LNPre", "RMSPre"  # of cases with one: without parameters, LN with centering
+EPS = 1e-5               # that a norm adds to the mean of squares
 EXP_ULPS = 4             # what an exp or a log may be off by
 WEIGHT_LETTERS = {"W_E": "d u", "W_pos": "d p", "W_Q": "l h e d", "W_K": "l h e d",
                   "W_V": "l h e d", "W_O": "l h d e", "W_U": "v d"}
@@ -31,7 +33,7 @@ CIRCUIT_AXES = {"W_QK": "l h d d", "W_OV": "l h d d", "direct_path": "v u",
                 "qk_circuit": "l h u u", "ov_circuit": "l h v u", "copying_score": "l h",
                 "composition_Q": "l h l h", "composition_K": "l h l h",
                 "composition_V": "l h l h", "logits_by_order": "l+1 b i v"}
-AXES = {**ACTIVATION_AXES, "loss": "",
+AXES = {**ACTIVATION_AXES, "normalized": "l+1 b i d", "loss": "",
         **{f"d{name}": ACTIVATION_AXES[name] for name in BACKWARD},
         **{f"d{name}": axes for name, axes in (WEIGHT_LETTERS | BIAS_LETTERS).items()},
         **CIRCUIT_AXES}      # of every tensor that a candidate may supply
@@ -116,17 +118,39 @@ def embedded(W, weights, tokens):
     return x + W["W_pos"].T[:tokens.shape[1]] if weights.positions == "standard" else x
 
 
-def forward(weights, tokens):
+def normalization(norm, n):
+    """The step y = c/σ of c = x − mean x, or x, and σ = √(mean c² + EPS); layer L is before W_U.
+
+    σ may also come of mean x² − (mean x)², as some have it, where more cancels.
+    """
+    def parts(x):
+        c = x - x.mean(-1, keepdims=True) if norm == "LNPre" else x
+        return c, np.sqrt((c ** 2).mean(-1, keepdims=True) + EPS)
+
+    def bound(u, W, x):
+        (c, sigma), k = parts(x), x.shape[-1] + 6
+        of_c = gamma(k, u) * (abs(x) + abs(x).mean(-1, keepdims=True) * (norm == "LNPre"))
+        squares = np.maximum((x ** 2).mean(-1, keepdims=True) / sigma ** 2, 1)
+        of_sigma = np.sqrt((of_c ** 2).mean(-1, keepdims=True)) / sigma + gamma(k, u) * squares
+        return (of_c + abs(c) * of_sigma) / sigma / np.maximum(1 - of_sigma, 0.1)
+
+    return Step("normalized", n, (("residual", n),), lambda W, x: np.divide(*parts(x)), bound)
+
+
+def forward(weights, tokens, norm=None):
     """The steps from tokens (b, i) to logits."""
     causal = np.tri(tokens.shape[1], dtype=bool)
     yield products("residual", 0, [], lambda W: embedded(W, weights, tokens))
     for n in range(weights.n_layers):
         x, q, k, v, s, A, z = ((name, n) for name in FORWARD[:-1])
-        yield products("q", n, [x], lambda W, x, n=n:
+        reads = [("normalized" if norm else "residual", n)]
+        if norm:
+            yield normalization(norm, n)
+        yield products("q", n, reads, lambda W, x, n=n:
                        einsum("hed,bid->bhie", W["W_Q"][n], x + W["p"]) + bias(W, "b_Q", n))
-        yield products("k", n, [x], lambda W, x, n=n:
+        yield products("k", n, reads, lambda W, x, n=n:
                        einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]) + bias(W, "b_K", n))
-        yield products("v", n, [x], lambda W, x, n=n:
+        yield products("v", n, reads, lambda W, x, n=n:
                        einsum("hed,bjd->bhje", W["W_V"][n], x) + bias(W, "b_V", n))
         yield products("scores", n, [q, k],
                        lambda W, q, k: einsum("bhie,bhje->bhij", q, k) * W["scale"])
@@ -135,7 +159,9 @@ def forward(weights, tokens):
         yield products("z", n, [A, v], lambda W, A, v: einsum("bhij,bhje->bhie", A, v))
         yield products("residual", n + 1, [x, z], lambda W, x, z, n=n:
                        x + einsum("hde,bhie->bid", W["W_O"][n], z) + bias(W, "b_O", n))
-    yield products("logits", None, [("residual", weights.n_layers)],
+    if norm:
+        yield normalization(norm, weights.n_layers)
+    yield products("logits", None, [("normalized" if norm else "residual", weights.n_layers)],
                    lambda W, x: einsum("vd,bid->biv", W["W_U"], x) + bias(W, "b_U"))
 
 
@@ -344,21 +370,25 @@ def eight_times(key, run, exact):
 class Reference:
     """Every tensor of a case in float64, and what a candidate may differ by."""
 
-    def __init__(self, weights, tokens, stored=None, tied=False, biases=None):
+    def __init__(self, weights, tokens, stored=None, tied=False, biases=None,
+                 norm=None):
         """`stored` (name -> array) replaces what is computed here: it is authoritative.
 
         If W_U and W_E are tied, dW_E is the gradient of both, and there is no dW_U. With biases
-        (name -> array) there are no circuits.
+        (name -> array) or a norm there are no circuits, and with a norm no gradient but dlogits.
         """
         tokens = check_tokens(weights, tokens)
-        self.W, self.steps = constants(weights, tokens, biases or {}), [*forward(weights, tokens)]
-        if tokens.shape[1] > 1:
+        self.W = constants(weights, tokens, biases or {})
+        self.steps = [*forward(weights, tokens, norm)]
+        if tokens.shape[1] > 1 and norm:
+            self.steps += loss(weights, tokens)
+        elif tokens.shape[1] > 1:
             steps = [*loss(weights, tokens), *backward(weights, tokens)]
             self.steps += with_tied_embeddings(steps) if tied else steps
             self.steps += of_biases(weights) if biases else ()
         heads = weights.n_layers * weights.n_heads
         numbers = max(heads * weights.d_vocab ** 2, (heads * weights.d_model) ** 2)
-        if numbers <= MAX_CIRCUITS and not biases:
+        if numbers <= MAX_CIRCUITS and not (biases or norm):
             self.steps += circuits(weights, tokens)
         self.expected = self.run(self.steps)
         self.expected |= {step.key: part(stored, step.key) for step in self.steps

@@ -17,7 +17,7 @@ import numpy as np
 from minicircuits import files
 from minicircuits.notation import POSITIONS, InputError, Weights
 from minicircuits.plain import circuits, model
-from minicircuits.testing.steps import (BIAS_LETTERS, CIRCUITS, FORWARD, WEIGHT_LETTERS,
+from minicircuits.testing.steps import (BIAS_LETTERS, CIRCUITS, FORWARD, NORMS, WEIGHT_LETTERS,
                                         Reference)
 
 SHAPES = None, "gpt2"
@@ -40,28 +40,32 @@ class Vector:
     shape: str | None = None   # "gpt2": as `gpt2_shaped` makes it
     tied: bool = False         # W_U is W_Eᵀ, and dW_E the gradient of both
     biases: dict = field(default=None, repr=False)      # b_Q, b_K, b_V, b_O, b_U; or None
+    norm: str | None = None    # "LNPre" or "RMSPre": what W_Q, W_K, W_V and W_U read, normalized
 
     @cached_property
     def reference(self):
-        return Reference(self.weights, self.tokens, self.stored, self.tied, self.biases)
+        return Reference(self.weights, self.tokens, self.stored, self.tied, self.biases,
+                         self.norm)
 
     @property
     def given(self):
         """{name: array} of what a candidate is given, but for the tokens."""
         return dict(self.weights.items()) | (self.biases or {})
 
-    def variant(self, shape=None, tied=False, biases=False):
-        """The same model as a GPT-2 has it; another one, which has W_E for W_Uᵀ; or biases."""
+    def variant(self, shape=None, tied=False, biases=False, norm=None):
+        """The same model as a GPT-2 has it; one with W_E for W_Uᵀ, with biases, with a norm."""
         if shape not in SHAPES:
             raise InputError(f"shape must be None or 'gpt2'; got {shape!r}")
+        if norm not in (None, *NORMS):
+            raise InputError(f"norm must be None, {' or '.join(map(repr, NORMS))}; got {norm!r}")
         weights = gpt2_shaped(self.weights, self.tokens.shape[1]) if shape else self.weights
         if tied:
             weights = replace(weights, W_U=weights.W_E.T.copy())
-        if shape or tied or biases:
+        if shape or tied or biases or norm:
             return replace(self, weights=weights, stored=None, shape=shape, tied=tied,
-                           biases=drawn_biases(weights) if biases else None,
-                           with_circuits=self.with_circuits and not biases,
-                           exact=() if tied or biases else self.exact)
+                           biases=drawn_biases(weights) if biases else None, norm=norm,
+                           with_circuits=self.with_circuits and not (biases or norm),
+                           exact=() if tied or biases or norm else self.exact)
         return self
 
     def answered(self, tensors):
@@ -80,10 +84,10 @@ class Vector:
         if self.weights.n_layers * self.weights.n_heads * self.tokens.size ** 2 > MAX_OTHERS:
             return ()
         halved = replace(self.weights, **{name: W / 2 for name, W in self.weights.items()})
-        return (Vector(self.id, halved, self.tokens, "all weights halved", tied=self.tied,
-                       biases=self.biases),
+        kind = dict(tied=self.tied, biases=self.biases, norm=self.norm)
+        return (Vector(self.id, halved, self.tokens, "all weights halved", **kind),
                 Vector(self.id, self.weights, self.tokens[:, ::-1], "its tokens in reverse",
-                       tied=self.tied, biases=self.biases))
+                       **kind))
 
 
 def integers(seed, shape, bits=7):
@@ -309,9 +313,9 @@ def gpt2_shaped(weights, n_ctx):
     return Weights(**W, positions="standard")
 
 
-def core(shape=None, tied=False, biases=False):
+def core(shape=None, tied=False, biases=False, norm=None):
     """{id: Vector} of the core set, with what is stored for each; or of a variant of it."""
-    return core_variant(shape, tied, biases)
+    return core_variant(shape, tied, biases, norm)
 
 
 @cache
@@ -367,17 +371,17 @@ def sums(vector, flat):
         for array in arrays)).hexdigest() for arrays in [inputs, *stored]]
 
 
-def find(id, shape=None, tied=False, biases=False):
+def find(id, shape=None, tied=False, biases=False, norm=None):
     """A vector of the core set, or of the larger one ("drawn2-17"), or InputError."""
     if match := re.fullmatch(r"drawn2-(\d{1,9})", id):
-        return drawn(int(match[1])).variant(shape, tied, biases)
+        return drawn(int(match[1])).variant(shape, tied, biases, norm)
     if id not in core():
         raise InputError(f"a vector must be one of {', '.join(core())}, or drawn2-1, drawn2-2, …; "
                          f"got {id[:80]!r}")
-    return core(shape, tied, biases)[id]
+    return core(shape, tied, biases, norm)[id]
 
 
-def cases(shape=None, tied=False, drawn=10, biases=False):
+def cases(shape=None, tied=False, drawn=10, biases=False, norm=None):
     """The core set and the first so many of the larger one: what `assert_matches` takes.
 
     shape : None, or "gpt2": the same models with d_model = n_heads · d_head and standard
@@ -385,6 +389,8 @@ def cases(shape=None, tied=False, drawn=10, biases=False):
     tied : whether W_U is W_Eᵀ. The gradient of the one array is then dW_E + dW_Uᵀ, as dW_E.
     biases : whether there are b_Q, b_K, b_V (l, h, e), b_O (l, d) and b_U (v,). Such a case has
         no circuits.
+    norm : None, "LNPre" or "RMSPre": what W_Q, W_K, W_V and W_U read is divided by σ (positions
+        of a shortformer are added after that). Such a case has no circuits and no backward.
     """
     ids = *core(), *(f"drawn2-{n + 1}" for n in range(drawn))
-    return [find(id, shape, tied, biases) for id in ids]
+    return [find(id, shape, tied, biases, norm) for id in ids]
