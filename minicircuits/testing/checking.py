@@ -166,10 +166,9 @@ def check_function(case, function, precision):
         biases = {name: b.astype(DTYPE[precision]) for name, b in (case.biases or {}).items()}
         answer = function(weights, tokens, *[biases] * bool(biases))
         report = judge(case, as_tensors(case, answer), precision)
-        given = {name: array.astype(DTYPE[precision]) for name, array in case.given.items()}
-        given["tokens"] = case.tokens
+        given = {**case.given, "tokens": case.tokens}
         for name, array in [*weights.items(), *biases.items(), ("tokens", tokens)]:
-            if not np.array_equal(array, given[name]):
+            if not np.array_equal(array, given[name].astype(array.dtype)):
                 return replace(report, note=f"it wrote to its argument {name}")
         return report
 
@@ -477,8 +476,8 @@ def known_bugs(report):
 
     def explains(name):
         run = mutants.candidate(name, DTYPE[report.precision])
-        theirs = case.answered(
-            run(case.weights.astype("float64"), case.tokens, case.biases))
+        theirs = run(case.weights.astype("float64"), case.tokens, case.biases)
+        theirs = case.answered(theirs)
         same, off = distance(found := part(theirs, step.key))
         near = 0.02 * np.maximum(abs(yours), abs(found)) + 1e4 * u * size
         near = (abs(yours - found) <= near) | ~np.isfinite(yours - found) | ~counts

@@ -260,13 +260,10 @@ def remove(folder, seconds=20):
 
 
 def asked_of(name):
-    """The vectors that a known bug is tried on: of the larger ones those alone that hunt it.
-
-    One of biases is tried on the same vectors with biases.
-    """
+    """The vectors that a known bug is tried on: of the larger ones those alone that hunt it."""
     asked = [vector for vector in core().values() if name in vector.hunts or (
         vector.stored and (vector.with_circuits or MUTANTS[name].step not in CIRCUITS))]
-    return [core(biases=True)[v.id] for v in asked] if MUTANTS[name].of_biases else asked
+    return [vector.variant(biases=MUTANTS[name].of_biases) for vector in asked]
 
 
 def mutants(options):

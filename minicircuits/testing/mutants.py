@@ -75,14 +75,13 @@ def candidate(name, dtype="float64"):
     if MUTANTS[name].step in CIRCUITS:
         return lambda weights, tokens, biases=None: module["tensors"](
             weights, tokens, model.forward(weights, tokens).pattern)
-    if MUTANTS[name].of_biases:
-        return partial(with_biases, module["fold_biases"], model.tensors)
     module |= {"exp": lambda x: np.float64(np.exp(np.dtype(dtype).type(x))),
                "log": lambda x: np.log(np.float64(x)),
                "total": _total,
                "Weights": lambda positions, **arrays: {            # which need not be finite
                    name: array for name, array in arrays.items() if array is not None}}
-    return partial(with_biases, folding.fold_biases, np.errstate(all="ignore")(module["tensors"]))
+    tensors = np.errstate(all="ignore")(module.get("tensors", model.tensors))
+    return partial(with_biases, module.get("fold_biases", folding.fold_biases), tensors)
 
 
 def with_biases(fold, tensors, weights, tokens, biases=None):
@@ -91,9 +90,8 @@ def with_biases(fold, tensors, weights, tokens, biases=None):
         return tensors(weights, tokens)
     found, (_, H, _, d) = tensors(fold(weights, **biases), tokens), weights.W_Q.shape
     kept = {"h": slice(H), "d": slice(d)}
-    places = {name: tuple(kept.get(axis, slice(None)) for axis in AXES[name].split())
-              for name in found}
-    cut = {name: np.asarray(array)[places[name]] for name, array in found.items()}
+    cut = {name: np.asarray(array)[*(kept.get(axis, slice(None)) for axis in AXES[name].split())]
+           for name, array in found.items()}
     if "loss" in found:
         cut |= {f"db_{letter}": found[f"dW_{letter}"][..., d] for letter in "QKVU"}
         cut |= {f"db_{letter}": cut[f"db_{letter}"][:, :H] for letter in "QKV"}

@@ -119,10 +119,7 @@ def embedded(W, weights, tokens):
 
 
 def normalization(norm, n):
-    """The step y = c/σ of c = x − mean x, or x, and σ = √(mean c² + EPS); layer L is before W_U.
-
-    σ may also come of mean x² − (mean x)², as some have it, where more cancels.
-    """
+    """The step y = c/σ. Its bound holds for σ of mean c², and of mean x² − (mean x)²."""
     def parts(x):
         c = x - x.mean(-1, keepdims=True) if norm == "LNPre" else x
         return c, np.sqrt((c ** 2).mean(-1, keepdims=True) + EPS)
@@ -380,11 +377,11 @@ class Reference:
         tokens = check_tokens(weights, tokens)
         self.W = constants(weights, tokens, biases or {})
         self.steps = [*forward(weights, tokens, norm)]
-        if tokens.shape[1] > 1 and norm:
+        if tokens.shape[1] > 1:
             self.steps += loss(weights, tokens)
-        elif tokens.shape[1] > 1:
-            steps = [*loss(weights, tokens), *backward(weights, tokens)]
-            self.steps += with_tied_embeddings(steps) if tied else steps
+        if tokens.shape[1] > 1 and not norm:
+            steps = backward(weights, tokens)
+            self.steps += with_tied_embeddings([*steps]) if tied else steps
             self.steps += of_biases(weights) if biases else ()
         heads = weights.n_layers * weights.n_heads
         numbers = max(heads * weights.d_vocab ** 2, (heads * weights.d_model) ** 2)

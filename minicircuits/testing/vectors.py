@@ -64,7 +64,6 @@ class Vector:
         if shape or tied or biases or norm:
             return replace(self, weights=weights, stored=None, shape=shape, tied=tied,
                            biases=drawn_biases(weights) if biases else None, norm=norm,
-                           with_circuits=self.with_circuits and not (biases or norm),
                            exact=() if tied or biases or norm else self.exact)
         return self
 
@@ -85,9 +84,9 @@ class Vector:
             return ()
         halved = replace(self.weights, **{name: W / 2 for name, W in self.weights.items()})
         kind = dict(tied=self.tied, biases=self.biases, norm=self.norm)
+        back = self.tokens[:, ::-1]
         return (Vector(self.id, halved, self.tokens, "all weights halved", **kind),
-                Vector(self.id, self.weights, self.tokens[:, ::-1], "its tokens in reverse",
-                       **kind))
+                Vector(self.id, self.weights, back, "its tokens in reverse", **kind))
 
 
 def integers(seed, shape, bits=7):
@@ -313,15 +312,9 @@ def gpt2_shaped(weights, n_ctx):
     return Weights(**W, positions="standard")
 
 
-def core(shape=None, tied=False, biases=False, norm=None):
-    """{id: Vector} of the core set, with what is stored for each; or of a variant of it."""
-    return core_variant(shape, tied, biases, norm)
-
-
 @cache
-def core_variant(*variant):
-    if any(variant):
-        return {id: vector.variant(*variant) for id, vector in core().items()}
+def core():
+    """{id: Vector} of the core set, with what is stored for each."""
     found = {vector.id: vector for vector in recipes()}
     for id, numbers in files.read_arrays(STORE).items():
         arrays = named(found[id].reference.arrays(), found[id])
@@ -373,12 +366,12 @@ def sums(vector, flat):
 
 def find(id, shape=None, tied=False, biases=False, norm=None):
     """A vector of the core set, or of the larger one ("drawn2-17"), or InputError."""
-    if match := re.fullmatch(r"drawn2-(\d{1,9})", id):
-        return drawn(int(match[1])).variant(shape, tied, biases, norm)
-    if id not in core():
+    match = re.fullmatch(r"drawn2-(\d{1,9})", id)
+    if not match and id not in core():
         raise InputError(f"a vector must be one of {', '.join(core())}, or drawn2-1, drawn2-2, …; "
                          f"got {id[:80]!r}")
-    return core(shape, tied, biases, norm)[id]
+    vector = drawn(int(match[1])) if match else core()[id]
+    return vector.variant(shape, tied, biases, norm)
 
 
 def cases(shape=None, tied=False, drawn=10, biases=False, norm=None):

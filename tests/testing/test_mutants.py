@@ -43,7 +43,7 @@ def loops_run_once():
 @cache
 def kills(id, name):
     vector = vectors.find(id, biases=MUTANTS[name].of_biases)
-    return vector in commands.asked_of(name) and check(vector, remembered(name)).wrong
+    return id in [v.id for v in commands.asked_of(name)] and check(vector, remembered(name)).wrong
 
 
 def test_the_command_prints_the_vectors_that_kill_each(monkeypatch, tmp_path, capsys):
