@@ -169,6 +169,9 @@ def oracle(command):
                          "n_heads · d_head and standard positions")
         sub.add_argument("--tied", action="store_true",
                          help="with W_U = W_Eᵀ; dW_E is then the gradient of both")
+        sub.add_argument("--biases", action="store_true", help="with b_Q, b_K, b_V, b_O and b_U")
+        sub.add_argument("--norm", choices=("LNPre", "RMSPre"),
+                         help="with this norm before W_Q, W_K, W_V and W_U; forward alone")
     for sub in export, check:
         sub.add_argument("--convention", choices=("paper", "transformer_lens"), default="paper",
                          help="names and axes of the tensors (default paper)")

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "findings": "model circuits behavior training",
     "terminal": "",
     "report": "model circuits behavior training findings",
-    "testing": "plain interop terminal",
+    "testing": "plain interop circuits terminal",
     "runs": "model behavior terminal training",
     "commands": "model circuits behavior training interop runs findings terminal report",
     "cli": "testing commands",

@@ -17,8 +17,8 @@ a state dict does not tell stands in the model's `cfg`, which `config` reads. Th
 positional_embedding_type is what is called `positions` here. torch is not imported.
 """
 
-from minicircuits.interop.names import (ACTIVATIONS, BRIDGE, CIRCUITS, WEIGHTS,       # noqa: F401
-                                        crosswalk, each_array, reordered)
+from minicircuits.interop.names import (ACTIVATIONS, BIASES, BRIDGE, CIRCUITS,       # noqa: F401
+                                        WEIGHTS, crosswalk, each_array, reordered)
 from minicircuits.interop.transformer_lens import (                                   # noqa: F401
     activations_from_transformer_lens, activations_to_transformer_lens, from_transformer_lens,
     to_transformer_lens)

@@ -19,8 +19,8 @@ import numpy as np
 from minicircuits.notation import InputError, check_axes, relative_error
 from minicircuits.terminal.layout import plural, wrapped
 from minicircuits.testing import exchange, mutants, vectors
-from minicircuits.testing.steps import (AXES, CIRCUITS, DTYPE, FLOOR, FORWARD, UNIT, WEIGHT_LETTERS,
-                                        part)
+from minicircuits.testing.steps import (AXES, BIAS_LETTERS, CIRCUITS, DTYPE, FLOOR, FORWARD, UNIT,
+                                        WEIGHT_LETTERS, part)
 
 LOOPS = 100_000          # products of a case that all known bugs, plain loops, are tried on
 
@@ -137,7 +137,8 @@ def check(case, candidate, precision="float64"):
     ----------
     case : a `Vector` (`vectors.find`), or a pair of Weights and tokens (b, i)
     candidate : {name: array} of any tensors in `steps.AXES`; a folder of them as `.npy`; or
-        a function of (weights, tokens) that returns such a dict. A function gets copies in
+        a function of (weights, tokens) that returns such a dict; of a case with biases, of
+        (weights, tokens, biases), the last a dict of arrays. A function gets copies in
         the precision it claims (float32 for the lower ones), several times: what it does to
         them, whether it does the same again, and whether it keeps anything from one call for
         the next, with other weights or other tokens, is checked too.
@@ -162,10 +163,12 @@ def check_function(case, function, precision):
 
     def report_on(case):
         weights, tokens = case.weights.astype(DTYPE[precision]), case.tokens.copy()
-        report = judge(case, as_tensors(case, function(weights, tokens)), precision)
-        given = {**dict(case.weights.astype(DTYPE[precision]).items()), "tokens": case.tokens}
-        for name, array in [*weights.items(), ("tokens", tokens)]:
-            if not np.array_equal(array, given[name]):
+        biases = {name: b.astype(DTYPE[precision]) for name, b in (case.biases or {}).items()}
+        answer = function(weights, tokens, *[biases] * bool(biases))
+        report = judge(case, as_tensors(case, answer), precision)
+        given = {**case.given, "tokens": case.tokens}
+        for name, array in [*weights.items(), *biases.items(), ("tokens", tokens)]:
+            if not np.array_equal(array, given[name].astype(array.dtype)):
                 return replace(report, note=f"it wrote to its argument {name}")
         return report
 
@@ -195,16 +198,17 @@ def same_answer(report, other):
         equal_nan=True)
 
 
-def assert_matches(function, precision="float64", cases=None, drawn=10, shape=None, tied=False):
+def assert_matches(function, precision="float64", cases=None, drawn=10, shape=None, tied=False,
+                   biases=False, norm=None):
     """`check` a function; AssertionError with the most telling report, unless all is right.
 
     On the core set and the first `drawn` cases of the larger one, which has more shapes; or on
-    these cases. `vectors.cases` says what `shape` and `tied` are. If all is right, it prints what
-    was not checked. An error that the function raises is raised, with the case's name in a note,
-    unless a case before was wrong.
+    these cases. `vectors.cases` says what `shape`, `tied`, `biases` and `norm` are. If all is
+    right, it prints what was not checked. An error that the function raises is raised, with the
+    case's name in a note, unless a case before was wrong.
     """
     if cases is None:
-        cases = vectors.cases(shape, tied, drawn)
+        cases = vectors.cases(shape, tied, drawn, biases, norm)
     reports = []
     for case in cases:
         try:
@@ -241,7 +245,7 @@ def gaps(reports):
     lines = []
     if never := [name for name in AXES if lacking[name] and name not in supplied]:
         lines.append(wrapped(f"not supplied, so not checked: {', '.join(short(never))}"))
-    if not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS)):
+    if not any(f"d{name}" in supplied for name in (*FORWARD, *WEIGHT_LETTERS, *BIAS_LETTERS)):
         lines.append("no gradient was checked")
     return lines + [f"{name} not supplied in {plural(lacking[name], 'case')} of {len(reports)}"
                     for name in AXES if name in supplied and lacking[name]]
@@ -447,6 +451,8 @@ def known_bugs(report):
     """
     case, expected, u = report.case, report.case.reference.expected, UNIT[report.precision]
     names = dict.fromkeys((*case.hunts, *(mutants.MUTANTS if loops(report) <= LOOPS else ())))
+    names = [name for name in names if not case.norm                 # which the loops have not
+             and (case.biases or not mutants.MUTANTS[name].of_biases)]
     steps = {step.label: step for step in case.reference.steps}
     step, suspects, right = steps[report.difference.tensor], {report.difference.step}, []
     yours, counts = part(report.tensors, step.key), influences(step.name, expected[step.key])
@@ -470,7 +476,8 @@ def known_bugs(report):
 
     def explains(name):
         run = mutants.candidate(name, DTYPE[report.precision])
-        theirs = case.answered(run(case.weights.astype("float64"), case.tokens))
+        theirs = run(case.weights.astype("float64"), case.tokens, case.biases)
+        theirs = case.answered(theirs)
         same, off = distance(found := part(theirs, step.key))
         near = 0.02 * np.maximum(abs(yours), abs(found)) + 1e4 * u * size
         near = (abs(yours - found) <= near) | ~np.isfinite(yours - found) | ~counts

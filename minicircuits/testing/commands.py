@@ -43,9 +43,8 @@ def print_list(options):
 
 
 def show(options):
-    vector, name = find(options.id, options.shape, options.tied), options.tensor
-    arrays = {**dict(vector.weights.items()), "tokens": vector.tokens,
-              **vector.reference.arrays()}
+    vector, name = find(options.id, *variant(options)), options.tensor
+    arrays = {**vector.given, "tokens": vector.tokens, **vector.reference.arrays()}
     if name is not None:
         if name not in arrays:
             raise InputError(f"a tensor of {vector.id} must be one of {', '.join(arrays)}; got "
@@ -57,6 +56,10 @@ def show(options):
         axes = exchange.GIVEN_AND_EXPECTED[name].split()
         print(f"  {name:<16} ({', '.join(axes)}) {array.shape}"
               if axes else f"  {name:<16} one number")
+
+
+def variant(options):
+    return options.shape, options.tied, options.biases, options.norm
 
 
 def export(options):
@@ -79,7 +82,7 @@ def asked(options, ids, drawn):
         raise InputError("a case of your own needs both --weights FILE and --tokens FILE.npy; got "
                          f"{'the first' if own else 'the second'} alone")
     ids = [*(ids or (() if own else core())), *(f"drawn2-{n + 1}" for n in range(drawn))]
-    chosen = [find(id, options.shape, options.tied) for id in dict.fromkeys(ids)]
+    chosen = [find(id, *variant(options)) for id in dict.fromkeys(ids)]
     return [own_case(options), *chosen] if own else chosen
 
 
@@ -90,7 +93,7 @@ def own_case(options):
         raise InputError(f"weights of a case must be real; got {weights.dtype}")
     tokens = check_tokens(weights, files.read_npy(options.tokens, exchange.MAX_TENSOR))
     return Vector("own", weights.astype("float64"), tokens, "your own").variant(
-        options.shape, options.tied)
+        *variant(options))
 
 
 def verify(options):
@@ -258,8 +261,9 @@ def remove(folder, seconds=20):
 
 def asked_of(name):
     """The vectors that a known bug is tried on: of the larger ones those alone that hunt it."""
-    return [vector for vector in core().values() if name in vector.hunts or (
+    asked = [vector for vector in core().values() if name in vector.hunts or (
         vector.stored and (vector.with_circuits or MUTANTS[name].step not in CIRCUITS))]
+    return [vector.variant(biases=MUTANTS[name].of_biases) for vector in asked]
 
 
 def mutants(options):
@@ -270,9 +274,10 @@ def mutants(options):
     for name in MUTANTS:
         asked = asked_of(name)
         matrix[name] = [v.id for v in asked if checking.check(v, candidate(name)).wrong]
+        asked = [v.id for v in asked]
         if not options.json:
-            marks = "".join("x" if v.id in matrix[name] else "." if v in asked else " "
-                            for v in core().values())
+            marks = "".join("x" if id in matrix[name] else "." if id in asked else " "
+                            for id in core())
             print(f"  {marks}  {name}", flush=True)
     missed = [name for name in matrix if not matrix[name]]
     if options.json:

@@ -15,14 +15,14 @@ import os
 import numpy as np
 
 from minicircuits import files
-from minicircuits.interop import ACTIVATIONS, WEIGHTS, each_array, reordered
+from minicircuits.interop import ACTIVATIONS, BIASES, WEIGHTS, each_array, reordered
 from minicircuits.notation import InputError
-from minicircuits.testing.steps import AXES, WEIGHT_LETTERS
+from minicircuits.testing.steps import AXES, BIAS_LETTERS, EPS, WEIGHT_LETTERS
 
 FORMAT = "minicircuits vector 1"
 CONVENTIONS = ("paper", "transformer_lens")
 MAX_TENSOR = 2 ** 28       # bytes of one that a stranger wrote
-GIVEN_AND_EXPECTED = {**WEIGHT_LETTERS, "tokens": "b i", **AXES}       # name -> axes
+GIVEN_AND_EXPECTED = {**WEIGHT_LETTERS, **BIAS_LETTERS, "tokens": "b i", **AXES}   # name -> axes
 
 
 def places(name, n_layers, convention):
@@ -30,7 +30,7 @@ def places(name, n_layers, convention):
     if convention not in CONVENTIONS:
         raise InputError(f"convention must be one of {', '.join(CONVENTIONS)}; got {convention!r}")
     axes = GIVEN_AND_EXPECTED[name]
-    rows = [row for row in WEIGHTS + ACTIVATIONS if name in (row.ours, f"d{row.ours}")]
+    rows = [row for row in WEIGHTS + BIASES + ACTIVATIONS if name in (row.ours, f"d{row.ours}")]
     if convention == "paper" or not rows:
         return [(name, ..., axes, axes)]
     d = name.removesuffix(rows[0].ours)
@@ -46,7 +46,7 @@ def stems(n_layers, convention):
 
 def write_case(folder, vector, convention="paper", dtype="float64", expected=True, force=False):
     """Write a case as a folder; each file whole or not at all, the manifest last."""
-    roles = {"given": {**dict(vector.weights.items()), "tokens": vector.tokens},
+    roles = {"given": {**vector.given, "tokens": vector.tokens},
              "expected": vector.reference.arrays() if expected else {}}
     found = [(role, *place, array) for role in roles for name, array in roles[role].items()
              for place in places(name, vector.weights.n_layers, convention)]
@@ -64,8 +64,9 @@ def write_case(folder, vector, convention="paper", dtype="float64", expected=Tru
     files.write_json(os.path.join(folder, "manifest.json"), {
         "format": FORMAT, "id": vector.id, "comment": vector.comment,
         "hunts": list(vector.hunts), "exact": list(vector.exact), "convention": convention,
-        "shape": vector.shape, "tied": vector.tied, "positions": vector.weights.positions,
-        "tensors": tensors}, force)
+        "shape": vector.shape, "tied": vector.tied, "biases": vector.biases is not None,
+        "norm": vector.norm, **({"eps": EPS} if vector.norm else {}),
+        "positions": vector.weights.positions, "tensors": tensors}, force)
 
 
 def verify_case(folder):

@@ -22,17 +22,20 @@ UNIT = {"float64": 2.0 ** -53, "float32": 2.0 ** -24, "tf32": 2.0 ** -11, "bfloa
 FLOOR = {"float64": 1e-290, "float32": 1e-30, "tf32": 1e-30, "bfloat16": 1e-30}   # underflow
 DTYPE = {name: "float64" if name == "float64" else "float32" for name in UNIT}    # what is given
 MAX_CIRCUITS = 2 ** 20   # numbers in the largest of a case: with more, it has no circuits
+NORMS = "LNPre", "RMSPre"  # of cases with one: without parameters, LN with centering
+EPS = 1e-5               # that a norm adds to the mean of squares
 EXP_ULPS = 4             # what an exp or a log may be off by
 WEIGHT_LETTERS = {"W_E": "d u", "W_pos": "d p", "W_Q": "l h e d", "W_K": "l h e d",
                   "W_V": "l h e d", "W_O": "l h d e", "W_U": "v d"}
+BIAS_LETTERS = {"b_Q": "l h e", "b_K": "l h e", "b_V": "l h e", "b_O": "l d", "b_U": "v"}
 BACKWARD = ("logits", "residual", "z", "pattern", "scores", "q", "k", "v")
 CIRCUIT_AXES = {"W_QK": "l h d d", "W_OV": "l h d d", "direct_path": "v u",
                 "qk_circuit": "l h u u", "ov_circuit": "l h v u", "copying_score": "l h",
                 "composition_Q": "l h l h", "composition_K": "l h l h",
                 "composition_V": "l h l h", "logits_by_order": "l+1 b i v"}
-AXES = {**ACTIVATION_AXES, "loss": "",
+AXES = {**ACTIVATION_AXES, "normalized": "l+1 b i d", "loss": "",
         **{f"d{name}": ACTIVATION_AXES[name] for name in BACKWARD},
-        **{f"d{name}": axes for name, axes in WEIGHT_LETTERS.items()},
+        **{f"d{name}": axes for name, axes in (WEIGHT_LETTERS | BIAS_LETTERS).items()},
         **CIRCUIT_AXES}      # of every tensor that a candidate may supply
 FORWARD, CIRCUITS = tuple(ACTIVATION_AXES), tuple(CIRCUIT_AXES)
 
@@ -98,11 +101,16 @@ class Constants(dict):
     sizes = cached_property(lambda self: {name: abs(W) for name, W in self.items()})
 
 
-def constants(weights, tokens):
-    """The weights, p (i, d) or 0 that W_Q and W_K add, and the scale."""
-    W = {name: np.asarray(array, np.float64) for name, array in weights.items()}
+def constants(weights, tokens, biases):
+    """The weights and biases, p (i, d) or 0 that W_Q and W_K add, and the scale."""
+    W = {name: np.asarray(array, np.float64) for name, array in [*weights.items(), *biases.items()]}
     p = W["W_pos"].T[:tokens.shape[1]] if weights.positions == "shortformer" else np.zeros(())
     return Constants(**W, p=p, scale=1 / np.sqrt(weights.d_head))
+
+
+def bias(W, name, *layer):
+    """That of a layer, for every position; 0 where there are none."""
+    return W[name][layer][..., None, :] if name in W else 0
 
 
 def embedded(W, weights, tokens):
@@ -110,26 +118,48 @@ def embedded(W, weights, tokens):
     return x + W["W_pos"].T[:tokens.shape[1]] if weights.positions == "standard" else x
 
 
-def forward(weights, tokens):
+def normalization(norm, n):
+    """The step y = c/σ. Its bound holds for σ of mean c², and of mean x² − (mean x)²."""
+    def parts(x):
+        c = x - x.mean(-1, keepdims=True) if norm == "LNPre" else x
+        return c, np.sqrt((c ** 2).mean(-1, keepdims=True) + EPS)
+
+    def bound(u, W, x):
+        (c, sigma), k = parts(x), x.shape[-1] + 6
+        of_c = gamma(k, u) * (abs(x) + abs(x).mean(-1, keepdims=True) * (norm == "LNPre"))
+        squares = np.maximum((x ** 2).mean(-1, keepdims=True) / sigma ** 2, 1)
+        of_sigma = np.sqrt((of_c ** 2).mean(-1, keepdims=True)) / sigma + gamma(k, u) * squares
+        return (of_c + abs(c) * of_sigma) / sigma / np.maximum(1 - of_sigma, 0.1)
+
+    return Step("normalized", n, (("residual", n),), lambda W, x: np.divide(*parts(x)), bound)
+
+
+def forward(weights, tokens, norm=None):
     """The steps from tokens (b, i) to logits."""
     causal = np.tri(tokens.shape[1], dtype=bool)
     yield products("residual", 0, [], lambda W: embedded(W, weights, tokens))
     for n in range(weights.n_layers):
         x, q, k, v, s, A, z = ((name, n) for name in FORWARD[:-1])
-        yield products("q", n, [x], lambda W, x, n=n:
-                       einsum("hed,bid->bhie", W["W_Q"][n], x + W["p"]))
-        yield products("k", n, [x], lambda W, x, n=n:
-                       einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]))
-        yield products("v", n, [x], lambda W, x, n=n: einsum("hed,bjd->bhje", W["W_V"][n], x))
+        reads = [("normalized" if norm else "residual", n)]
+        if norm:
+            yield normalization(norm, n)
+        yield products("q", n, reads, lambda W, x, n=n:
+                       einsum("hed,bid->bhie", W["W_Q"][n], x + W["p"]) + bias(W, "b_Q", n))
+        yield products("k", n, reads, lambda W, x, n=n:
+                       einsum("hed,bjd->bhje", W["W_K"][n], x + W["p"]) + bias(W, "b_K", n))
+        yield products("v", n, reads, lambda W, x, n=n:
+                       einsum("hed,bjd->bhje", W["W_V"][n], x) + bias(W, "b_V", n))
         yield products("scores", n, [q, k],
                        lambda W, q, k: einsum("bhie,bhje->bhij", q, k) * W["scale"])
         yield Step("pattern", n, (s,), lambda W, s: softmax(s, causal)[0],
                    lambda u, W, s: softmax_bound(u, *softmax(s, causal)))
         yield products("z", n, [A, v], lambda W, A, v: einsum("bhij,bhje->bhie", A, v))
         yield products("residual", n + 1, [x, z], lambda W, x, z, n=n:
-                       x + einsum("hde,bhie->bid", W["W_O"][n], z))
-    yield products("logits", None, [("residual", weights.n_layers)],
-                   lambda W, x: einsum("vd,bid->biv", W["W_U"], x))
+                       x + einsum("hde,bhie->bid", W["W_O"][n], z) + bias(W, "b_O", n))
+    if norm:
+        yield normalization(norm, weights.n_layers)
+    yield products("logits", None, [("normalized" if norm else "residual", weights.n_layers)],
+                   lambda W, x: einsum("vd,bid->biv", W["W_U"], x) + bias(W, "b_U"))
 
 
 def loss(weights, tokens):
@@ -208,6 +238,16 @@ def backward(weights, tokens):
         yield products("dW_pos", None, [("dresidual", 0)] if weights.positions == "standard" else
                        [(name, n) for n in range(L) for name in ("dq", "dk")], dW_pos)
     yield products("dW_E", None, [("dresidual", 0)], dW_E)
+
+
+def of_biases(weights):
+    """The gradients of biases: sums over contexts and positions."""
+    yield products("db_U", None, [("dlogits", None)], lambda W, g: g.sum((0, 1)))
+    for n in reversed(range(weights.n_layers)):
+        yield products("db_O", n, [("dresidual", n + 1)], lambda W, g: g.sum((0, 1)))
+        for letter in "VKQ":
+            yield products(f"db_{letter}", n, [(f"d{letter.lower()}", n)],
+                           lambda W, g: g.sum((0, 2)))
 
 
 def with_tied_embeddings(steps):
@@ -327,18 +367,25 @@ def eight_times(key, run, exact):
 class Reference:
     """Every tensor of a case in float64, and what a candidate may differ by."""
 
-    def __init__(self, weights, tokens, stored=None, tied=False):
+    def __init__(self, weights, tokens, stored=None, tied=False, biases=None,
+                 norm=None):
         """`stored` (name -> array) replaces what is computed here: it is authoritative.
 
-        If W_U and W_E are tied, dW_E is the gradient of both, and there is no dW_U.
+        If W_U and W_E are tied, dW_E is the gradient of both, and there is no dW_U. With biases
+        (name -> array) or a norm there are no circuits, and with a norm no gradient but dlogits.
         """
         tokens = check_tokens(weights, tokens)
-        self.W, self.steps = constants(weights, tokens), [*forward(weights, tokens)]
+        self.W = constants(weights, tokens, biases or {})
+        self.steps = [*forward(weights, tokens, norm)]
         if tokens.shape[1] > 1:
-            steps = [*loss(weights, tokens), *backward(weights, tokens)]
-            self.steps += with_tied_embeddings(steps) if tied else steps
+            self.steps += loss(weights, tokens)
+        if tokens.shape[1] > 1 and not norm:
+            steps = backward(weights, tokens)
+            self.steps += with_tied_embeddings([*steps]) if tied else steps
+            self.steps += of_biases(weights) if biases else ()
         heads = weights.n_layers * weights.n_heads
-        if max(heads * weights.d_vocab ** 2, (heads * weights.d_model) ** 2) <= MAX_CIRCUITS:
+        numbers = max(heads * weights.d_vocab ** 2, (heads * weights.d_model) ** 2)
+        if numbers <= MAX_CIRCUITS and not (biases or norm):
             self.steps += circuits(weights, tokens)
         self.expected = self.run(self.steps)
         self.expected |= {step.key: part(stored, step.key) for step in self.steps

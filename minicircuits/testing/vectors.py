@@ -17,7 +17,8 @@ import numpy as np
 from minicircuits import files
 from minicircuits.notation import POSITIONS, InputError, Weights
 from minicircuits.plain import circuits, model
-from minicircuits.testing.steps import CIRCUITS, FORWARD, WEIGHT_LETTERS, Reference
+from minicircuits.testing.steps import (BIAS_LETTERS, CIRCUITS, FORWARD, NORMS, WEIGHT_LETTERS,
+                                        Reference)
 
 SHAPES = None, "gpt2"
 MAX_STORED = 5000          # numbers of a vector: what it may add to the file
@@ -38,21 +39,32 @@ class Vector:
     stored: dict = field(default=None, repr=False)      # name -> what is expected
     shape: str | None = None   # "gpt2": as `gpt2_shaped` makes it
     tied: bool = False         # W_U is W_Eᵀ, and dW_E the gradient of both
+    biases: dict = field(default=None, repr=False)      # b_Q, b_K, b_V, b_O, b_U; or None
+    norm: str | None = None    # "LNPre" or "RMSPre": what W_Q, W_K, W_V and W_U read, normalized
 
     @cached_property
     def reference(self):
-        return Reference(self.weights, self.tokens, self.stored, self.tied)
+        return Reference(self.weights, self.tokens, self.stored, self.tied, self.biases,
+                         self.norm)
 
-    def variant(self, shape=None, tied=False):
-        """The same model as a GPT-2 has it; and another one, which has W_E for W_Uᵀ."""
+    @property
+    def given(self):
+        """{name: array} of what a candidate is given, but for the tokens."""
+        return dict(self.weights.items()) | (self.biases or {})
+
+    def variant(self, shape=None, tied=False, biases=False, norm=None):
+        """The same model as a GPT-2 has it; one with W_E for W_Uᵀ, with biases, with a norm."""
         if shape not in SHAPES:
             raise InputError(f"shape must be None or 'gpt2'; got {shape!r}")
+        if norm not in (None, *NORMS):
+            raise InputError(f"norm must be None, {' or '.join(map(repr, NORMS))}; got {norm!r}")
         weights = gpt2_shaped(self.weights, self.tokens.shape[1]) if shape else self.weights
         if tied:
             weights = replace(weights, W_U=weights.W_E.T.copy())
-        if shape or tied:
+        if shape or tied or biases or norm:
             return replace(self, weights=weights, stored=None, shape=shape, tied=tied,
-                           exact=() if tied else self.exact)
+                           biases=drawn_biases(weights) if biases else None, norm=norm,
+                           exact=() if tied or biases or norm else self.exact)
         return self
 
     def answered(self, tensors):
@@ -71,9 +83,10 @@ class Vector:
         if self.weights.n_layers * self.weights.n_heads * self.tokens.size ** 2 > MAX_OTHERS:
             return ()
         halved = replace(self.weights, **{name: W / 2 for name, W in self.weights.items()})
-        return (Vector(self.id, halved, self.tokens, "all weights halved", tied=self.tied),
-                Vector(self.id, self.weights, self.tokens[:, ::-1], "its tokens in reverse",
-                       tied=self.tied))
+        kind = dict(tied=self.tied, biases=self.biases, norm=self.norm)
+        back = self.tokens[:, ::-1]
+        return (Vector(self.id, halved, self.tokens, "all weights halved", **kind),
+                Vector(self.id, self.weights, back, "its tokens in reverse", **kind))
 
 
 def integers(seed, shape, bits=7):
@@ -101,6 +114,14 @@ def dyadic(seed, L=1, b=2, i=3, h=2, e=3, d=4, v=8, p=5, positions="shortformer"
         arrays["W_pos"] = None
     ids = 1 + np.argsort(integers(1000 * seed + 99, v - 1), kind="stable")
     return Weights(**arrays, positions=positions), np.resize(ids, (b, i))
+
+
+def drawn_biases(weights):
+    """{name: array} of biases between −1/2 and 1/2, with every bit of a float64."""
+    w = weights
+    sizes = dict(l=w.n_layers, h=w.n_heads, e=w.d_head, d=w.d_model, v=w.d_vocab)
+    return {name: integers(8 * 10 ** 6 + n, [sizes[c] for c in letters.split()], 54) * 2.0 ** -54
+            for n, (name, letters) in enumerate(BIAS_LETTERS.items())}
 
 
 def drawn(number):
@@ -292,10 +313,8 @@ def gpt2_shaped(weights, n_ctx):
 
 
 @cache
-def core(shape=None, tied=False):
-    """{id: Vector} of the core set, with what is stored for each; or of a variant of it."""
-    if shape or tied:
-        return {id: vector.variant(shape, tied) for id, vector in core().items()}
+def core():
+    """{id: Vector} of the core set, with what is stored for each."""
     found = {vector.id: vector for vector in recipes()}
     for id, numbers in files.read_arrays(STORE).items():
         arrays = named(found[id].reference.arrays(), found[id])
@@ -345,21 +364,26 @@ def sums(vector, flat):
         for array in arrays)).hexdigest() for arrays in [inputs, *stored]]
 
 
-def find(id, shape=None, tied=False):
+def find(id, shape=None, tied=False, biases=False, norm=None):
     """A vector of the core set, or of the larger one ("drawn2-17"), or InputError."""
-    if match := re.fullmatch(r"drawn2-(\d{1,9})", id):
-        return drawn(int(match[1])).variant(shape, tied)
-    if id not in core():
+    match = re.fullmatch(r"drawn2-(\d{1,9})", id)
+    if not match and id not in core():
         raise InputError(f"a vector must be one of {', '.join(core())}, or drawn2-1, drawn2-2, …; "
                          f"got {id[:80]!r}")
-    return core(shape, tied)[id]
+    vector = drawn(int(match[1])) if match else core()[id]
+    return vector.variant(shape, tied, biases, norm)
 
 
-def cases(shape=None, tied=False, drawn=10):
+def cases(shape=None, tied=False, drawn=10, biases=False, norm=None):
     """The core set and the first so many of the larger one: what `assert_matches` takes.
 
     shape : None, or "gpt2": the same models with d_model = n_heads · d_head and standard
         positions (see `gpt2_shaped`)
     tied : whether W_U is W_Eᵀ. The gradient of the one array is then dW_E + dW_Uᵀ, as dW_E.
+    biases : whether there are b_Q, b_K, b_V (l, h, e), b_O (l, d) and b_U (v,). Such a case has
+        no circuits.
+    norm : None, "LNPre" or "RMSPre": what W_Q, W_K, W_V and W_U read is divided by σ (positions
+        of a shortformer are added after that). Such a case has no circuits and no backward.
     """
-    return [find(id, shape, tied) for id in (*core(), *(f"drawn2-{n + 1}" for n in range(drawn)))]
+    ids = *core(), *(f"drawn2-{n + 1}" for n in range(drawn))
+    return [find(id, shape, tied, biases, norm) for id in ids]

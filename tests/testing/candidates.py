@@ -20,10 +20,10 @@ def model(weights, tokens):
     return found
 
 
-def outputs(weights, tokens, of=model):
-    """Logits, loss and the weights' gradients alone."""
-    return {name: array for name, array in of(weights, tokens).items()
-            if name in ("logits", "loss") or name.startswith("dW")}
+def outputs(weights, tokens, *biases, of=model):
+    """Logits, loss and the gradients of weights and biases alone."""
+    return {name: array for name, array in of(weights, tokens, *biases).items()
+            if name in ("logits", "loss") or name.startswith(("dW", "db"))}
 
 
 def circuits(weights, tokens):

@@ -3,14 +3,17 @@
     python -m tests.testing.false_alarms 1 1000
 
 Drawn cases of these numbers, as they are and in the shape of a GPT-2, one in seven with tied
-embeddings, in all precisions. Candidates take turns; of every second some tensors are left out.
+embeddings, one in three with biases, in all precisions. Candidates take turns; of every second
+some tensors are left out.
 """
 
 import sys
 
 import numpy as np
 
+from minicircuits.circuits.biases import fold_biases
 from minicircuits.testing import check
+from minicircuits.testing.mutants import with_biases
 from minicircuits.testing.steps import DTYPE, UNIT
 from minicircuits.testing.vectors import SHAPES, find
 from tests.testing.candidates import bfloat16, circuits, in_low_precision, model, outputs, tf32
@@ -30,12 +33,17 @@ def candidates(number, precision):
 def alarms(number):
     """The reports of a drawn case that call a right answer wrong."""
     rng = np.random.default_rng(number)
-    for case in (find(f"drawn2-{number}", shape, number % 7 == 0) for shape in SHAPES):
+    for case in (find(f"drawn2-{number}", shape, number % 7 == 0, number // 2 % 3 == 0)
+                 for shape in SHAPES):
         for precision in UNIT:
             for candidate in candidates(number, precision):
                 if candidate is circuits and "W_QK" not in case.reference.arrays():
-                    continue                                    # too large to have any
-                found = case.answered(candidate(case.weights.astype(DTYPE[precision]), case.tokens))
+                    continue                                    # too large, or with biases
+                biases = case.biases and {
+                    name: b.astype(DTYPE[precision]) for name, b in case.biases.items()}
+                found = case.answered(with_biases(
+                    fold_biases, candidate, case.weights.astype(DTYPE[precision]), case.tokens,
+                    biases))
                 report = check(case, {name: array for name, array in found.items()
                                       if number % 2 == 0 or rng.uniform() < 0.6}, precision)
                 if report.wrong:

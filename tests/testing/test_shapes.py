@@ -60,7 +60,8 @@ def test_right_candidates_pass_in_the_gpt2_shape_and_tied(capsys):
 
 def test_known_bugs_die_in_the_gpt2_shape():
     """Those of a forward and a backward pass with standard positions."""
-    small = [vectors.find(id, "gpt2") for id in SMALL]
+    small = {biases: [vectors.find(id, "gpt2", biases=biases) for id in SMALL]
+             for biases in (False, True)}
     other = {"W_O_transposed", "positions_in_the_residual"}    # needs d_head = d_model; shortformer
     for name in MUTANTS.keys() - other:
         standard = MUTANTS[name].function not in ("add_positions", "add_positions_backward")
@@ -68,7 +69,8 @@ def test_known_bugs_die_in_the_gpt2_shape():
                 name in vector.hunts for vector in vectors.core().values()):
             if "pos" in name:
                 continue
-            assert any(check(v, candidate(name)(v.weights, v.tokens)).wrong for v in small), name
+            assert any(check(v, candidate(name)(v.weights, v.tokens, v.biases)).wrong
+                       for v in small[MUTANTS[name].of_biases]), name
 
 
 def test_a_tied_gradient_that_lacks_one_side_is_named():

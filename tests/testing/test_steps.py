@@ -15,7 +15,7 @@ from minicircuits.notation import POSITIONS, relative_error
 from minicircuits.plain import circuits as plain_circuits
 from minicircuits.plain import model as plain
 from minicircuits.testing import vectors
-from minicircuits.testing.steps import AXES, UNIT, Reference
+from minicircuits.testing.steps import AXES, BIAS_LETTERS, UNIT, Reference
 from minicircuits.testing.strategies import draw_case, random_case
 from tests.testing import exact
 from tests.testing.candidates import circuits, model
@@ -41,7 +41,9 @@ def test_steps_equal_the_loops_and_the_model(case):
     table = Reference(*case).arrays()
     loops = plain.tensors(*case)
     loops |= plain_circuits.tensors(*case, loops["pattern"])
-    assert loops.keys() == AXES.keys() - ({"dW_pos"} if case.weights.W_pos is None else set())
+    absent = {f"d{name}" for name in (*BIAS_LETTERS, *["W_pos"] * (case.weights.W_pos is None))}
+    absent.add("normalized")
+    assert loops.keys() == AXES.keys() - absent
     assert_equal(table, loops)
     assert_equal(model(*case), loops)
 
@@ -117,7 +119,7 @@ def test_every_tensor_has_axes_and_every_axis_the_size_of_its_letter():
     sizes = {"l": 2, "l+1": 3, "b": 2, "i": 4, "j": 4, "h": 3, "d": 5, "e": 4, "u": 7, "v": 7,
              "p": 6}
     arrays = Reference(weights, tokens).arrays()
-    assert arrays.keys() == AXES.keys()
+    assert arrays.keys() == AXES.keys() - {f"d{name}" for name in BIAS_LETTERS} - {"normalized"}
     for name, array in arrays.items():
         assert array.shape == tuple(sizes[letter] for letter in AXES[name].split()), name
 
