@@ -28,7 +28,7 @@ MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_SPLIT = 16            # heads whose scores come in four parts
 MAX_VOCAB = 4096          # tokens to choose from
-ATTENTION = 1_800_000     # bytes of the page for the attention on contexts
+ATTENTION = 6_000_000     # bytes of the page for the attention on contexts
 LEDGER = 4_000_000        # bytes of it for what a ledger is made of
 FLOAT = 4 * 4 / 3         # bytes of a number in `pack_floats`
 
