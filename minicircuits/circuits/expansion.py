@@ -167,8 +167,12 @@ def residual_0(weights, tokens):
 
 def source_vectors(weights, tokens, source):
     """What a source is in the residual stream: W_E t, W_pos p, or their sum. (b, i, d)"""
-    x = weights.W_E.mT[tokens] * (source != "position")
-    return x if source == "token" else x + weights.W_pos.mT[:tokens.shape[1]]
+    if source == "token":
+        return weights.W_E.mT[tokens]
+    p = weights.W_pos.mT[:tokens.shape[1]]
+    if source == "position":
+        return np.broadcast_to(p, (len(tokens), *p.shape))
+    return weights.W_E.mT[tokens] + p
 
 
 def propagate(weights, x, pattern):
