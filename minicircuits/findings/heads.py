@@ -11,7 +11,7 @@ from minicircuits.behavior.in_context import (block_lengths, induction_scores,
 from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.composition import (composition_baseline, composition_excess,
                                                composition_scores, random_composition_scores)
-from minicircuits.circuits.copying import copying_companions, copying_score
+from minicircuits.circuits.copying import copying_companions, copying_score, spectrum
 from minicircuits.circuits.expansion import label
 from minicircuits.circuits.heads import W_OV, W_QK, ov_circuit
 from minicircuits.circuits.skip_trigrams import strongest
@@ -20,6 +20,7 @@ from minicircuits.model.transformer import forward
 from minicircuits.notation import NormalizedWeights
 
 RANKS = (*range(1, 9), 16, 32, 64, 128)     # of the sources that a dump of a head lists
+SPECTRUM = 64                               # eigenvalues of a head that are shown
 # A previous-token head has more of its attention than this on the token before. Untrained models
 # reach 0.1 in contexts of 128, and 0.46 in those of 5.
 PREVIOUS = 0.5
@@ -188,3 +189,18 @@ def eigenvalue_pairs(weights, rows, watch=unwatched):
     return [{"earlier": earlier, "later": later, "copying": copying[later], "matching": score}
             for (earlier, later), score in watch(zip(pairs, side_by_side(matching, pairs)),
                                                  "pairs of heads", total=len(pairs))]
+
+
+def head_spectra(weights):
+    """Of every head the eigenvalues of W_U W_OV W_E, as pairs (real, imaginary), largest first.
+
+    They are divided by the largest modulus, and are SPECTRUM at most; of a head that copies
+    nothing but rounding there are none.
+    """
+    found, matrices = [], without_biases(weights)
+    W_E_W_U = matrices.W_E @ matrices.W_U        # W_U W W_E has the eigenvalues of W W_E W_U
+    for layer, head in heads_of(weights):
+        values = spectrum(W_OV(matrices, layer, head) @ W_E_W_U)[:SPECTRUM]
+        found.append({"layer": layer, "head": head, "copying": [
+            (float(value.real), float(value.imag)) for value in values / abs(values[:1])]})
+    return found

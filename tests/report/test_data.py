@@ -1,11 +1,14 @@
 """What the page is given is what the library says, cut only with a notice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
+from minicircuits.findings import heads
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.behavior import excerpt
@@ -124,6 +127,22 @@ def test_eigenvalue_pairs(two):
     for pair in pairs:
         scores = mc.induction_eigenvalues(two.model.weights, pair["earlier"], pair["later"])
         assert (pair["copying"], pair["matching"]) == pytest.approx(scores, abs=1e-9)
+
+
+def test_spectra_are_the_eigenvalues(two, monkeypatch):
+    """In the order of the heads, over the largest modulus; cut; and none of a head that is zero."""
+    assert [(row["layer"], row["head"]) for row in two.data["spectra"]] == [
+        (row["layer"], row["head"]) for row in two.found["heads"]]
+    for row, head in zip(two.data["spectra"], two.found["heads"]):
+        circuit = mc.ov_circuit(two.model.weights, row["layer"], row["head"])
+        values, found = circuit.eigenvalues(), np.array(row["copying"]) @ [1, 1j]
+        assert_close(np.sort_complex(found), np.sort_complex(values / abs(values[0])), 1e-9)
+        assert found.real.sum() / abs(found).sum() == pytest.approx(head["copying"])
+    monkeypatch.setattr(heads, "SPECTRUM", 3)
+    W_O = two.model.weights.W_O.copy()
+    W_O[1, 2] = 0
+    assert [len(row["copying"]) for row in heads.head_spectra(
+        replace(two.model.weights, W_O=W_O))] == [3] * 5 + [0]
 
 
 def test_head_dump_is_ranked(two):
