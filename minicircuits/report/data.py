@@ -24,6 +24,7 @@ from minicircuits.training.model_file import log_of
 from minicircuits.training.tokenizer import Tokenizer
 
 LIVE = 3_000_000          # parameters of a model that runs in the page
+BIGRAMS = ("next_tokens", "training_loss", "fitted_loss")     # what is found without layers
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_SPLIT = 16            # heads whose scores come in four parts
@@ -58,6 +59,8 @@ def page_data(study, found, watch=unwatched):
             "overview": overview(study.model, found), "notices": notices, "start": place,
             "shown_heads": shown, "texts": list(texts.values()),
             "opening": list(texts).index(whole)}
+    if not weights.n_layers:
+        page["bigrams"] = {name: found[name] for name in BIGRAMS if name in found}
     if weights.n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
         page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"],
@@ -201,7 +204,9 @@ def named_tokens(page, target):
     """The ids of all tokens that the page mentions, beside those to choose from."""
     return {target}.union(*map(tokens_of, page["texts"]), *(
         [row["source"], *(id for id, _ in row["destinations"] + row["outs"])]
-        for head in page.get("dump", []) for row in head["rows"]))
+        for head in page.get("dump", []) for row in head["rows"]), *(
+        [row["token"], *(id for id, _ in row["model"] + row.get("text", []))]
+        for row in page.get("bigrams", {}).get("next_tokens", [])))
 
 
 def tokens_of(text):

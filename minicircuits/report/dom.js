@@ -84,6 +84,13 @@ function pager(legend, names, change) {
                           before, list, after)};
 }
 
+/* A field to search tokens in; `act` is given what is searched, as tokens are shown. */
+function tokenSearch(label, act) {
+  const input = el("input", {type: "search", placeholder: `${label} …`, "aria-label": label,
+                             oninput: () => act(input.value.replaceAll(" ", "␣"))});
+  return input;
+}
+
 /* A link to a head's table. */
 function headLink(head) {
   const text = headName(head);

@@ -4,11 +4,16 @@
 function importance({losses, marginal, counts, given_direct, given_others, virtual_heads, limit}) {
   const names = losses.map((_, order) => ["direct path", "single heads"][order]
                                          ?? `virtual heads of ${order}`);
-  byId("importance-see").textContent = marginal.length < 3 ? "What each order of paths adds"
-    : `${integer(counts[1])} single heads take off ${fixed(marginal[1], 2)} nats, ` +
-      `${integer(counts[2])} virtual heads ${fixed(marginal[2], 2)}`;
+  const total = marginal.reduce((sum, value) => sum + value, 0), uniform = losses[0] + marginal[0];
+  const effect = value => `${value < 0 ? "add" : "take off"} ${fixed(Math.abs(value), 2)} nats`;
+  byId("importance-see").textContent = total < 0.005 ? "All paths together take nothing off the loss"
+    : `${integer(counts[1])} single heads ${effect(marginal[1])}, ` +
+      `${integer(counts[2])} virtual heads of two ${effect(marginal[2])}`;
   byId("importance-figure").append(
-    bars(names.map((name, order) => ({name, value: marginal[order]}))),
+    bars([{name: "every token alike", value: uniform, class: "quiet"},
+          ...names.map((name, order) => ({name: `+ ${name}`, value: -marginal[order],
+            from: order ? losses[order - 1] : uniform, text: signed(-marginal[order])})),
+          {name: "= the model", value: losses.at(-1), class: "main"}], "nats"),
     table(["paths added", "terms", "loss", "takes off"], names.map((name, order) =>
       [name, integer(counts[order]), fixed(losses[order]), fixed(marginal[order])])),
     table(["heads of", "given the direct path", "given the other layers’ heads"],
@@ -23,8 +28,7 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
       ? el("p", {class: "notice"}, `Cut: the first ${shown.length} of ${virtual_heads.length}.`)
       : "",
     limit ? el("p", {class: "notice"}, limit) : "");
-  if (shown.length) {
-    byId("virtual-see").textContent =
-      `${shown[0].heads} matters most: ${fixed(shown[0].importance, 2)} nats`;
-  }
+  byId("virtual-see").textContent = total < 0.005 || most < 0.005
+    ? "No virtual head takes 0.01 nats off the loss"
+    : `${shown[0].heads} matters most: without it the loss is ${fixed(most, 2)} nats higher`;
 }

@@ -39,12 +39,17 @@ if (model && figures.length) {                       // without heads, the ledge
   showing.push(sentence(field, model, tokenizer, texts, figures[0].at, chose));
   showing.at(-1)();
 }
-if (!page.absent.heads) headDump(page.dump, page.heads);
+if (page.bigrams) bigramTable(page.bigrams, model);
+if (!page.absent.heads) {
+  spectra(page.spectra, page.heads);
+  headDump(page.dump, page.heads, page.previous);
+}
 if (!page.absent.composition) {
   composition(page.composition, page.shown_heads);
-  eigenvalues(page.eigenvalues, page.heads);
-  behaviors(page.heads);
+  eigenvalues(page.eigenvalues, page.heads, page.induction);
+  behaviors(page.heads, page.induction, page.previous);
 }
 if (!page.absent.importance) importance(page.importance);
+document.querySelectorAll("main figure").forEach(takeAway);
 byId("made").textContent = Object.entries(page.overview.made)
   .map(([name, value]) => `${name} ${value}`).join(" · ");

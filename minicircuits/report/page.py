@@ -18,8 +18,8 @@ COMMON = ("data.js", "texts.js", "dom.js", "colors.js", "heat_map.js", "token_st
           "explorer.js")
 SCRIPTS = {
     "page": (*COMMON, "model.js", "circuits.js", "tokenizer.js", "living.js", "sentence.js",
-             "charts.js", "overview.js", "split.js", "heads.js", "ledger.js", "composition.js",
-             "importance.js", "main.js"),
+             "charts.js", "overview.js", "bigrams.js", "split.js", "heads.js", "ledger.js",
+             "composition.js", "eigenvalues.js", "importance.js", "take_away.js", "main.js"),
     "attention": (*COMMON, "attention.js")}
 
 

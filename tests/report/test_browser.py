@@ -6,6 +6,7 @@ Needs the extra `browser` and Debian's Chromium; the second stage of `.ci/run` h
 import importlib.util
 import shutil
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from minicircuits.report.page import html_file
 from minicircuits.training.contexts import contexts_of
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer
-from tests.report.reported import living, normalized, reported, unpack
+from tests.report.reported import living, normalized, reported, studied, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
@@ -147,7 +148,8 @@ def test_composition_and_importance(opened):
         shown = numbers(page.locator(".matrix").nth(n).locator("td.number"))
         assert shown == to_digits(excess.ravel())
     found = results["importance"]
-    assert numbers(page.locator("#importance-figure .bars .number")) == to_digits(found["marginal"])
+    assert numbers(page.locator("#importance-figure .bars .number")) == to_digits(
+        [np.log(weights.d_vocab), *-np.array(found["marginal"]), found["losses"][-1]])
     rows = page.locator("#virtual-figure tbody tr")
     assert rows.locator("th").all_inner_texts() == [row["heads"] for row in found["virtual_heads"]]
     assert numbers(rows.locator("td:nth-child(2)")) == to_digits(
@@ -464,6 +466,131 @@ def test_a_head_lights_up_the_heads_it_reads(opened):
     page.locator(".matrix tbody tr").nth(2).hover()
     assert page.locator(".node.lit").all_text_contents() == ["1.2"]
     assert page.locator("td.lit").count() == 9
+
+
+def test_what_random_heads_reach_is_gray(opened):
+    page, found = opened(), composition_matrices(reported(2).model.weights, 0)
+    for n, kind in enumerate("KQV"):
+        quiet = page.locator(".matrix").nth(n).locator("td.number").evaluate_all(
+            "cells => cells.map(cell => cell.classList.contains('quiet'))")
+        assert quiet == (np.abs(np.ravel(found[kind])) <= found["noise"]).tolist()
+    most = np.abs([found[kind] for kind in "KQV"]).max()
+    assert numbers(page.locator("#composition-figure .scale span"))[:2] == to_digits(
+        [-most, most], 2)
+
+
+def test_eigenvalues_of_each_head(opened):
+    page, data = opened(), reported(2).data
+    circles = page.locator(".spectrum")
+    assert circles.count() == 6
+    assert circles.locator("p").all_inner_texts() == [
+        f"{row['layer']}.{row['head']} copying {row['copying']:.2f}".replace("-", "−")
+        for row in data["heads"]]
+    at = np.array(circles.nth(4).locator(".eigenvalue").evaluate_all(
+        "dots => dots.map(dot => [dot.cx.baseVal.value, dot.cy.baseVal.value])"))
+    assert (at - 50) / 50 * 1.15 == pytest.approx(
+        np.array(data["spectra"][4]["copying"]) * [1, -1], abs=1e-5)
+
+
+def test_titles_name_no_induction_head_where_there_is_none(opened, tmp_path):
+    """A model of small random weights, as training begins with: no title claims a finding."""
+    weights = mc.init_weights(2, 3, 24, 8, reported(2).model.weights.d_vocab, 128, "shortformer",
+                              np.random.default_rng(0))
+    one = studied(weights, {}, least=0.99)
+    (tmp_path / "untrained.html").write_bytes(html_file("page", one.data))
+    page = opened(tmp_path / "untrained.html")
+    assert {name: page.inner_text(f"#{name}-see") for name in (
+        "losses", "eigen", "behavior", "importance", "virtual")} == {
+        "losses": "This model is no better than every token alike",
+        "eigen": "No head has earned the name of an induction head",
+        "behavior": "No head looks often enough at what followed last time",
+        "importance": "All paths together take nothing off the loss",
+        "virtual": "No virtual head takes 0.01 nats off the loss"}
+
+
+def test_tokens_are_searched_in_all_heads(opened):
+    page, show = opened(), reported(2).model.tokenizer.show
+    tables = [head["rows"] for head in reported(2).data["dump"]]
+    wanted = show(tables[3][0]["outs"][0][0])
+    rows = [row for table in tables for row in table if any(wanted in visible(show(id)) for id in (
+        row["source"], *(id for id, _ in row["destinations"] + row["outs"])))]
+    page.locator("#head-search input").fill(wanted.replace("␣", " "))
+    assert page.inner_text("#head-search [role=status]") == (
+        f"{len(rows)} of {sum(map(len, tables))} rows have it")
+    shown = page.locator(".trigrams tbody tr").filter(visible=True)
+    assert shown.count() == len(rows) > 0
+    page.locator("#head-search input").fill("")
+    assert page.locator(".trigrams .gap").first.is_visible()
+
+
+def test_keys_through_an_earlier_head_are_said(opened, tmp_path):
+    dump = [head | {"through": (0, 1) if head["layer"] else None}
+            for head in reported(2).data["dump"]]
+    for previous, words in ((0, 1), "the token before"), (None, "a token"):
+        (tmp_path / "through.html").write_bytes(html_file(
+            "page", reported(2).data | {"dump": dump, "previous": previous}))
+        page = opened(tmp_path / "through.html")
+        assert f"source: {words}, read through 0.1" in page.inner_text("#head-1-2 thead")
+        assert "through" not in page.inner_text("#head-0-2 thead")
+
+
+def test_the_bigram_table_of_a_model_without_layers(opened, alive):
+    page, one = opened(alive("0")), reported(0)
+    show, W = one.model.tokenizer.show, one.model.weights
+    rows = page.locator("#bigram-figure tbody tr")
+    assert rows.locator("th").all_inner_texts() == [
+        visible(show(row["token"])) for row in one.found["next_tokens"]]
+    assert f"its loss is {one.found['training_loss']:.3f} nats" in page.inner_text("#bigrams")
+    page.locator("#bigram-figure input").fill("def")
+    token, = one.model.tokenizer.encode("def")
+    likely = np.sort(softmax(W.W_U @ W.W_E[:, token]))[:-9:-1]
+    assert numbers(rows.last.locator(".number")) == to_digits(likely, 2)
+    assert not opened(alive("1")).is_visible("#bigrams")
+
+
+def taken_away(page, at, kind):
+    with page.expect_download() as download:
+        page.locator(f"figure:has({at}) .take").get_by_text(kind, exact=True).click()
+    assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+    return open(download.value.path(), "rb").read()
+
+
+def test_figures_are_taken_away(opened):
+    page, found = opened(), reported(2).data["composition"]
+    drawing = ElementTree.fromstring(taken_away(page, "#composition-figure", "SVG"))
+    links = [line for line in drawing.iter("{http://www.w3.org/2000/svg}line")
+             if "stroke: rgb" in line.get("style", "")]
+    texts = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert links and {"0.0", "1.2", "keys"} <= set(texts)
+    lines = taken_away(page, "#composition-figure", "TSV").decode().splitlines()
+    assert lines[:2] == ["K: keys of …", "reads\t0.0\t0.1\t0.2"]
+    assert [float(cell) for cell in lines[2].split("\t")[1:]] == to_digits(found["K"][0])
+    image = taken_away(page, "#explorer", "PNG")
+    assert image[:4] == b"\x89PNG" and len(image) > 10_000
+    tokens, (layer, head) = text_of(OPENING), reported(2).data["induction"]
+    lines = taken_away(page, "#explorer", "TSV").decode().splitlines()
+    pattern = mc.forward(reported(2).model.weights, tokens).pattern[layer, 0, head]
+    assert [float(cell) for cell in lines[61].split("\t")[1:]] == pytest.approx(
+        pattern[60, :61], abs=2e-5)
+
+
+def test_names_at_the_edges_of_heat_maps(opened):
+    """All of few tokens; of many those of the row and the column that are pointed at."""
+    page = opened()
+    for n, shown in (20, 20), (30, 1):
+        page.evaluate("""n => {
+            window.map?.element.remove();
+            window.map = heatMap("m", {point: () => {}, says: "share"});
+            document.querySelector("#overview").prepend(map.element);
+            map.draw(n, n, new Float32Array(n * (n + 1) / 2).fill(0.5), 1, 0.5,
+                     Array.from({length: n}, (_, i) => `t${i}`));
+            map.mark(7, 3); }""", n)
+        for side, at in ("down", "t7"), ("across", "t3"):
+            names = page.locator(f"#overview .edges .{side}")
+            assert names.evaluate_all("all => all.filter(span => getComputedStyle(span)"
+                                      ".visibility === 'visible').length") == shown
+            assert page.inner_text(f"#overview .edges .{side}.at") == at
+    assert page.locator("#overview .map .scale span").all_inner_texts() == ["0.00", "1.00", "share"]
 
 
 def test_links_to_heads(opened):
@@ -803,6 +930,14 @@ def test_arrays_are_unpacked_as_they_were_packed(opened):
     ("pathName([])", "direct"), ("largest([1, -3, 2])", 3), ("drawn([0.2, 0.3, 0.5], 0.4)", 1),
     ("drawn([0.2, 0.3, 0.5], 1)", 2), ("randomBlocks(3, 1, 9, 7).slice(1).sort()", [0, 0, 2, 2]),
     ("[...levelled(Float32Array.of(5, 1, 3, 1, 2, 6), 3)]", [0, -1, 1, -2, -1, 3]),
+    ("againstCounts([['every token alike', 7], ['unigram counts', 6], ['bigram counts', 5], "
+     "['this model', 4.5]])", "This model is 0.50 nats better than bigram counts"),
+    ("againstCounts([['every token alike', 7], ['unigram counts', 6], ['this model', 5.5], "
+     "['bigram counts', 5]])", "This model is 0.50 nats better than unigram counts, and 0.50 worse "
+     "than bigram counts"),
+    ("againstCounts([['this model', 7.001], ['every token alike', 7]])",
+     "This model is no better than every token alike"),
+    ("againstCounts([['every token alike', 7]])", "One token has no loss: nothing comes next"),
     ("shade(0)", [253, 252, 249]), ("shade(9)", [224, 114, 20])])
 def test_functions_of_the_scripts(opened, call, result):
     assert opened().evaluate(call) == result
@@ -819,6 +954,8 @@ def test_a_page_says_nothing_of_what_it_has_not(opened, tmp_path):
     found = {key: value for _, finding in sections(study) for key, value in finding.items()}
     (tmp_path / "page.html").write_bytes(html_file("page", page_data(study, found)))
     page = opened(tmp_path / "page.html")
-    assert not page.is_visible("#counts") and opened().is_visible("#counts")
-    assert "the only path is the logits" in page.inner_text("#exactness")
+    assert "Counts are known only" in page.inner_text("#counts")
+    assert "counts are those of the training text" in opened().inner_text("#counts")
+    assert page.inner_text("#losses-see") == "One token has no loss: nothing comes next"
+    assert "the only path = the logits" in page.inner_text("#exactness")
     assert page.locator("#curves svg").bounding_box()["width"] < 600
