@@ -86,9 +86,23 @@ function pager(legend, names, change) {
 
 /* A field to search tokens in; `act` is given what is searched, as tokens are shown. */
 function tokenSearch(label, act) {
-  const input = el("input", {type: "search", placeholder: `${label} …`, "aria-label": label,
-                             oninput: () => act(input.value.replaceAll(" ", "␣"))});
-  return input;
+  return el("input", {type: "search", placeholder: `${label} …`, "aria-label": label,
+                      oninput: event => act(event.target.value.replaceAll(" ", "␣"))});
+}
+
+/* One of these buttons has the Tab key's stop; arrows go from one to the next. */
+function roving(group, buttons) {
+  const stop = at => buttons.forEach(button => { button.tabIndex = button === at ? 0 : -1; });
+  stop(buttons[0]);
+  group.addEventListener("focusin", event => buttons.includes(event.target) && stop(event.target));
+  group.addEventListener("keydown", event => {
+    const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+    const to = step && buttons[buttons.indexOf(document.activeElement) + step];
+    if (to) {
+      to.focus();
+      event.preventDefault();
+    }
+  });
 }
 
 /* A link to a head's table. */
