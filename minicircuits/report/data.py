@@ -18,7 +18,7 @@ from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import MAX_PATHS, prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         head_spectra, heads_of, unwatched)
+                                         head_spectra, heads_of, roles, unwatched)
 from minicircuits.report.packing import escaped, pack, pack_floats, visible
 from minicircuits.training.model_file import log_of
 from minicircuits.training.tokenizer import Tokenizer
@@ -61,7 +61,9 @@ def page_data(study, found, watch=unwatched):
     if weights.n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
         page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"],
-                 "spectra": head_spectra(weights)}
+                 "spectra": head_spectra(weights),
+                 "roles": [role and f"{role[0]} {role[1]:.2f}"
+                           for role in roles(found["heads"], found["blocks"])]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.composed),
                  "eigenvalues": eigenvalue_pairs(weights, found["heads"], study.composed,
