@@ -7,15 +7,16 @@ Paper: "Three Kinds of Composition", "Path Expansion of Attention Scores QK Circ
 erratum.
 """
 
-from dataclasses import replace
-
 import numpy as np
+from scipy.special import gammainccinv
 
 from minicircuits.circuits.heads import W_OV, W_QK
 from minicircuits.circuits.low_rank import power_of_two
 from minicircuits.cores import side_by_side
 from minicircuits.door import door
 from minicircuits.notation import InputError, Weights
+
+SMALL = 1e-3          # a standard deviation, of the mean, and a skewness that pass for none
 
 
 def composition_score(weights, kind, later, earlier):
@@ -45,14 +46,8 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     Each M = left right is first reduced to a thin factor. If left = F R and the columns of F
     are orthonormal, then ‖M X‖ = ‖R right X‖ for any X. So a later layer costs one product.
     """
-    if kind not in ("Q", "K", "V"):
-        raise InputError(f"kind must be Q, K or V; got {kind!r}")
-    left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
-                   "V": (weights.W_O, weights.W_V)}[kind]
     L, H, d = weights.n_layers, weights.n_heads, weights.d_model
-    # With W_Vᵀ = F R too, W_OV = W_O Rᵀ Fᵀ: of each head g the thin W_O Rᵀ is enough. (l', g, d, e)
-    writers = unit(near_one(weights.W_O) @ np.linalg.qr(near_one(weights.W_V.mT), "r").mT)
-    readers = unit(np.linalg.qr(near_one(left), "r") @ near_one(right))         # (l, h, e, d)
+    readers, writers = thin(weights, kind)
 
     def of_layer(layer):
         M = readers[layer].reshape(-1, d)                                       # (h·e, d)
@@ -64,6 +59,20 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     for layer, part in zip(later, side_by_side(of_layer, later)):       # the longest first
         scores[layer, :, :layer] = part
     return scores
+
+
+def thin(weights, kind):
+    """Of each head a thin factor of M, (l, h, e, d), and one of W_OV, (l, h, d, e), both of norm 1.
+
+    Their products have the norms of M W_OV.
+    """
+    if kind not in ("Q", "K", "V"):
+        raise InputError(f"kind must be Q, K or V; got {kind!r}")
+    left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
+                   "V": (weights.W_O, weights.W_V)}[kind]
+    # With W_Vᵀ = F R too, W_OV = W_O Rᵀ Fᵀ: of each head g the thin W_O Rᵀ is enough.
+    writers = unit(near_one(weights.W_O) @ np.linalg.qr(near_one(weights.W_V.mT), "r").mT)
+    return unit(np.linalg.qr(near_one(left), "r") @ near_one(right)), writers
 
 
 def near_one(W):
@@ -101,8 +110,33 @@ def composition_excess(weights: Weights, kind: str) -> np.ndarray:
     return np.where(pairs, scores - composition_baseline(weights.d_model), 0)
 
 
-def random_composition_scores(weights, kind, rng):
-    """Scores of Gaussian weights of the same shapes: the spread around the baseline."""
-    return composition_scores(replace(weights, **{
-        name: rng.standard_normal(W.shape).astype(weights.dtype)
-        for name, W in weights.items() if name in ("W_Q", "W_K", "W_V", "W_O")}), kind)
+def chance_levels(weights, kind, chance):
+    """For every pair the score it has with this chance, were the two heads turned at random.
+
+    Axes as in `composition_scores`. What h reads and g writes keep their sizes: the eigenvalues
+    p of MᵀM and q of W_OV W_OVᵀ, each over their sum. Where g writes is a rotation R of all
+    rotations alike, so the squared score is Σ_ab p_a q_b R_ab². Its mean is 1/d. Of p − 1/d and
+    q − 1/d let P_n and Q_n be the sums of n-th powers. Then
+
+        variance = 2 P_2 Q_2 / ((d − 1) (d + 2)),        skewness ≈ 8 P_3 Q_3 / d³ / variance^1.5
+
+    The first is exact; the second takes R_ab for Gaussian, which has longer tails. The level is
+    that of a gamma distribution with these moments. Random weights pass it less often than
+    `chance`, if hardly less where d is large.
+    """
+    d = weights.d_model
+    readers, writers = thin(weights, kind)
+    P, Q = (np.linalg.eigvalsh(gram).astype(float)            # those that are not 0: (l, h, e)
+            for gram in (readers @ readers.mT, writers.mT @ writers))
+
+    def moment(n):
+        """P_n Q_n for all pairs; of d eigenvalues those that are left out are 0."""
+        P_n, Q_n = (((p - 1 / d) ** n).sum(-1) + (d - p.shape[-1]) * (-1 / d) ** n
+                    for p in (P, Q))
+        return P_n[:, :, None, None] * Q_n
+
+    variance = np.maximum(2 * moment(2) / (max(d - 1, 1) * (d + 2)), (SMALL / d) ** 2)
+    skewness = np.maximum(8 * moment(3) / d ** 3 / variance ** 1.5, SMALL)
+    half = 4 / skewness ** 2                                  # of the degrees of freedom
+    above = (gammainccinv(half, chance) - half) / np.sqrt(half)
+    return np.sqrt(1 / d + np.sqrt(variance) * above)

@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 from minicircuits.behavior import ablation, excerpt
 from minicircuits.behavior.attribution import head_effects
-from minicircuits.behavior.in_context import ordered_versus_shuffled
+from minicircuits.behavior.in_context import least_prefix_matching, ordered_versus_shuffled
 from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.expansion import (Ledger, count_paths, each_order, expand_logits, label,
                                              ledger)
@@ -95,7 +95,8 @@ def induction_split(weights, tokens, acts, block, layer, head):
     tokens, acts : of contexts that end in two blocks of `block` tokens
     On the stripe: the source that followed the earlier copy, i − (block − 1). Off it: the mean
     of all other sources the destination may see. A constant added to all scores of a destination
-    changes neither a difference nor a pattern. The part with the largest difference is `carrier`.
+    changes neither a difference nor a pattern. The part with the largest difference is `carrier`;
+    None is, where the total is no larger on the stripe, or attention there no induction head's.
     """
     T = tokens.shape[1]
     i, j = np.ogrid[T - block:T, :T]                                 # i: in the second block
@@ -109,9 +110,11 @@ def induction_split(weights, tokens, acts, block, layer, head):
     split = split_scores(weights, tokens, acts.pattern, layer, head, acts.norms)
     parts = {name: {"stripe": mean_over(stripe, part), "elsewhere": mean_over(others, part)}
              for name, part in {**split._asdict(), "total": sum(split)}.items()}
-    carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
-    return {"parts": parts, "carrier": carrier, "block": block,
-            "attention": mean_over(stripe, acts.pattern[layer, :, head])}
+    larger = {name: part["stripe"] - part["elsewhere"] for name, part in parts.items()}
+    attention = mean_over(stripe, acts.pattern[layer, :, head])
+    carries = larger["total"] > 0 and attention > least_prefix_matching(block)
+    return {"parts": parts, "carrier": max(split._fields, key=larger.get) if carries else None,
+            "block": block, "attention": attention}
 
 
 def removals(weights, tokens, acts, induction, previous, start, seed):

@@ -68,8 +68,9 @@ def page_data(study, found, watch=unwatched):
                  "roles": [role and f"{role[0]} {role[1]:.2f}"
                            for role in roles(found["heads"], found["blocks"])]}
     if weights.n_layers > 1:
-        page |= {"composition": composition_matrices(weights, study.seed),
-                 "eigenvalues": eigenvalue_pairs(weights, found["heads"], watch),
+        page |= {"composition": composition_matrices(weights, study.composed),
+                 "eigenvalues": eigenvalue_pairs(weights, found["heads"], study.composed,
+                                                 watch),
                  "importance": found.get("importance"), "split": found.get("split"),
                  "induction": found["induction_head"], "previous": found["previous_token_head"]}
     named = set(range(weights.d_vocab)) if model else named_tokens(page, opening["target"])
