@@ -4,96 +4,105 @@
 const KINDS = {K: "keys", Q: "queries", V: "values"};
 
 function composition(figures, heads) {
-  const {earlier, later, noise} = figures;
-  const cells = [], colors = colorScale("one scale for K, Q and V");
-  const most = Math.max(...["Q", "K", "V"].flatMap(kind => figures[kind].flat().map(Math.abs)));
+  const {earlier, later, levels, noise, baseline} = figures, rows = [];
+  const pairs = Object.keys(KINDS).flatMap(kind => later.flatMap((to, row) => earlier.map((from, column) =>
+    ({kind, row, column, to, from, value: figures[kind][row][column], level: levels[kind][row][column]}))));
+  const above = pairs.filter(({value, level}) => value !== null && value > level);
+  const most = Math.max(noise, ...above.map(({value}) => value));
+
+  const cell = pair => {
+    const {value} = pair, real = above.includes(pair);
+    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => choosePair(pair)},
+                       value === null ? "" : signed(value));
+    if (real) onPalette(() => { element.style.backgroundColor = shadeText(value / most); });
+    return element;
+  };
   const matrix = kind => el("div", {class: "wide"}, el("table", {class: "matrix"},
     el("caption", {}, `${kind}: ${KINDS[kind]} of …`),
     el("thead", {}, el("tr", {}, el("td", {}, "reads"),
       earlier.map(head => el("th", {scope: "col"}, headName(head))))),
-    el("tbody", {}, later.map((head, row) => el("tr", {
-      tabindex: 0, "aria-label": `head ${headName(head)} reads`,
-      onpointerenter: () => light(head), onfocus: () => light(head)},
-      el("th", {scope: "row"}, headLink(head)),
-      earlier.map((_, column) => {
-        const value = figures[kind][row][column];
-        const quiet = value === null || Math.abs(value) <= noise;
-        const cell = el("td", {class: quiet ? "number quiet" : "number"},
-                        value === null ? "" : signed(value));
-        if (!quiet) onPalette(() => { cell.style.backgroundColor = shadeText(value / most); });
-        cells.push([cell, row]);
-        return cell;
-      }))))));
-  const diagram = compositionDiagram(figures, heads, most);
-  const light = head => {
-    const name = head && headName(head);
+    el("tbody", {}, later.map((head, row) => {
+      rows.push({head, element: el("tr", {onpointerenter: () => light(head), onfocusin: () => light(head)},
+        el("th", {scope: "row"}, headLink(head)),
+        pairs.filter(pair => pair.kind === kind && pair.row === row).map(cell))});
+      return rows.at(-1).element;
+    }))));
+  const matrices = el("div", {class: "matrices", onpointerleave: () => light(null),
+                              onfocusout: () => light(null)}, Object.keys(KINDS).map(matrix));
+  const diagram = compositionDiagram(above, heads, most);
+  function light(head) {
     diagram.light(head);
-    cells.forEach(([cell, row]) => cell.classList.toggle("lit", name === headName(later[row])));
-  };
-  byId("composition-figure").append(diagram.element,
-    el("div", {class: "matrices", onpointerleave: () => light(null)}, ["K", "Q", "V"].map(matrix)),
-    colors.element, el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ` +
-      `${fixed(figures.baseline)}; within ${fixed(noise)} of it, as random ones are, numbers are gray.`));
-  onPalette(() => colors.draw(-most, most, 0.5, noise));
-  const [score, names] = ["K", "Q", "V"].flatMap(kind => figures[kind].flatMap((row, l) =>
-    row.map((value, e) => [value ?? -1, [kind, later[l], earlier[e]]])))
-    .reduce((best, pair) => pair[0] > best[0] ? pair : best);
-  byId("composition-see").textContent = score > noise
-    ? `The ${KINDS[names[0]]} of head ${headName(names[1])} read head ${headName(names[2])}`
+    rows.forEach(row => row.element.classList.toggle("lit", sameHead(head, row.head)));
+  }
+
+  const colors = colorScale("one scale for K, Q and V");
+  diagram.element.hidden = colors.element.hidden = !above.length;
+  byId("composition-figure").append(diagram.element, matrices, colors.element, el("p", {class: "small"},
+    `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no more than ` +
+    `heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
+  onPalette(() => colors.draw(0, most));
+  markChosen(rows.map(row => row.element), rows.map(row => row.head));
+  const best = above.reduce((best, pair) => pair.value > (best?.value ?? 0) ? pair : best, null);
+  byId("composition-see").textContent = best
+    ? `The ${KINDS[best.kind]} of head ${headName(best.to)} read head ${headName(best.from)}`
     : "No head reads another more than random heads would";
 }
 
-/* Heads in rows by layer, the first layer below; a line where one reads another above the noise. */
-function compositionDiagram({earlier, later, noise, ...figures}, heads, most) {
+/* Heads in rows by layer, the first layer below; a line where one reads another above its level. */
+function compositionDiagram(lines, heads, most) {
   const layers = Math.max(...heads.map(([layer]) => layer)) + 1;
   const perLayer = heads.filter(([layer]) => layer === 0).length;
   const width = 640, height = 60 + 150 * (layers - 1);
   const x = ([, head]) => (head + 0.5) * width / perLayer;
   const y = ([layer]) => height - 30 - 150 * layer;
-  const lines = ["K", "Q", "V"].flatMap((kind, shift) => figures[kind].flatMap((row, l) =>
-    row.map((value, e) => ({kind, value, shift: 7 * (shift - 1), later: later[l], earlier: earlier[e]}))))
-    .filter(({value}) => value !== null && value > noise);
+  const shift = kind => ({K: -7, Q: 0, V: 7})[kind];
   const thick = value => 0.8 + 8 * value / most;                  // pixels
-  const paths = lines.map(line => svg("line", {
-    class: `link ${line.kind}`, "stroke-width": thick(line.value),
-    style: {strokeOpacity: 0.3 + 0.7 * line.value / most},
-    x1: x(line.earlier) + line.shift, y1: y(line.earlier) - 16,
-    x2: x(line.later) + line.shift, y2: y(line.later) + 16},
-    svg("title", {}, `${KINDS[line.kind]} of ${headName(line.later)} read ` +
-                     `${headName(line.earlier)}: ${signed(line.value)}`)));
-  const reads = head => lines.filter(line => headName(line.later) === headName(head));
+  const paths = lines.map(({kind, to, from, value}, n) => svg("line", {
+    class: `link ${kind}`, "stroke-width": thick(value), style: {strokeOpacity: 0.3 + 0.7 * value / most},
+    x1: x(from) + shift(kind), y1: y(from) - 16, x2: x(to) + shift(kind), y2: y(to) + 16,
+    onclick: () => choosePair(lines[n])},
+    svg("title", {}, `${KINDS[kind]} of ${headName(to)} read ${headName(from)}: ${signed(value)}`)));
+  const reads = head => lines.filter(({to}) => sameHead(to, head));
   const nodes = heads.map(head => svg("g", {
-    class: "node", tabindex: 0, role: "img",
-    "aria-label": `head ${headName(head)} reads ${
-      reads(head).map(line => `${headName(line.earlier)} by its ${KINDS[line.kind]}`).join(", ")
-      || "no head"}`,
-    onpointerenter: () => light(head), onpointerleave: () => light(null),
-    onfocus: () => light(head), onblur: () => light(null)},
+    class: "node", "aria-label": `head ${headName(head)} reads ${
+      reads(head).map(({kind, from}) => `${headName(from)} by its ${KINDS[kind]}`).join(", ") || "no head"}`,
+    ...pressable(() => chooseHead(head)), onpointerenter: () => light(head),
+    onpointerleave: () => light(null), onfocus: () => light(head), onblur: () => light(null)},
     svg("circle", {cx: x(head), cy: y(head), r: 17}),
     svg("text", {x: x(head), y: y(head) + 5, "text-anchor": "middle"}, headName(head))));
+  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`}, paths, nodes);
+  roving(picture, nodes);
 
   /* Lights up a head, the heads it reads from, and the lines between. */
   function light(head) {
-    const name = head && headName(head), read = new Set();
-    lines.forEach((line, n) => {
-      const lit = headName(line.later) === name;
-      paths[n].classList.toggle("lit", lit);
-      paths[n].classList.toggle("dim", Boolean(head) && !lit);
-      if (lit) read.add(headName(line.earlier));
+    const read = reads(head).map(({from}) => headName(from));
+    lines.forEach(({to}, n) => {
+      paths[n].classList.toggle("lit", sameHead(to, head));
+      paths[n].classList.toggle("dim", Boolean(head) && !sameHead(to, head));
     });
     nodes.forEach((node, n) => {
-      node.classList.toggle("lit", headName(heads[n]) === name);
-      node.classList.toggle("read", read.has(headName(heads[n])));
+      node.classList.toggle("lit", sameHead(heads[n], head));
+      node.classList.toggle("read", read.includes(headName(heads[n])));
     });
   }
+  markChosen(nodes, heads);
+  follow(["path"], () => lines.forEach((pair, n) =>
+    paths[n].classList.toggle("chosen", pairName(pair) === state.path)));
   const keys = Object.entries(KINDS).map(([kind, text]) =>
     el("span", {class: `key ${kind}`}, el("i", {}), text));
-  if (lines.length) {
-    keys.push(...[noise, most].map(value => el("span", {class: "key"},
-      el("i", {style: {borderTopWidth: `${thick(value)}px`}}), signed(value))));
-  }
-  return {light, element: el("div", {class: "diagram"}, el("p", {class: "keys"}, keys),
-    svg("svg", {viewBox: `0 0 ${width} ${height}`}, paths, nodes))};
+  const ends = [Math.min(...lines.map(({value}) => value)), most];
+  keys.push(...ends.map(value => el("span", {class: "key"},
+    el("i", {style: {borderTopWidth: `${thick(value)}px`}}), signed(value))));
+  return {light, element: el("div", {class: "diagram"}, el("p", {class: "keys"}, keys), picture)};
+}
+
+/* A pair of heads is named as the path through both; its later head is the one that is shown. */
+function pairName({from, to}) {
+  return pathName([from, to]);
+}
+
+function choosePair(pair) {
+  chooseHead(pair.to, pairName(pair));
 }
 
 /* The two behaviors that make induction, head by head; the heads that earned a name, or null. */
@@ -106,8 +115,10 @@ function behaviors(rows, induction, previous) {
       "Contexts are too short for repeated random tokens."));
     return;
   }
-  byId("behavior-figure").append(table(["head", "previous token", "prefix matching"],
+  const shown = table(["head", "previous token", "prefix matching"],
     rows.map(row => [headLink([row.layer, row.head]), ...["previous", "induction"].map(key =>
       el("span", {class: "inbar"}, bar(row[key]), fixed(row[key], 2)))]),
-    "mean share of attention; all bars end at 1"));
+    "mean share of attention; all bars end at 1");
+  byId("behavior-figure").append(shown);
+  markChosen([...shown.querySelectorAll("tbody tr")], rows.map(({layer, head}) => [layer, head]));
 }

@@ -5,7 +5,7 @@
 function spectra(heads, rows) {
   const size = 100, at = scale([-1.15, 1.15], [0, size]);
   const axis = (x, y, text, anchor) => svg("text", {x, y, "text-anchor": anchor}, text);
-  byId("spectra").append(...heads.map(({layer, head, copying}, n) => el("div", {class: "spectrum"},
+  const drawn = heads.map(({layer, head, copying}, n) => el("div", {class: "spectrum"},
     svg("svg", {viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label":
         `eigenvalues of head ${headName([layer, head])}: ${copying.length} shown`},
       svg("circle", {class: "unit", cx: at(0), cy: at(0), r: at(1) - at(0)}),
@@ -13,38 +13,39 @@ function spectra(heads, rows) {
       svg("line", {class: "grid", x1: at(0), x2: at(0), y1: at(-1), y2: at(1)}),
       axis(size, at(0) - 3, "re", "end"), axis(at(0) + 3, 8, "im"),
       copying.map(([re, im]) => svg("circle", {class: "eigenvalue", cx: at(re), cy: at(-im), r: 2}))),
-    el("p", {}, headLink([layer, head]), ` copying ${fixed(rows[n].copying, 2)}`))));
+    el("p", {}, headLink([layer, head]), ` copying ${fixed(rows[n].copying, 2)}`)));
+  byId("spectra").append(...drawn);
+  markChosen(drawn, heads.map(({layer, head}) => [layer, head]));
 }
 
 /* Copying of the later head against same-matching of the pair: induction is in the corner. */
-function eigenvalues(pairs, rows, induction) {
+function eigenvalues(pairs, rows) {
   const size = 380, edge = 52;
   const x = scale([-1, 1], [edge, size - 8]), y = scale([-1, 1], [size - edge, 8]);
   const prefixMatching = ([layer, head]) => rows.find(row => row.layer === layer && row.head === head)
     .induction;                               // undefined where contexts are too short for it
   const radius = matching => 4 + 8 * (matching ?? 0);
+  const nameOf = ({earlier, later}) => pathName([earlier, later]);
   const readout = el("p", {class: "readout", "aria-live": "polite"}, "Point at a pair of heads.");
   const dots = pairs.map(pair => {
-    const text = `${headName(pair.earlier)}→${headName(pair.later)}: copying ` +
+    const text = `${nameOf(pair)}: copying ` +
       `${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}` +
       (prefixMatching(pair.later) === undefined ? "" : `, prefix matching of ${headName(pair.later)} ` +
        fixed(prefixMatching(pair.later), 2));
     const show = () => { readout.textContent = text; };
-    return svg("circle", {class: "dot", cx: x(pair.copying), cy: y(pair.matching), tabindex: 0,
-                          r: radius(prefixMatching(pair.later)), role: "img", "aria-label": text,
-                          onpointerenter: show, onfocus: show});
+    return svg("circle", {class: "dot", cx: x(pair.copying), cy: y(pair.matching), "aria-label": text,
+                          r: radius(prefixMatching(pair.later)), onpointerenter: show, onfocus: show,
+                          ...pressable(() => chooseHead(pair.later, nameOf(pair)))});
   });
-  const both = pair => Math.min(pair.copying, pair.matching);
-  const best = induction && pairs.filter(pair => headName(pair.later) === headName(induction))
-    .reduce((best, pair) => both(pair) > both(best) ? pair : best);
-  byId("eigen-see").textContent = !best ? "No head has earned the name of an induction head"
-    : both(best) > 0 ? `The induction head ${headName(induction)} copies, and its keys match ` +
-                       `through ${headName(best.earlier)}`
-    : `The induction head ${headName(induction)} has no pair in the corner of induction`;
+  const both = pair => Math.min(pair.copying, pair.matching) + 2 * pair.corner;
+  const best = pairs.reduce((best, pair) => both(pair) > both(best) ? pair : best);
+  byId("eigen-see").textContent = best.corner
+    ? `The pair ${nameOf(best)} stands in the corner of induction`
+    : "No pair stands in the corner of induction";
   const sizes = [0, 0.5, 1].map(value => [
     svg("circle", {class: "dot size", cx: size - 140 + 112 * value, cy: -16, r: radius(value)}),
     svg("text", {x: size - 132 + 118 * value, y: -12}, fixed(value, 1))]);
-  byId("eigen-figure").append(svg("svg", {viewBox: `0 -32 ${size} ${size + 32}`, class: "scatter"},
+  const picture = svg("svg", {viewBox: `0 -32 ${size} ${size + 32}`, class: "scatter"},
     svg("rect", {class: "corner", x: x(0), y: y(1), width: x(1) - x(0), height: y(0) - y(1)}),
     [-1, -0.5, 0, 0.5, 1].map(tick => [
       svg("line", {class: "grid", x1: x(tick), x2: x(tick), y1: y(-1), y2: y(1)}),
@@ -55,7 +56,10 @@ function eigenvalues(pairs, rows, induction) {
     svg("text", {x: 10, y: y(0), transform: `rotate(-90 10 ${y(0)})`, "text-anchor": "middle"},
         "attends where its own token came before"),
     sizes, svg("text", {x: size - 150, y: -12, "text-anchor": "end"}, "prefix matching"),
-    dots, best && svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,
-                       "text-anchor": "end"}, `${headName(best.earlier)}→${headName(best.later)}`)),
-    readout);
+    dots, best.corner && svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,
+                       "text-anchor": "end"}, nameOf(best)));
+  roving(picture, dots);
+  byId("eigen-figure").append(picture, readout);
+  follow(["head", "path"], () => dots.forEach((dot, n) => dot.classList.toggle("chosen",
+    nameOf(pairs[n]) === state.path || sameHead(pairs[n].later, page.shown_heads[state.head]))));
 }

@@ -8,13 +8,18 @@ const SCORES = [["previous", "previous token"], ["duplicate", "duplicate token"]
 
 /* previous: the previous-token head (layer, head), or null. */
 function headDump(dump, rows, previous) {
-  byId("head-list").append(...dump.map((head, n) => el("article",
+  const heads = dump.map(({layer, head}) => [layer, head]);
+  const tables = dump.map((head, n) => el("article",
     {id: `head-${head.layer}-${head.head}`, class: "head"},
-    el("h3", {}, `Head ${headName([head.layer, head.head])}`),
+    el("h3", {}, `Head ${headName(heads[n])} `, el("button", {type: "button", class: "pick",
+      onclick: () => chooseHead(heads[n])}, "show it in all figures")),
     el("div", {class: "scores"}, SCORES.filter(([key]) => key in rows[n]).map(([key, title]) =>
       el("span", {}, title, " ", el("b", {class: "number"}, fixed(rows[n][key], 2))))),
-    profile(head.profile), skipTrigrams(head, previous))));
-  byId("head-links").append(...dump.map(({layer, head}) => headLink([layer, head])));
+    profile(head.profile), skipTrigrams(head, previous)));
+  const links = heads.map(headLink);
+  byId("head-list").append(...tables);
+  byId("head-links").append(...links);
+  markChosen([...tables, ...links], [...heads, ...heads]);
   searchHeads([...byId("head-list").querySelectorAll(".trigrams tbody tr")]);
 }
 

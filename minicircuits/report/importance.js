@@ -19,15 +19,19 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
     table(["heads of", "given the direct path", "given the other layers’ heads"],
       given_direct.map((value, layer) => [`layer ${layer}`, fixed(value),
                                           fixed(given_others[layer])])));
+  const lastOf = ({heads}) => heads.split("→").at(-1).split(".");
   const shown = virtual_heads.slice(0, 24), most = shown.length ? shown[0].importance : 0;
-  byId("virtual-figure").append(
-    table(["virtual head", "takes off (nats)", "copying"], shown.map(row => [
-      row.heads, el("span", {class: "inbar"}, bar(most > 0 ? row.importance / most : 0),
-                    fixed(row.importance, 4)), fixed(row.copying, 2)])),
+  const virtual = table(["virtual head", "takes off (nats)", "copying"], shown.map(row => [
+      el("button", {type: "button", class: "pick", onclick: () => chooseHead(lastOf(row), row.heads)}, row.heads), el("span", {class: "inbar"}, bar(most > 0 ? row.importance / most : 0),
+                    fixed(row.importance, 4)), fixed(row.copying, 2)]));
+  byId("virtual-figure").append(virtual,
     virtual_heads.length > shown.length
       ? el("p", {class: "notice"}, `Cut: the first ${shown.length} of ${virtual_heads.length}.`)
       : "",
     limit ? el("p", {class: "notice"}, limit) : "");
+  const lines = [...virtual.querySelectorAll("tbody tr")];
+  follow(["path"], () => lines.forEach((line, n) =>
+    line.classList.toggle("chosen", shown[n].heads === state.path)));
   byId("virtual-see").textContent = total < 0.005 || most < 0.005
     ? "No virtual head takes 0.01 nats off the loss"
     : `${shown[0].heads} matters most: without it the loss is ${fixed(most, 2)} nats higher`;

@@ -36,7 +36,7 @@ if (!page.absent.heads) {
 }
 if (!page.absent.composition) {
   composition(page.composition, page.shown_heads);
-  eigenvalues(page.eigenvalues, page.heads, page.induction);
+  eigenvalues(page.eigenvalues, page.heads);
   behaviors(page.heads, page.induction, page.previous);
 }
 if (!page.absent.split) split(page.split);

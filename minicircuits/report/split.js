@@ -11,7 +11,8 @@ function split(figures) {
     ? headName(page.shown_heads[state.head]) : heads.at(-1);
   let raw, drawn;
   const maps = PARTS.map(([, title]) => heatMap(`scores, ${title}`, {
-    point: (i, j) => { own.at = [i, j]; showPoint(); }}));
+    point: (i, j) => { own.at = [i, j]; showPoint(); },
+    says: title === "total" ? "one scale for all five" : null}));
   const numbers = PARTS.map(() => el("b", {class: "number"}));
   const readout = el("p", {class: "readout", "aria-live": "polite"});
 

@@ -473,14 +473,11 @@ def test_a_head_lights_up_the_heads_it_reads(opened):
 
 
 def test_what_random_heads_reach_is_gray(opened):
-    page, found = opened(), composition_matrices(reported(2).model.weights, 0)
+    page, found = opened(), reported(2).data["composition"]
     for n, kind in enumerate("KQV"):
         quiet = page.locator(".matrix").nth(n).locator("td.number").evaluate_all(
             "cells => cells.map(cell => cell.classList.contains('quiet'))")
-        assert quiet == (np.abs(np.ravel(found[kind])) <= found["noise"]).tolist()
-    most = np.abs([found[kind] for kind in "KQV"]).max()
-    assert numbers(page.locator("#composition-figure .scale span"))[:2] == to_digits(
-        [-most, most], 2)
+        assert quiet == (np.ravel(found[kind]) <= np.ravel(found["levels"][kind])).tolist()
 
 
 def test_eigenvalues_of_each_head(opened):
