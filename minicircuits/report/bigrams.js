@@ -1,22 +1,14 @@
 "use strict";
 /* The bigram table of a model without layers; of any token, where the model is in the page. */
 
-/* next_tokens: rows {token, model, text} of pairs [id, share]. Where counts are known, losses on
-   the bigrams of the training text: the model's, and the least at its d_model. */
-function bigramTable({next_tokens, training_loss, fitted_loss}, model) {
+/* rows: {token, model, text}, of pairs [id, share]; `text` where counts are known. */
+function bigramTable(rows, model) {
   const listed = pairs => (pairs ?? []).flatMap(([id, share]) =>
     [mono(id), " ", el("span", {class: "number"}, fixed(share, 2)), " "]);
-  const counted = next_tokens.some(row => row.text);
-  const row = ({token, model, text}) =>
-    [mono(token), listed(model), ...counted ? [listed(text)] : []];
-  const titles = ["after", "the model expects", ...counted ? ["was counted"] : []];
+  const counted = rows.some(({text}) => text);
   byId("bigrams").hidden = false;
-  byId("bigram-figure").append(table(titles, next_tokens.map(row)));
-  if (training_loss !== undefined) {
-    byId("bigram-figure").append(el("p", {class: "small"}, `On the bigrams of the training text its ` +
-      `loss is ${fixed(training_loss)} nats; the least that matrices of its size reach is ` +
-      `${fixed(fitted_loss)}.`));
-  }
+  byId("bigram-figure").append(table(["after", "the model expects", ...counted ? ["was counted"] : []],
+    rows.map(({token, model, text}) => [mono(token), listed(model), ...counted ? [listed(text)] : []])));
   if (!model) return;
   const found = el("div", {"aria-live": "polite"});
   byId("bigram-figure").append(tokenSearch("after any other token", wanted => {

@@ -18,6 +18,12 @@ function ticks([from, to], count = 4) {
   return Array.from({length: last - first + 1}, (_, n) => Number(((first + n) * step).toPrecision(9)));
 }
 
+/* A piece of a line, for a legend. */
+function swatch(look, width) {
+  return svg("svg", {class: "swatch", viewBox: "0 0 20 10"},
+    svg("line", {class: look, x1: 0, x2: 20, y1: 5, y2: 5, "stroke-width": width}));
+}
+
 /* A line chart. lines: {name, values, class, digits}; `mark` is {x, text} or nothing; `units` are
    the words at the axes, across and up. */
 function lineChart({xs, lines, range, label, mark, units: [unit, up]}) {
@@ -29,8 +35,7 @@ function lineChart({xs, lines, range, label, mark, units: [unit, up]}) {
     svg("text", {x: left - 5, y: y(value) + 4, "text-anchor": "end"}, String(value).replace("-", "−"))]);
   const steps = ticks([0, xs.at(-1)], 5).map(value =>
     svg("text", {x: x(value), y: height - 12, "text-anchor": "middle"}, integer(value)));
-  const axes = [svg("text", {x: 2, y: 11}, up),
-                svg("text", {x: width - right, y: height, "text-anchor": "end"}, `${unit} →`)];
+  const axes = [svg("text", {x: 2, y: 11}, up), svg("text", {x: width, y: height, "text-anchor": "end"}, `${unit} →`)];
   const vertical = mark && [
     svg("line", {class: "mark", x1: x(mark.x), x2: x(mark.x), y1: top, y2: height - bottom}),
     svg("text", {class: "mark", x: x(mark.x) + 4, y: top + 9}, mark.text)];
@@ -40,7 +45,7 @@ function lineChart({xs, lines, range, label, mark, units: [unit, up]}) {
                    d: path(line.values.map((value, n) => [x(xs[n]), y(value)]))})));
   const pointer = svg("line", {class: "pointer", y1: top, y2: height - bottom, visibility: "hidden"});
   picture.append(pointer);
-  const keys = lines.map(line => el("span", {class: `key ${line.class}`}, el("i", {}), line.name, " ",
+  const keys = lines.map(line => el("span", {class: "key"}, swatch(`line ${line.class}`), line.name, " ",
                                     el("b", {class: "number"})));
   const at = el("span", {class: "key"});
   const show = n => {
@@ -74,6 +79,6 @@ function bars(rows, unit) {
         style: {marginLeft: `${x(Math.min(from, from + value))}%`,
                 width: `${Math.abs(x(value) - x(0))}%`}})),
       el("td", {class: "number"}, text ?? fixed(value)))),
-    el("tr", {class: "axis"}, el("td", {}), el("td", {class: "track"},
-      el("span", {}, fixed(least, 0)), el("span", {}, `${fixed(most, 2)} ${unit}`)), el("td", {})));
+    el("tr", {class: "axis"}, el("td", {}), el("td", {class: "track"}, el("span", {}, fixed(least, 0)),
+                                               el("span", {}, `${fixed(most, 2)} ${unit}`))));
 }

@@ -1,6 +1,7 @@
 "use strict";
 /* Who reads whom: composition matrices, the diagram of the strongest, and induction in weights. */
 
+const pairName = ({from, to}) => pathName([from, to]);          // as of the path through both
 const KINDS = {K: "keys", Q: "queries", V: "values"};
 
 function composition(figures, heads) {
@@ -12,7 +13,7 @@ function composition(figures, heads) {
 
   const cell = pair => {
     const {value} = pair, real = above.includes(pair);
-    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => choosePair(pair)},
+    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => chooseHead(pair.to, pairName(pair))},
                        value === null ? "" : signed(value));
     if (real) onPalette(() => { element.style.backgroundColor = shadeText(value / most); });
     return element;
@@ -60,7 +61,7 @@ function compositionDiagram(lines, heads, most) {
   const paths = lines.map(({kind, to, from, value}, n) => svg("line", {
     class: `link ${kind}`, "stroke-width": thick(value), style: {strokeOpacity: 0.3 + 0.7 * value / most},
     x1: x(from) + shift(kind), y1: y(from) - 16, x2: x(to) + shift(kind), y2: y(to) + 16,
-    onclick: () => choosePair(lines[n])},
+    onclick: () => chooseHead(to, pairName(lines[n]))},
     svg("title", {}, `${KINDS[kind]} of ${headName(to)} read ${headName(from)}: ${signed(value)}`)));
   const reads = head => lines.filter(({to}) => sameHead(to, head));
   const nodes = heads.map(head => svg("g", {
@@ -88,21 +89,11 @@ function compositionDiagram(lines, heads, most) {
   markChosen(nodes, heads);
   follow(["path"], () => lines.forEach((pair, n) =>
     paths[n].classList.toggle("chosen", pairName(pair) === state.path)));
-  const keys = Object.entries(KINDS).map(([kind, text]) =>
-    el("span", {class: `key ${kind}`}, el("i", {}), text));
-  const ends = [Math.min(...lines.map(({value}) => value)), most];
-  keys.push(...ends.map(value => el("span", {class: "key"},
-    el("i", {style: {borderTopWidth: `${thick(value)}px`}}), signed(value))));
-  return {light, element: el("div", {class: "diagram"}, el("p", {class: "keys"}, keys), picture)};
-}
-
-/* A pair of heads is named as the path through both; its later head is the one that is shown. */
-function pairName({from, to}) {
-  return pathName([from, to]);
-}
-
-function choosePair(pair) {
-  chooseHead(pair.to, pairName(pair));
+  const ends = [Math.min(most, ...lines.map(({value}) => value)), most];
+  const keys = [...Object.entries(KINDS).map(([kind, text]) => [`link ${kind}`, 2, text]),
+                ...ends.map(value => ["link", thick(value), signed(value)])];
+  return {light, element: el("div", {class: "diagram"}, el("p", {class: "keys"}, keys.map(([look, width, text]) =>
+    el("span", {class: "key"}, swatch(look, width), text))), picture)};
 }
 
 /* The two behaviors that make induction, head by head; the heads that earned a name, or null. */

@@ -24,7 +24,6 @@ from minicircuits.training.model_file import log_of
 from minicircuits.training.tokenizer import Tokenizer
 
 LIVE = 3_000_000          # parameters of a model that runs in the page
-BIGRAMS = ("next_tokens", "training_loss", "fitted_loss")     # what is found without layers
 MAX_TOKENS = 128          # of a context
 MAX_HEADS = 64
 MAX_SPLIT = 16            # heads whose scores come in four parts
@@ -60,7 +59,7 @@ def page_data(study, found, watch=unwatched):
             "shown_heads": shown, "texts": list(texts.values()),
             "opening": list(texts).index(whole)}
     if not weights.n_layers:
-        page["bigrams"] = {name: found[name] for name in BIGRAMS if name in found}
+        page["bigrams"] = found["next_tokens"]
     if weights.n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
         page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"],
@@ -209,7 +208,7 @@ def named_tokens(page, target):
         [row["source"], *(id for id, _ in row["destinations"] + row["outs"])]
         for head in page.get("dump", []) for row in head["rows"]), *(
         [row["token"], *(id for id, _ in row["model"] + row.get("text", []))]
-        for row in page.get("bigrams", {}).get("next_tokens", [])))
+        for row in page.get("bigrams", [])))
 
 
 def tokens_of(text):

@@ -46,7 +46,7 @@ function colorScale(words) {
 function heatMap(label, {point, lock = point, leave = () => {}, says = null}) {
   const canvas = el("canvas", {});
   const row = el("i", {class: "row"}), column = el("i", {class: "column"});
-  const edges = el("div", {class: "edges"}), colors = colorScale(says);
+  const edges = el("div", {class: "edges"}), colors = says && colorScale(says);
   let size = 1, at = [0, 0], named = null;
 
   const place = event => {
@@ -77,11 +77,12 @@ function heatMap(label, {point, lock = point, leave = () => {}, says = null}) {
     named = names;
     element.classList.add("named");
     edges.classList.toggle("many", size > FEW);
+    edges.style.fontSize = `${size > FEW ? 10 : Math.min(10, 190 / size)}px`;
     edges.replaceChildren(...["across", "down"].flatMap(side => names.map((text, n) =>
       el("span", {class: side, style: {[side === "down" ? "top" : "left"]:
         `${100 * (n + 0.5) / size}%`}}, text))));
   }
-  const element = el("div", {class: "map"}, heat, says && colors.element);
+  const element = el("div", {class: "map"}, heat, colors?.element);
 
   return {
     element,
@@ -89,7 +90,7 @@ function heatMap(label, {point, lock = point, leave = () => {}, says = null}) {
     draw(length, rows, values, limit, power, names = []) {
       size = length;
       paintTriangle(canvas, length, rows, values, limit, power);
-      colors.draw(values.some(value => value < 0) ? -limit : 0, limit, power);
+      colors?.draw(values.some(value => value < 0) ? -limit : 0, limit, power);
       canvas.numbers = () => [[label, ...Array.from({length}, (_, j) => names[j] ?? j)],
         ...Array.from({length: rows}, (_, i) =>
           [names[i] ?? i, ...values.slice(triangle(i, 0), triangle(i + 1, 0))])];

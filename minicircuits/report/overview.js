@@ -6,16 +6,15 @@ const EXACT = {float64: 1e-12, float32: 1e-3};
 
 const isModel = name => name.startsWith("this ");
 
-/* What the losses, largest first, say of the model: the nearest it is better than, and worse than.
-   Less than half of 0.01 nats is no difference. */
+/* The losses nearest to the model's, of all, largest first; 0.05 nats is no difference. */
 function againstCounts(ranked) {
   const own = ranked.find(([name]) => isModel(name));
   if (!own) return "One token has no loss: nothing comes next";
-  const worse = ranked.filter(([, loss]) => loss - own[1] >= 0.005).at(-1);
-  const better = ranked.find(row => row !== own && row[1] - own[1] < 0.005);
+  const worse = ranked.filter(([, loss]) => loss - own[1] >= 0.05).at(-1);
+  const better = ranked.find(row => row !== own && row[1] - own[1] < 0.05);
   if (!worse) return `This model is no better than ${better[0]}`;
   return `This model is ${fixed(worse[1] - own[1], 2)} nats better than ${worse[0]}` +
-    (!better ? "" : own[1] - better[1] < 0.005 ? `, and as good as ${better[0]}`
+    (!better ? "" : own[1] - better[1] < 0.05 ? `, and as good as ${better[0]}`
       : `, and ${fixed(own[1] - better[1], 2)} worse than ${better[0]}`);
 }
 

@@ -13,7 +13,6 @@ import pytest
 from scipy.special import softmax
 
 import minicircuits as mc
-from minicircuits.findings.heads import composed, composition_matrices
 from minicircuits.findings.study import Study, sections
 from minicircuits.report import attention
 from minicircuits.report.data import page_data
@@ -114,7 +113,7 @@ def test_overview(opened):
         f"{errors[name]:.1e}".replace("e-", "e−") for name in (
             "logits", "scores", "patterns", "rebuilt_logits")]
     assert "after step 100, by step 150" in page.locator("#training-see").inner_text()
-    assert page.locator("#curves svg").count() == 3
+    assert page.locator("#curves .chart").count() == 3
 
 
 def test_heads(opened):
@@ -456,28 +455,72 @@ def test_bars_of_the_ledger_follow_one_another(opened):
 
 # Composition, links, light and dark.
 
-def test_a_head_lights_up_the_heads_it_reads(opened):
-    page = opened()
-    weights = reported(2).model.weights
-    found = composition_matrices(weights, composed(weights))
+@pytest.fixture(scope="module")
+def composing(folder):
+    """A page on which half of the pairs of heads compose: its data and its file."""
+    found = reported(2).data["composition"]
+    levels = {kind: [[0.0] * 3] * 3 for kind in "QKV"}
+    data = reported(2).data | {"composition": found | {"levels": levels}}
+    (folder / "composing.html").write_bytes(html_file("page", data))
+    return data["composition"], folder / "composing.html"
+
+
+def test_a_head_lights_up_the_heads_it_reads(opened, composing):
+    found, page = composing[0], opened(composing[1])
     nodes = page.locator(".node")
     for row, (layer, head) in enumerate(found["later"]):
         nodes.nth(3 * layer + head).hover()
         read = {f"{l1}.{g}" for kind in "QKV" for (l1, g), value in zip(
-            found["earlier"], found[kind][row]) if value > found["noise"]}
+            found["earlier"], found[kind][row]) if value > 0}
         assert set(page.locator(".node.read").all_text_contents()) == read
         assert page.locator(".node.lit").all_text_contents() == [f"{layer}.{head}"]
     page.locator(".matrix tbody tr").nth(2).hover()
     assert page.locator(".node.lit").all_text_contents() == ["1.2"]
-    assert page.locator("td.lit").count() == 9
+    assert page.locator(".matrix tr.lit").count() == 3
 
 
-def test_what_random_heads_reach_is_gray(opened):
-    page, found = opened(), reported(2).data["composition"]
+def test_what_random_heads_reach_is_gray(opened, composing):
+    found, page = composing[0], opened(composing[1])
     for n, kind in enumerate("KQV"):
         quiet = page.locator(".matrix").nth(n).locator("td.number").evaluate_all(
             "cells => cells.map(cell => cell.classList.contains('quiet'))")
-        assert quiet == (np.ravel(found[kind]) <= np.ravel(found["levels"][kind])).tolist()
+        assert quiet == (np.ravel(found[kind]) <= 0).tolist()
+    page = opened()                                        # and here all is
+    assert page.locator("td.quiet").count() == 27 and not page.is_visible(".diagram")
+    assert page.inner_text("#composition-see").startswith("No head reads another")
+
+
+def test_what_is_clicked_is_chosen_everywhere(opened, composing):
+    """A dot, a node, a cell, a virtual head and a head of the dump; and back."""
+    page = opened(composing[1])
+    chosen = {"nodes": ".node", "rows": ".matrix tr", "dump": ".head", "behavior":
+              "#behavior-figure tr", "circles": ".spectrum", "dots": ".dot", "paths":
+              "#virtual-figure tr"}
+
+    def now():
+        return {name: page.locator(f"{kind}.chosen").count() for name, kind in chosen.items()}
+
+    def path():
+        return page.evaluate("[headName(page.shown_heads[state.head]), state.path]")
+
+    page.locator(".node").nth(1).click()
+    assert path() == ["0.1", None] and page.locator(".node.chosen").text_content() == "0.1"
+    assert now() == {"nodes": 1, "rows": 0, "dump": 1, "behavior": 1, "circles": 1, "dots": 0,
+                     "paths": 0}
+    page.locator(".matrix").nth(1).locator("td.number").nth(5).click()
+    assert path() == ["1.1", "0.2→1.1"]
+    assert now() == {"nodes": 1, "rows": 3, "dump": 1, "behavior": 1, "circles": 1, "dots": 3,
+                     "paths": 1}
+    page.locator(".dot:not(.size)").nth(6).press("Enter")
+    assert path() == ["1.2", "0.0→1.2"]
+    page.get_by_role("button", name="0.1→1.0").last.click()
+    assert path() == ["1.0", "0.1→1.0"]
+    page.locator("#head-0-2").get_by_role("button").click()
+    assert path()[0] == "0.2"
+    page.wait_for_timeout(600)
+    page.locator(".node").nth(4).press("Enter")
+    page.go_back()
+    page.wait_for_function("headName(page.shown_heads[state.head]) === '0.2'")
 
 
 def test_eigenvalues_of_each_head(opened):
@@ -503,7 +546,7 @@ def test_titles_name_no_induction_head_where_there_is_none(opened, tmp_path):
     assert {name: page.inner_text(f"#{name}-see") for name in (
         "losses", "eigen", "behavior", "importance", "virtual")} == {
         "losses": "This model is no better than every token alike",
-        "eigen": "No head has earned the name of an induction head",
+        "eigen": "No pair stands in the corner of induction",
         "behavior": "No head looks often enough at what followed last time",
         "importance": "All paths together take nothing off the loss",
         "virtual": "No virtual head takes 0.01 nats off the loss"}
@@ -541,7 +584,6 @@ def test_the_bigram_table_of_a_model_without_layers(opened, alive):
     rows = page.locator("#bigram-figure tbody tr")
     assert rows.locator("th").all_inner_texts() == [
         visible(show(row["token"])) for row in one.found["next_tokens"]]
-    assert f"its loss is {one.found['training_loss']:.3f} nats" in page.inner_text("#bigrams")
     page.locator("#bigram-figure input").fill("def")
     token, = one.model.tokenizer.encode("def")
     likely = np.sort(softmax(W.W_U @ W.W_E[:, token]))[:-9:-1]
@@ -553,11 +595,11 @@ def taken_away(page, at, kind):
     with page.expect_download() as download:
         page.locator(f"figure:has({at}) .take").get_by_text(kind, exact=True).click()
     assert download.value.suggested_filename.endswith(f".{kind.lower()}")
-    return open(download.value.path(), "rb").read()
+    return download.value.path().read_bytes()
 
 
-def test_figures_are_taken_away(opened):
-    page, found = opened(), reported(2).data["composition"]
+def test_figures_are_taken_away(opened, composing):
+    found, page = composing[0], opened(composing[1])
     drawing = ElementTree.fromstring(taken_away(page, "#composition-figure", "SVG"))
     links = [line for line in drawing.iter("{http://www.w3.org/2000/svg}line")
              if "stroke: rgb" in line.get("style", "")]
@@ -956,6 +998,6 @@ def test_a_page_says_nothing_of_what_it_has_not(opened, tmp_path):
     page = opened(tmp_path / "page.html")
     assert "Counts are known only" in page.inner_text("#counts")
     assert "counts are those of the training text" in opened().inner_text("#counts")
-    assert page.inner_text("#losses-see") == "One token has no loss: nothing comes next"
+    assert page.inner_text("#losses-see") == "This model is no better than every token alike"
     assert "the only path = the logits" in page.inner_text("#exactness")
-    assert page.locator("#curves svg").bounding_box()["width"] < 600
+    assert page.locator("#curves .chart > svg").bounding_box()["width"] < 600
