@@ -104,20 +104,22 @@ function entering(W, acts) {
 }
 
 /* Σ_p a_p y_p of what a layer reads at the places p, as paths {source, heads, y} that add up to it:
-   the `starts` directly; and through W_OV of each earlier head, what arrives there along a A. */
+   the `starts` directly; and through W_OV of each earlier head, what arrives there along a A.
+   shares(r) are those of r · y that come from each place. */
 function arriving(W, acts, layer, a, starts) {
   const norms = acts.norms?.[layer] ?? a.map(() => 1), divided = a.map((share, p) => share / norms[p]);
   const found = starts.map(([source, rows]) => {
-    const y = new Float64Array(rows[0].length);
-    a.forEach((share, p) => share && add(y, asRead(W, rows[p], norms[p]).map(value => share * value)));
-    return {source, heads: [], y};
+    const y = new Float64Array(rows[0].length), at = p => asRead(W, rows[p], norms[p]);
+    a.forEach((share, p) => share && add(y, at(p).map(value => share * value)));
+    return {source, heads: [], y, shares: r => a.map((share, p) => share && share * dot(r, at(p)))};
   });
   for (let h = 0; h < layer * W.n_heads; h++) {
     if (acts.off.has(h)) continue;
     const earlier = Math.floor(h / W.n_heads), along = backAlong(divided, acts.pattern[h]);
-    for (const {source, heads, y} of arriving(W, acts, earlier, along, entering(W, acts))) {
+    for (const {source, heads, y, shares} of arriving(W, acts, earlier, along, entering(W, acts))) {
       found.push({source, heads: [...heads, [earlier, h % W.n_heads]],
-                  y: read(W.W_O[h], read(W.W_V[h], [y]))[0]});
+                  y: read(W.W_O[h], read(W.W_V[h], [y]))[0],
+                  shares: r => shares(backThrough(backThrough(r, W.W_O[h]), W.W_V[h]))});
     }
   }
   return found;
@@ -133,19 +135,22 @@ function countTerms(W, acts, layer) {
   return (paths + {none: 0, shortformer: 1, standard: paths}[W.positions]) ** 2;
 }
 
-/* The terms of the score q_i · k_j / √d_head of a head, the strongest first: {query, key, value},
-   with a path on either side. Where `level`, less their means over the sources j ≤ i: the key side
-   is read at j, less its mean. Heads that are off are on no path. */
+/* The terms of the score q_i · k_j / √d_head of a head, the strongest first: {query, key, value,
+   shares}, a path on either side, and what each place has of the value by the one and by the other.
+   Where `level`, less their means over the sources j ≤ i: the key side is read at j, less its mean. */
 function scoreTerms(W, acts, h, i, j, level = false) {
-  const layer = Math.floor(h / W.n_heads), starts = entering(W, acts);
+  const layer = Math.floor(h / W.n_heads), starts = entering(W, acts), n = acts.residual[0][0].length;
   if (W.positions === "shortformer") starts.push(["position", W.W_pos]);
-  const side = (matrix, a) => arriving(W, acts, layer, a, starts).map(({source, heads, y}) =>
-    ({source, heads, read: read(matrix, [y])[0]}));
+  const side = (matrix, a) => {
+    const divided = Float64Array.from(matrix, value => value / (matrix.length / n) ** 0.25);
+    return arriving(W, acts, layer, a, starts).map(({source, heads, y, shares}) => ({
+      source, heads, read: read(divided, [y])[0], shares: r => shares(backThrough(r, divided))}));
+  };
   const queries = side(W.W_Q[h], acts.tokens.map((_, p) => Number(p === i)));
   const keys = side(W.W_K[h], acts.tokens.map((_, p) =>
     Number(p === j) - (level && p <= i ? 1 / (i + 1) : 0)));
-  const root = Math.sqrt(keys[0].read.length);
-  return queries.flatMap(query => keys.map(key =>
-    ({query, key, value: dot(query.read, key.read) / root})))
+  return queries.flatMap(query => keys.map(key => ({
+    query, key, value: dot(query.read, key.read),
+    shares: () => [query.shares(key.read), key.shares(query.read)]})))
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
 }

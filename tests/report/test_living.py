@@ -102,8 +102,9 @@ TERMS = """({tokens, off, pairs, target, against}) => {
   const place = tokens.length - 1;
   return {
     terms: pairs.map(([head, i, j]) => [false, true].map(level =>
-      text.terms(head, i, j, level).map(({query, key, value}) => [[query, key].map(
-        ({source, heads}) => [source, ...heads.map(headName)].join("→")).join(" · "), value]))),
+      text.terms(head, i, j, level).map(({query, key, value, shares}) => [[query, key].map(
+        ({source, heads}) => [source, ...heads.map(headName)].join("→")).join(" · "), value,
+        shares().map(side => [...side])]))),
     counts: pairs.map(([head]) => text.countTerms(head)),
     ledgers: against.map(one => [text.logit(place, target, one),
       text.paths(place, target, one).map(({total}) => total)])};
@@ -208,18 +209,25 @@ def test_terms_of_a_score(run, name, off):
     fewer = mc.without_heads(weights, off)
     acts = mc.forward(fewer, tokens)
     pairs = [(head, i, j) for head in heads_of(weights) for i, j in ((8, 3), (0, 0))]
-    found = run(in_page(weights), TERMS, {"tokens": tokens[0].tolist(), "off": off,
+    shown = run(in_page(weights), TERMS, {"tokens": tokens[0].tolist(), "off": off,
                                           "pairs": pairs, "target": 1, "against": []})
     names = {f"{layer}.{head}" for layer, head in off}
-    for (head, i, j), both, count in zip(pairs, found["terms"], found["counts"], strict=True):
-        terms = {term.label: term.scores[0, i, :i + 1]
-                 for term in mc.expand_scores(fewer, tokens, acts.pattern, *head, acts.norms)
-                 if not names & {*term.label.replace("→", " ").split()}}
-        for level, shown in zip((0, 1), both):
-            values = [value for _, value in shown]
-            assert len(shown) == len(terms) == count
+    for (head, i, j), both, count in zip(pairs, shown["terms"], shown["counts"], strict=True):
+        found = {term.label: term for term in mc.expand_scores(
+            fewer, tokens, acts.pattern, *head, acts.norms)
+            if not names & {*term.label.replace("→", " ").split()}}
+        terms = {label: term.scores[0, i, :i + 1] for label, term in found.items()}
+        for level, rows in zip((0, 1), both):
+            values = [value for _, value, _ in rows]
+            assert len(rows) == len(terms) == count
             assert values == sorted(values, key=abs, reverse=True)
-            close(values, [terms[label][j] - level * terms[label].mean() for label, _ in shown])
+            close(values, [terms[label][j] - level * terms[label].mean() for label, *_ in rows])
+            close(np.sum([shares for *_, shares in rows], -1), np.array([values, values]).T)
+            if acts.norms is None and not level:                # where the key side reads it
+                label, _, (_, shares) = rows[0]
+                query, key = found[label].query.q_or_k[0, i], found[label].key
+                read = key.W.B[:, range(9) if key.source == "position" else tokens[0]]
+                close(shares, key.A[0, j] * (query @ key.W.A @ read) / weights.d_head ** 0.5)
             row = acts.scores[head[0], 0, head[1], i, :i + 1]
             close(sum(values), row[j] - level * row.mean())
 
