@@ -64,6 +64,11 @@ function scoreParts(W, acts, h) {
   return [score(q[0], k[0]), score(q[1], k[0]), score(q[0], k[1]), score(q[1], k[1])];
 }
 
+/* Whether the first of these heads rests: it carries a bias, and reads no token. */
+function startsAtBias({rests, n_heads}, [first]) {
+  return Boolean(first) && rests.has(first[0] * n_heads + first[1]);
+}
+
 /* Every path to a logit, read toward a `direction`, as {heads, bias, sources, total}. One that starts at a head that rests
    starts with a bias: it has a total, and no sources. Such a head reads a 1 that is not divided;
    others read x_j / σ_j where there are norms. */
@@ -86,7 +91,7 @@ function pathsTo(W, acts, place, toward) {
   }
   return found.map(({heads, r, a}) => {
     const shares = acts.residual[0].map((row, j) => a[j] ? a[j] * dot(r, row) : 0);
-    const bias = heads.length > 0 && rests.has(heads[0][0] * n_heads + heads[0][1]);
+    const bias = startsAtBias(W, heads);
     return {heads, bias, sources: bias ? shares.map(() => 0) : shares,
             total: shares.reduce((sum, value) => sum + value, 0)};
   });
@@ -144,7 +149,8 @@ function scoreTerms(W, acts, h, i, j, level = false) {
   const side = (matrix, a) => {
     const divided = Float64Array.from(matrix, value => value / (matrix.length / n) ** 0.25);
     return arriving(W, acts, layer, a, starts).map(({source, heads, y, shares}) => ({
-      source, heads, read: read(divided, [y])[0], shares: r => shares(backThrough(r, divided))}));
+      source, heads, bias: startsAtBias(W, heads), read: read(divided, [y])[0],
+      shares: r => shares(backThrough(r, divided))}));
   };
   const queries = side(W.W_Q[h], acts.tokens.map((_, p) => Number(p === i)));
   const keys = side(W.W_K[h], acts.tokens.map((_, p) =>
