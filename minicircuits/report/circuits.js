@@ -69,9 +69,9 @@ function startsAtBias({rests, n_heads}, [first]) {
   return Boolean(first) && rests.has(first[0] * n_heads + first[1]);
 }
 
-/* Every path to a logit, read toward a `direction`, as {heads, bias, sources, total}. One that starts at a head that rests
-   starts with a bias: it has a total, and no sources. Such a head reads a 1 that is not divided;
-   others read x_j / σ_j where there are norms. */
+/* Every path to a logit, read toward a `direction`, as {heads, bias, sources, total}. One that starts
+   at a head that rests starts with a bias: it has a total, and no sources. Such a head reads a 1 that
+   is not divided; others read x_j / σ_j where there are norms. */
 function pathsTo(W, acts, place, toward) {
   const {n_layers, n_heads, rests} = W, start = new Float64Array(acts.tokens.length);
   start[place] = 1;
