@@ -18,7 +18,7 @@ from minicircuits.circuits.score_expansion import split_scores
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.findings.effects import MAX_PATHS, prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         heads_of, unwatched)
+                                         heads_of, roles, unwatched)
 from minicircuits.report.packing import escaped, pack, pack_floats, visible
 from minicircuits.training.model_file import log_of
 from minicircuits.training.tokenizer import Tokenizer
@@ -60,7 +60,9 @@ def page_data(study, found, watch=unwatched):
             "opening": list(texts).index(whole)}
     if weights.n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
-        page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"]}
+        page |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"],
+                 "roles": [role and f"{role[0]} {role[1]:.2f}"
+                           for role in roles(found["heads"], found["blocks"])]}
     if weights.n_layers > 1:
         page |= {"composition": composition_matrices(weights, study.seed),
                  "eigenvalues": eigenvalue_pairs(weights, found["heads"], watch),
