@@ -23,7 +23,7 @@ function scoreLedger() {
   const level = (part, i, j) => (own.level ? levelled(part, text().tokens.length) : part)[triangle(i, j)];
 
   const strip = tokenStrip("the text", "score-strip", {choose: place => select({place})});
-  const title = el("p", {class: "head-title"}), notice = el("p", {class: "notice"});
+  const title = el("p", {class: "head-title"}), notice = el("p", {class: "small"});
   const sources = el("div", {class: "candidates", role: "group", "aria-label": "source"});
   const python = inPython("Path Expansion of Attention Scores QK Circuit");
   const bars = sumOfBars("term", ["query side · key side", "adds to the score",
@@ -93,7 +93,7 @@ function scoreLedger() {
     el("div", {}, strip.element, el("p", {class: "small"}, "source, with its attention"), sources),
     el("div", {class: "terms"}, title, bars.element)), python.element);
   const elsewhere = elsewhereNotice("parts");
-  byId("score-ledger-figure").append(el("div", {class: "controls"}, textPager(),
+  byId("score-ledger-figure").append(el("div", {class: "controls"},
     choice("the score", [[true, "less its row’s mean"], [false, "as it is"]], true,
            chosen => { own.level = chosen; show(); })), elsewhere, figure);
   follow(["text"], () => strip.write(text()));
