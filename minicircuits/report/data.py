@@ -151,6 +151,7 @@ def given_ledger(study, needed, texts, notices):
     return {
         "tokens": rows, "n_normalized": getattr(weights, "n_normalized", None),
         "rests": resting_heads(weights), "W_U": pack_floats(weights.W_U[rows]),
+        "mean_U": pack_floats(weights.W_U.mean(0)[None]),
         "W_O": pack_floats(weights.W_O), "W_V": pack_floats(weights.W_V),
         "texts": [{"embedded": pack_floats(acts.residual[0][0]),      # (i, d) enters layer 0
                    "residual": pack_floats(acts.residual[-1][0]),     # (i, d) is unembedded

@@ -41,8 +41,8 @@ function weighted(patterns, lengths) {
 /* For each text of the ledger, what circuits.js reads: weights, and as much of a run as it needs. */
 function givenLedger({tokens, texts, ...packed}, shown) {
   const weights = once(() => {
-    const W = byHeads(packed), rows = unpack(packed.W_U);
-    return {...W, W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
+    const W = byHeads(packed), rows = unpack(packed.W_U), [mean_U] = unpack(packed.mean_U);
+    return {...W, mean_U, W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
   });
   const at = new Map(shown.map((head, n) => [headName(head), n]));
   return texts.map(({embedded, residual, normalizer, norms}) => text => {
@@ -54,8 +54,10 @@ function givenLedger({tokens, texts, ...packed}, shown) {
       return {tokens: text.tokens, off: new Set(), norms, pattern,
               residual: [unpack(embedded), unpack(residual)]};
     });
-    const logit = (place, id) => logitOf(weights(), acts(), place, id);
-    return {logit, paths: (place, id) => pathsTo(weights(), acts(), place, id),
+    const reading = of => (place, id, against) =>
+      of(weights(), acts(), place, direction(weights(), id, against));
+    const logit = reading(logitOf);
+    return {logit, paths: reading(pathsTo),
             probability: (place, id) => Math.exp(logit(place, id) - normalizer[place]),
             targets: id => tokens.includes(id)};
   });

@@ -3,8 +3,6 @@
 Needs the extra `browser` and Debian's Chromium; the second stage of `.ci/run` has both.
 """
 
-import importlib.util
-import shutil
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -25,49 +23,6 @@ from tests.report.reported import living, normalized, reported, studied, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
-playwright = (importlib.import_module("playwright.sync_api")
-              if importlib.util.find_spec("playwright") else None)
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The pages of models of 0, 1 and 2 layers, as files."""
-    folder = tmp_path_factory.mktemp("pages")
-    for n_layers in range(3):
-        (folder / f"{n_layers}.html").write_bytes(html_file("page", reported(n_layers).data))
-    return folder
-
-
-@pytest.fixture
-def opened(browser, folder):
-    """opened(file, …): the page of a file; in the end it must have been silent."""
-    said, asked, pages = [], [], []
-
-    def open_page(path=folder / "2.html", fragment="", width=1200, height=900, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"file://{path}{fragment}")
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert said == []
-    assert len(asked) == len(pages) and all(url.startswith("file:") for url in asked)
 
 
 def number(text):
@@ -189,6 +144,8 @@ def test_split_adds_up_wherever_one_points(opened):
     assert shown == to_digits([part[i, j] for part in parts])
     assert sum(shown[:4]) == pytest.approx(shown[4], abs=0.003)
     assert "destination 40" in section.locator(".readout").inner_text()
+    page.mouse.down()
+    page.mouse.up()                                             # a click chooses the pair
     section.get_by_label("less their mean").check()
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
@@ -362,6 +319,8 @@ def test_keyboard(opened):
     x.at.get_by_label("pattern", exact=True).focus()
     page.keyboard.press("ArrowRight")
     assert "length" in x.title.inner_text()
+    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # 0.1 is chosen
+    page.locator("#split").get_by_label("1.2", exact=True).check()
     page.locator("#split .heat").first.focus()
     page.keyboard.press("ArrowUp")
     first = page.locator("#split .readout").inner_text()
@@ -387,6 +346,7 @@ def test_everything_can_be_reached_by_tab(opened):
 def assert_ledger(at, text, place, target, of=reported, others=4):
     weights, tokens = of(2).model.weights, text_of(text, of)
     acts = mc.forward(weights, tokens)
+    at.get_by_label("as it is").check()
     entries = mc.ledger(weights, tokens, acts.pattern, place, target, acts.norms)
     totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
                        for path in entries.paths], entries.contributions))
@@ -443,7 +403,7 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    edges = opened().locator("#ledger .entry").evaluate_all("""entries => entries.map(entry => {
+    edges = opened().locator("#ledger .entry:has(.bar)").evaluate_all("""entries => entries.map(entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
@@ -692,15 +652,6 @@ def test_colors_can_be_told_apart_and_read(opened, scheme):
 
 # The model in the page: what it says of any text, beside what the library says.
 
-@pytest.fixture(scope="module")
-def alive(folder):
-    """The pages of `reported` models, and of one with norms, that run the model: by name."""
-    for name, one in (("0", reported(0)), ("1", reported(1)), ("2", reported(2)),
-                      ("normalized", normalized(2))):
-        (folder / f"living-{name}.html").write_bytes(html_file("page", living(one).data))
-    return lambda name: folder / f"living-{name}.html"
-
-
 def write(page, text):
     """Writes a text of one's own, and waits until it is shown."""
     page.locator("#sentence textarea").fill(text)
@@ -743,10 +694,11 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
         acts = mc.forward(weights, tokens)
         at = page.locator("#ledger")
         totals = numbers(at.locator(".entry > .number"))
-        assert totals[-1] == to_digits(acts.logits[0, -1].max())        # the likeliest is chosen
+        above = acts.logits[0] - acts.logits[0].mean(-1, keepdims=True)
+        assert totals[-1] == to_digits(above[-1].max())                 # the likeliest is chosen
         assert totals[-2] == to_digits(totals[-1])
         at.locator(".token").nth(2).click()
-        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(acts.logits[0, 2, ids[3]])
+        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(above[2, ids[3]])
         head = page.locator("#split input:checked").first.get_attribute("value")
         parts = mc.split_scores(weights, tokens, acts.pattern, *map(int, head.split(".")),
                                 acts.norms)
@@ -763,7 +715,8 @@ def test_a_sentence_without_heads(opened, alive):
     ids = [model.tokenizer.start, *model.tokenizer.encode("the head").tolist()]
     assert shown_text(page, "#ledger") == [visible(model.tokenizer.show(id)) for id in ids]
     logits = mc.forward(model.weights, [ids]).logits[0]
-    assert numbers(page.locator("#ledger .entry > .number")) == to_digits([logits[-1].max()] * 3)
+    assert numbers(page.locator("#ledger .entry > .number")) == to_digits(
+        [logits[-1].max() - logits[-1].mean()] * 3)
     page.get_by_role("button", name="one token").click()
     assert shown_text(page, "#ledger")[-1] == visible(model.tokenizer.show(logits[-1].argmax()))
 
