@@ -114,29 +114,29 @@ def chance_levels(weights, kind, chance):
     """For every pair the score it has with this chance, were the two heads turned at random.
 
     Axes as in `composition_scores`. What h reads and g writes keep their sizes: the eigenvalues
-    p of MᵀM and q of W_OV W_OVᵀ, each over their sum. Where g writes is a rotation R of all
-    rotations alike, so the squared score is Σ_ab p_a q_b R_ab². Its mean is 1/d. Of p − 1/d and
-    q − 1/d let P_n and Q_n be the sums of n-th powers. Then
+    of MᵀM and of W_OV W_OVᵀ, each over their sum. Less 1/d_model, let them be μ and ν. Where g
+    writes is turned by a rotation, all rotations being as likely. The squared score then has the
+    mean 1/d_model, and
 
-        variance = 2 P_2 Q_2 / ((d − 1) (d + 2)),        skewness ≈ 8 P_3 Q_3 / d³ / variance^1.5
+        variance = 2 Σμ² Σν² / ((d − 1) (d + 2)),        skewness ≈ 8 Σμ³ Σν³ / d³ / variance^1.5
 
-    The first is exact; the second takes R_ab for Gaussian, which has longer tails. The level is
-    that of a gamma distribution with these moments. Random weights pass it less often than
-    `chance`, if hardly less where d is large.
+    where d is d_model. The variance is exact. The skewness is that of Gaussian rotations, with
+    longer tails. The level is that of a gamma distribution with these moments. Random weights
+    pass it less often than `chance`, if hardly less where d_model is large.
     """
-    d = weights.d_model
-    readers, writers = thin(weights, kind)
-    P, Q = (np.linalg.eigvalsh(gram).astype(float)            # those that are not 0: (l, h, e)
-            for gram in (readers @ readers.mT, writers.mT @ writers))
+    d, (readers, writers) = weights.d_model, thin(weights, kind)
+    eigenvalues = [np.linalg.eigvalsh(gram).astype(float)     # those that are not 0: (l, h, e)
+                   for gram in (readers @ readers.mT, writers.mT @ writers)]
 
-    def moment(n):
-        """P_n Q_n for all pairs; of d eigenvalues those that are left out are 0."""
-        P_n, Q_n = (((p - 1 / d) ** n).sum(-1) + (d - p.shape[-1]) * (-1 / d) ** n
-                    for p in (P, Q))
-        return P_n[:, :, None, None] * Q_n
+    def sums(power):
+        """Σμ^power Σν^power for all pairs; of d eigenvalues those that are left out are 0."""
+        of_later, of_earlier = (
+            ((some - 1 / d) ** power).sum(-1) + (d - some.shape[-1]) * (-1 / d) ** power
+            for some in eigenvalues)
+        return of_later[:, :, None, None] * of_earlier
 
-    variance = np.maximum(2 * moment(2) / (max(d - 1, 1) * (d + 2)), (SMALL / d) ** 2)
-    skewness = np.maximum(8 * moment(3) / d ** 3 / variance ** 1.5, SMALL)
+    variance = np.maximum(2 * sums(2) / (max(d - 1, 1) * (d + 2)), (SMALL / d) ** 2)
+    skewness = np.maximum(8 * sums(3) / d ** 3 / variance ** 1.5, SMALL)
     half = 4 / skewness ** 2                                  # of the degrees of freedom
     above = (gammainccinv(half, chance) - half) / np.sqrt(half)
     return np.sqrt(1 / d + np.sqrt(variance) * above)

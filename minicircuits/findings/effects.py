@@ -18,6 +18,7 @@ from minicircuits.notation import relative_error
 
 MAX_PATHS = 2000      # that are looked at one by one
 MAX_TERMS = 100_000   # of the scores of all heads together
+MATTERS = 0.01        # nats a virtual head takes off; untrained ones that predict: 0.003 at most
 MAX_LOGITS = 2 ** 30  # that virtual heads take, some ten seconds; a check takes an eighth
 
 
@@ -68,7 +69,9 @@ def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
     Virtual heads are tried on as many contexts as MAX_LOGITS allows. Orders at which they are too
-    many for one context are left out. `limit` says so, or is None.
+    many for one context are left out. `limit` says so, or is None. matters: the most important
+    virtual head, if it takes off more than MATTERS, and the model's loss is below that where every
+    token is as likely; or None. Of a worse model all that is taken away takes off something.
     """
     found = ablation.term_importance(weights, tokens, acts)
     counts = count_paths(without_biases(weights))                # heads that rest make none
@@ -83,9 +86,12 @@ def importance_table(weights, tokens, acts, watch=unwatched):
                       f"are too many to try: {most:,} are not.")
     heads = watch(ablation.each_virtual_head(weights, *excerpt(tokens, acts, slice(tried)),
                                              longest), "virtual heads", total=virtual[longest])
+    heads = [head._asdict() | {"heads": label(head.heads)}
+             for head in sorted(heads, key=lambda head: -head.importance)]
+    predicts = found.losses[-1] < np.log(weights.d_vocab)
+    matter = [head["heads"] for head in heads if predicts and head["importance"] > MATTERS]
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
-        "virtual_heads": [head._asdict() | {"heads": label(head.heads)}
-                          for head in sorted(heads, key=lambda head: -head.importance)],
+        "virtual_heads": heads, "matters": matter[0] if matter else None,
         "limit": " ".join(limits) or None}
 
 

@@ -167,8 +167,8 @@ def pair_lines(found, show=None):
                      f"  {kind}-composition:  none; at best {pair} {score:.3f}, of {level:.3f}")
     return lines + [
         paragraph("From 0 to 1: how much the keys (K), queries (Q) or values (V) of the later head "
-                  "read of what the earlier one writes. Listed is what random heads with the same "
-                  "singular values reach in one model of a million.")]
+                  "read of what the earlier one writes. Pairs are listed above a level of their "
+                  "own. Were heads turned at random, one model of a million had such a pair.")]
 
 
 def split_lines(found, show=None):
