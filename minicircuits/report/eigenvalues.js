@@ -28,20 +28,17 @@ function eigenvalues(pairs, rows) {
   const nameOf = ({earlier, later}) => pathName([earlier, later]);
   const readout = el("p", {class: "readout", "aria-live": "polite"}, "Point at a pair of heads.");
   const dots = pairs.map(pair => {
-    const text = `${nameOf(pair)}: copying ` +
-      `${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}` +
-      (prefixMatching(pair.later) === undefined ? "" : `, prefix matching of ${headName(pair.later)} ` +
-       fixed(prefixMatching(pair.later), 2));
-    const show = () => { readout.textContent = text; };
+    const found = prefixMatching(pair.later), show = () => { readout.textContent = text; };
+    const text = `${nameOf(pair)}: copying ${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}` +
+      (found === undefined ? "" : `, prefix matching of ${headName(pair.later)} ${fixed(found, 2)}`);
     return svg("circle", {class: "dot", cx: x(pair.copying), cy: y(pair.matching), "aria-label": text,
-                          r: radius(prefixMatching(pair.later)), onpointerenter: show, onfocus: show,
+                          r: radius(found), onpointerenter: show, onfocus: show,
                           ...pressable(() => chooseHead(pair.later, nameOf(pair)))});
   });
   const both = pair => Math.min(pair.copying, pair.matching) + 2 * pair.corner;
   const best = pairs.reduce((best, pair) => both(pair) > both(best) ? pair : best);
-  byId("eigen-see").textContent = best.corner
-    ? `The pair ${nameOf(best)} stands in the corner of induction`
-    : "No pair stands in the corner of induction";
+  byId("eigen-see").textContent = `${best.corner ? `The pair ${nameOf(best)} stands` : "No pair stands"} ` +
+                                  "in the corner of induction";
   const sizes = [0, 0.5, 1].map(value => [
     svg("circle", {class: "dot size", cx: size - 140 + 112 * value, cy: -16, r: radius(value)}),
     svg("text", {x: size - 132 + 118 * value, y: -12}, fixed(value, 1))]);
@@ -56,8 +53,8 @@ function eigenvalues(pairs, rows) {
     svg("text", {x: 10, y: y(0), transform: `rotate(-90 10 ${y(0)})`, "text-anchor": "middle"},
         "attends where its own token came before"),
     sizes, svg("text", {x: size - 150, y: -12, "text-anchor": "end"}, "prefix matching"),
-    dots, best.corner && svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,
-                       "text-anchor": "end"}, nameOf(best)));
+    dots, best.corner ? svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,
+                                     "text-anchor": "end"}, nameOf(best)) : null);
   roving(picture, dots);
   byId("eigen-figure").append(picture, readout);
   follow(["head", "path"], () => dots.forEach((dot, n) => dot.classList.toggle("chosen",

@@ -1,7 +1,7 @@
 "use strict";
 /* How much of the loss each order of paths takes off, and each virtual head. */
 
-function importance({losses, marginal, counts, given_direct, given_others, virtual_heads, limit}) {
+function importance({losses, marginal, counts, given_direct, given_others, virtual_heads, matters, limit}) {
   const names = losses.map((_, order) => ["direct path", "single heads"][order]
                                          ?? `virtual heads of ${order}`);
   const total = marginal.reduce((sum, value) => sum + value, 0), uniform = losses[0] + marginal[0];
@@ -32,7 +32,6 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
   const lines = [...virtual.querySelectorAll("tbody tr")];
   follow(["path"], () => lines.forEach((line, n) =>
     line.classList.toggle("chosen", shown[n].heads === state.path)));
-  byId("virtual-see").textContent = total < 0.005 || most < 0.005
-    ? "No virtual head takes 0.01 nats off the loss"
-    : `${shown[0].heads} matters most: without it the loss is ${fixed(most, 2)} nats higher`;
+  byId("virtual-see").textContent = !matters ? "No virtual head matters by itself"
+    : `${matters} matters most: without it the loss is ${fixed(most, 2)} nats higher`;
 }

@@ -4,11 +4,9 @@
 /* Relative differences that are rounding, some thousand times. */
 const EXACT = {float64: 1e-12, float32: 1e-3};
 
-const isModel = name => name.startsWith("this ");
-
-/* The losses nearest to the model's, of all, largest first; 0.05 nats is no difference. */
+/* What is next to the model among losses, largest first; less than 0.05 nats is no difference. */
 function againstCounts(ranked) {
-  const own = ranked.find(([name]) => isModel(name));
+  const own = ranked.find(([name]) => name.startsWith("this "));
   if (!own) return "One token has no loss: nothing comes next";
   const worse = ranked.filter(([, loss]) => loss - own[1] >= 0.05).at(-1);
   const better = ranked.find(row => row !== own && row[1] - own[1] < 0.05);
@@ -35,7 +33,7 @@ function overview({losses, exactness, log, formation, ...shape}) {
     ? "Unigram and bigram counts are those of the training text."
     : "Counts are known only where the text was held out of a training text.";
   byId("losses").append(bars(ranked.map(([name, value]) => ({
-    name, value, class: isModel(name) ? "main" : "quiet"})), "nats"));
+    name, value, class: name.startsWith("this ") ? "main" : "quiet"})), "nats"));
 
   const paths = exactness.paths === 1 ? "the only path" : `the sum of ${integer(exactness.paths)} paths`;
   const rows = [[`${paths} = the logits`, exactness.logits]];
@@ -44,9 +42,8 @@ function overview({losses, exactness, log, formation, ...shape}) {
               ["patterns rebuilt from weights and tokens alone = the patterns", exactness.patterns],
               ["logits through the rebuilt patterns = the logits", exactness.rebuilt_logits]);
   }
-  byId("exactness-see").textContent = rows.every(([, error]) => error < EXACT[exactness.precision])
-    ? "The sums over paths are the model, to rounding"
-    : "The sums over paths differ from the model by more than rounding";
+  const exact = rows.every(([, error]) => error < EXACT[exactness.precision]);
+  byId("exactness-see").textContent = `The sums over paths are ${exact ? "" : "not "}the model, to rounding`;
   byId("exactness").append(table(["", "relative difference"],
     rows.map(([name, error]) => [name, error.toExponential(1).replace("-", "−")])));
   if (exactness.limit) byId("exactness").append(el("p", {class: "small"}, exactness.limit));

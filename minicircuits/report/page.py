@@ -13,7 +13,7 @@ from minicircuits import files
 from minicircuits.report.packing import json_in_html
 
 FOLDER = Path(__file__).parent
-STYLES = ("page.css", "figures.css")
+STYLES = ("page.css", "figures.css", "captions.css")
 COMMON = ("data.js", "state.js", "texts.js", "dom.js", "colors.js", "hues.js", "heat_map.js",
           "token_strip.js", "explorer.js")
 SCRIPTS = {

@@ -1,9 +1,9 @@
 "use strict";
-/* A figure, taken away: its drawings as SVG, its heat maps as PNG, its numbers as TSV. */
+/* A figure, taken away: its drawings and heat maps as SVG, its numbers as TSV. */
 
 const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "opacity",
                "font-family", "font-size", "font-weight", "text-anchor", "visibility"];
-const WAYS = {svg: ["svg", svgOf], png: [".heat", pngOf], tsv: ["table, .entry, .heat", tsvOf]};
+const WAYS = {svg: ["svg, .heat", svgOf], tsv: ["table, .entry, .heat", tsvOf]};
 
 function takeAway(figure) {
   const save = async kind => {
@@ -17,10 +17,10 @@ function takeAway(figure) {
     el("button", {type: "button", onclick: () => save(kind)}, kind.toUpperCase()))));
 }
 
-/* The shown pictures of a kind and the words beside them, as [it, box, style]; and the box of all. */
-function layout(figure, kind) {
+/* The pictures that are shown and the words beside them, as [it, box, style]; and the box of all. */
+function layout(figure) {
   const boxOf = part => part.getBoundingClientRect(), range = document.createRange();
-  const shown = [...figure.querySelectorAll(kind)].filter(({clientWidth}) => clientWidth);
+  const shown = [...figure.querySelectorAll("svg, canvas")].filter(({clientWidth}) => clientWidth);
   const around = shown.map(picture => boxOf(picture.closest(".map, div")));
   const [x, y] = ["left", "top"].map(side => Math.min(...around.map(box => box[side])) - 8);
   const [right, bottom] = ["right", "bottom"].map(side => Math.max(...around.map(box => box[side])) + 8);
@@ -35,11 +35,15 @@ function layout(figure, kind) {
 }
 
 function svgOf(figure) {
-  const {x, y, width, height, pictures, words, paper} = layout(figure, "svg");
+  const {x, y, width, height, pictures, words, paper} = layout(figure);
   const all = root => [root, ...root.querySelectorAll("*")];
   const copies = pictures.map(([picture, {x, y, width, height}]) => {
-    const copy = fill(picture.cloneNode(true), {x, y, width, height, overflow: "visible"}, []), parts = all(copy);
-    all(picture).map(getComputedStyle).forEach((style, n) =>
+    const box = {x, y, width, height, overflow: "visible"};
+    if (picture.matches("canvas")) {
+      return svg("image", {...box, href: picture.toDataURL(), style: {imageRendering: "pixelated"}});
+    }
+    const copy = fill(picture.cloneNode(true), box, []), parts = all(copy);
+    all(picture).map(element => getComputedStyle(element)).forEach((style, n) =>
       LOOKS.forEach(look => { parts[n].style[look] = style[look]; }));
     return copy;
   });
@@ -47,19 +51,6 @@ function svgOf(figure) {
     {x, y: y + 0.75 * height, style: {fill: color, fontFamily, fontSize, fontWeight, whiteSpace: "pre"}}, text));
   return new XMLSerializer().serializeToString(svg("svg", {viewBox: [x, y, width, height].join(" "), width, height},
     svg("rect", {x, y, width, height, fill: paper}), copies, texts));
-}
-
-/* Twice as fine as on the screen. */
-function pngOf(figure) {
-  const {x, y, width, height, pictures, words, paper} = layout(figure, "canvas");
-  const whole = el("canvas", {width: 2 * width, height: 2 * height}), pen = whole.getContext("2d");
-  Object.assign(pen, {fillStyle: paper, imageSmoothingEnabled: false, textBaseline: "middle"});
-  pen.setTransform(2, 0, 0, 2, -2 * x, -2 * y);
-  pen.fillRect(x, y, width, height);
-  pictures.forEach(([picture, {x, y, width, height}]) => pen.drawImage(picture, x, y, width, height));
-  words.forEach(([text, {x, y, height}, {color, fontWeight, fontSize, fontFamily}]) =>
-    Object.assign(pen, {fillStyle: color, font: `${fontWeight} ${fontSize} ${fontFamily}`}).fillText(text, x, y + height / 2));
-  return new Promise(done => whole.toBlob(done));
 }
 
 /* Every table as it is shown, and every heat map whole. */

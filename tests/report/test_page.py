@@ -105,7 +105,7 @@ def test_no_two_scripts_use_one_name(name):
 def test_scripts_and_styles_stay_few():
     lines = [(FOLDER / name).read_text().count("\n")
              for name in (*page.STYLES, *page.SCRIPTS["page"], "attention.js")]
-    assert sum(lines) <= 2500
+    assert sum(lines) <= 2750
 
 
 def test_every_place_that_the_scripts_ask_for_is_there():
@@ -119,7 +119,7 @@ def test_every_place_that_the_scripts_ask_for_is_there():
 def test_every_figure_has_a_title_and_a_sentence():
     html = (FOLDER / "page.html").read_text()
     figures = re.findall(r"<figure.*?</figure>", html, re.DOTALL)
-    assert len(figures) == 14
+    assert len(figures) == 15
     for figure in figures:
         assert '<p class="see"' in figure and re.search(r'<p class="read">[^<]{40,}', figure)
 
