@@ -39,8 +39,8 @@ function svgOf(figure) {
   const all = root => [root, ...root.querySelectorAll("*")];
   const copies = pictures.map(([picture, {x, y, width, height}]) => {
     const box = {x, y, width, height, overflow: "visible"};
-    if (picture.matches("canvas")) {
-      return svg("image", {...box, href: picture.toDataURL(), style: {imageRendering: "pixelated"}});
+    if (picture.matches("canvas")) {                 // which this page may not load; the file may
+      return svg("image", {...box, "data-href": picture.toDataURL(), style: {imageRendering: "pixelated"}});
     }
     const copy = fill(picture.cloneNode(true), box, []), parts = all(copy);
     all(picture).map(element => getComputedStyle(element)).forEach((style, n) =>
@@ -50,7 +50,7 @@ function svgOf(figure) {
   const texts = words.map(([text, {x, y, height}, {color, fontFamily, fontSize, fontWeight}]) => svg("text",
     {x, y: y + 0.75 * height, style: {fill: color, fontFamily, fontSize, fontWeight, whiteSpace: "pre"}}, text));
   return new XMLSerializer().serializeToString(svg("svg", {viewBox: [x, y, width, height].join(" "), width, height},
-    svg("rect", {x, y, width, height, fill: paper}), copies, texts));
+    svg("rect", {x, y, width, height, fill: paper}), copies, texts)).replaceAll(" data-href=", " href=");
 }
 
 /* Every table as it is shown, and every heat map whole. */

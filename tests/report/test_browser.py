@@ -110,7 +110,7 @@ def test_composition_and_importance(opened):
         [row["importance"] for row in found["virtual_heads"]], 4)
     assert numbers(page.locator("#behavior-figure td")) == to_digits(
         [row[name] for row in results["heads"] for name in ("previous", "induction")], 2)
-    dots = page.locator(".dot").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
+    dots = page.locator(".dot:not(.size)").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
     pair = reported(2).data["eigenvalues"][4]
     assert any(f"matching {pair['matching']:.2f}".replace("-", "−") in dot for dot in dots)
 
@@ -447,7 +447,7 @@ def test_what_random_heads_reach_is_gray(opened, composing):
             "cells => cells.map(cell => cell.classList.contains('quiet'))")
         assert quiet == (np.ravel(found[kind]) <= 0).tolist()
     page = opened()                                        # and here all is
-    assert page.locator("td.quiet").count() == 27 and not page.is_visible(".diagram")
+    assert page.locator(".matrix td.quiet").count() == 27 and not page.is_visible(".diagram")
     assert page.inner_text("#composition-see").startswith("No head reads another")
 
 
