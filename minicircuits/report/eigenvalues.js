@@ -40,8 +40,8 @@ function eigenvalues(pairs, rows) {
   byId("eigen-see").textContent = `${best.corner ? `The pair ${nameOf(best)} stands` : "No pair stands"} ` +
                                   "in the corner of induction";
   const sizes = [0, 0.5, 1].map(value => [
-    svg("circle", {class: "dot size", cx: size - 140 + 112 * value, cy: -16, r: radius(value)}),
-    svg("text", {x: size - 132 + 118 * value, y: -12}, fixed(value, 1))]);
+    svg("circle", {class: "dot size", cx: size - 150 + 112 * value, cy: -16, r: radius(value)}),
+    svg("text", {x: size - 142 + 118 * value, y: -12}, fixed(value, 1))]);
   const picture = svg("svg", {viewBox: `0 -32 ${size} ${size + 32}`, class: "scatter"},
     svg("rect", {class: "corner", x: x(0), y: y(1), width: x(1) - x(0), height: y(0) - y(1)}),
     [-1, -0.5, 0, 0.5, 1].map(tick => [
@@ -52,7 +52,7 @@ function eigenvalues(pairs, rows) {
     svg("text", {x: x(0), y: size - 8, "text-anchor": "middle"}, "copies what it attends to"),
     svg("text", {x: 10, y: y(0), transform: `rotate(-90 10 ${y(0)})`, "text-anchor": "middle"},
         "attends where its own token came before"),
-    sizes, svg("text", {x: size - 150, y: -12, "text-anchor": "end"}, "prefix matching"),
+    sizes, svg("text", {x: size - 160, y: -12, "text-anchor": "end"}, "prefix matching"),
     dots, best.corner ? svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,
                                      "text-anchor": "end"}, nameOf(best)) : null);
   roving(picture, dots);

@@ -40,7 +40,7 @@ function svgOf(figure) {
   const copies = pictures.map(([picture, {x, y, width, height}]) => {
     const box = {x, y, width, height, overflow: "visible"};
     if (picture.matches("canvas")) {                 // which this page may not load; the file may
-      return svg("image", {...box, "data-href": picture.toDataURL(), style: {imageRendering: "pixelated"}});
+      return svg("image", {...box, "data-href": picture.toDataURL(), preserveAspectRatio: "none", style: {imageRendering: "pixelated"}});
     }
     const copy = fill(picture.cloneNode(true), box, []), parts = all(copy);
     all(picture).map(element => getComputedStyle(element)).forEach((style, n) =>
