@@ -10,9 +10,9 @@ for (const [section, reason] of Object.entries(page.absent)) {
 }
 const chosen = page.induction ?? page.shown_heads.at(-1);
 const model = page.model && livingModel(page.model, page.shown_heads);
-const inputs = model || page.absent.ledger ? [] : givenLedger(page.ledger, page.shown_heads);
+const weights = model || page.absent.ledger ? null : givenWeights(page.ledger);
 const texts = page.texts.map(text => model ? model.text(text.name, text.tokens)
-                                           : givenText(text, text.parts && inputs.shift()));
+                                           : givenText(text, weights));
 const apart = model ? texts : texts.filter(text => text.splitHeads);   // scores, logits come apart
 
 /* Where the model runs, all figures show the text that the reader chose in one of them. */
@@ -28,7 +28,9 @@ if (!page.absent.attention) {
     model));
 }
 if (!page.absent.ledger) {
-  figures.push(ledger(apart, apart.indexOf(texts[page.opening]), page.ledger, chose));
+  const text = texts[page.opening], place = page.start;
+  const target = text.tokens[place + 1] ?? text.next(place)[0][0];
+  figures.push(ledger(apart, apart.indexOf(text), {place, target}, chose));
 }
 showing.push(...figures.map(({show}) => show));
 if (model && figures.length) {                       // without heads, the ledger has the sentence

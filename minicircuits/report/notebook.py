@@ -7,12 +7,13 @@ import numpy as np
 
 from minicircuits import files
 from minicircuits.behavior import excerpt
+from minicircuits.findings.figures import MAX_TOKENS
 from minicircuits.findings.heads import heads_of
 from minicircuits.model.transformer import forward
 from minicircuits.notation import Tokens, Weights, check_tokens
-from minicircuits.report.data import MAX_HEADS, MAX_TOKENS, attention_views, notice
 from minicircuits.report.packing import visible
 from minicircuits.report.page import html_file
+from minicircuits.report.texts import MAX_HEADS, given_text, notice
 
 MAX_TEXTS = 4
 
@@ -46,7 +47,7 @@ def attention(weights: Weights, tokens: Tokens,
                + notice("Cut", MAX_TEXTS, b, "contexts") + notice("Cut", MAX_TOKENS, T, "tokens"))
     heads, tokens = heads[:MAX_HEADS], tokens[:MAX_TEXTS, :MAX_TOKENS]
     acts = forward(weights, tokens)
-    texts = [{"name": f"context {n}", **attention_views(
+    texts = [{"name": f"context {n}", **given_text(
         weights, *excerpt(tokens, acts, slice(n, n + 1)), heads)} for n in range(len(tokens))]
     ids = sorted({*tokens.ravel().tolist(), *(v for text in texts for row in text["next"]
                                               for v, _ in row)})

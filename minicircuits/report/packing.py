@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 
 from minicircuits.notation import InputError
+from minicircuits.training.tokenizer import escaped
 
 LONGEST = 48                     # characters of a token that are shown
-BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
 
 
 def pack_floats(array):
@@ -51,12 +51,6 @@ def visible(text):
     if len(shown) > LONGEST:
         shown = f"{shown[:LONGEST]}… ({len(text):,} characters)"
     return shown or "(empty)"
-
-
-def escaped(text):
-    """The text, on one line, with everything escaped that nobody sees; spaces stay."""
-    return "".join(character if character.isprintable() and character not in BLANK
-                   else character.encode("unicode_escape").decode() for character in text)
 
 
 def json_in_html(value):

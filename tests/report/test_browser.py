@@ -406,16 +406,15 @@ def assert_ledger(at, text, place, target, of=reported, others=4):
 
 
 def test_ledger_opens_at_the_prediction(opened):
-    at, page = opened().locator("#ledger"), reported(2).data
-    assert_ledger(at, OPENING, page["ledger"]["place"], page["ledger"]["target"])
+    at, place, tokens = opened().locator("#ledger"), reported(2).data["start"], text_of(OPENING)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1])
 
 
 def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     (folder / "normalized.html").write_bytes(html_file("page", normalized(2).data))
     at = opened(folder / "normalized.html").locator("#ledger")
-    assert_ledger(at, OPENING, *(normalized(2).data["ledger"][name]
-                                 for name in ("place", "target")),
-                  normalized, 25 - 12)
+    place, tokens = normalized(2).data["start"], text_of(OPENING, normalized)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1], normalized, 25 - 12)
     starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
     of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)

@@ -8,14 +8,13 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import minicircuits as mc
 from minicircuits.findings.heads import heads_of
-from minicircuits.report.data import running_model
+from minicircuits.report.texts import running_model
 from minicircuits.report.page import FOLDER
 from minicircuits.testing import check
 from minicircuits.testing.vectors import core
@@ -90,9 +89,8 @@ def run(request):
 
 def in_page(weights, tokenizer=None, start=None):
     """As much of a page as the scripts need."""
-    model = SimpleNamespace(tokenizer=tokenizer)
-    return {**running_model(SimpleNamespace(weights=weights, model=model, start=start)),
-            "vocabulary": [], "shown_heads": heads_of(weights)}
+    return {**running_model(weights, tokenizer, start), "vocabulary": [],
+            "shown_heads": heads_of(weights)}
 
 
 def random_weights(positions, n_layers=2):

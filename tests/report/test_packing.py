@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from minicircuits.report.packing import BLANK, LONGEST, json_in_html, pack, pack_floats, visible
-from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.report.packing import LONGEST, json_in_html, pack, pack_floats, visible
+from minicircuits.training.tokenizer import BLANK, train_tokenizer
 from tests.draws import SEEDS
 from tests.report.reported import unpack
 
