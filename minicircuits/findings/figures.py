@@ -7,7 +7,7 @@ from minicircuits.behavior.in_context import formed
 from minicircuits.circuits.biases import positions_undivided, without_biases
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         unwatched)
+                                         roles, unwatched)
 from minicircuits.training.model_file import log_of
 
 MAX_TOKENS = 128          # of a context that is shown
@@ -20,7 +20,9 @@ def figures(study, found, watch=unwatched):
              "overview": overview(study.model, found)}
     if n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
-        shown |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"]}
+        shown |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"],
+                  "roles": [role and f"{role[0]} {role[1]:.2f}"
+                            for role in roles(found["heads"], found["blocks"])]}
     if n_layers > 1:
         shown |= {"composition": composition_matrices(weights, study.seed),
                   "eigenvalues": eigenvalue_pairs(weights, found["heads"], watch),

@@ -120,6 +120,20 @@ def named_heads(rows, blocks):
     return found
 
 
+def roles(rows, blocks):
+    """What each row of a `head_table` is called, and by which score: (name, score), or None.
+
+    Only a score that heads of random weights do not reach gives a name.
+    """
+    def role(row):
+        if blocks and row["layer"] and row["induction"] > least_prefix_matching(max(blocks)):
+            return "induction", row["induction"]
+        if blocks and row["previous"] > PREVIOUS:
+            return "previous token", row["previous"]
+        return None
+    return [role(row) for row in rows]
+
+
 def head_dump(weights, ranked, tokens, acts):
     """For every head its mean attention by distance, and its ranked skip-trigram table.
 

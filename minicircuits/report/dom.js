@@ -84,6 +84,21 @@ function pager(legend, names, change) {
                           before, list, after)};
 }
 
+/* One of these buttons has the Tab key's stop; arrows go from one to the next. */
+function roving(group, buttons) {
+  const stop = at => buttons.forEach(button => { button.tabIndex = button === at ? 0 : -1; });
+  stop(buttons[0]);
+  group.addEventListener("focusin", event => buttons.includes(event.target) && stop(event.target));
+  group.addEventListener("keydown", event => {
+    const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+    const to = step && buttons[buttons.indexOf(document.activeElement) + step];
+    if (to) {
+      to.focus();
+      event.preventDefault();
+    }
+  });
+}
+
 /* A link to a head's table. */
 function headLink(head) {
   const text = headName(head);

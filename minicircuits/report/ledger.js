@@ -8,21 +8,18 @@ function pathName(heads) {
   return heads.map(headName).join("→") || "direct";
 }
 
-/* Opens at a text, a place and a target. Returns {show(n, place), at()}; chose(n) is called with a text
-   that the reader chose. */
-function ledger(texts, text, {place, target}, chose = null) {
-  const vocabulary = page.vocabulary.filter(([id]) => texts[text].targets(id));
-  const state = {text, place, target};
-  let paths = [], latest = texts[text];
+function ledger() {
+  const text = () => texts[state.text], truth = () => text().tokens[state.place + 1];
+  const vocabulary = () => page.vocabulary.filter(([id]) => text().targets(id));
+  let paths = [];
 
-  const strip = tokenStrip("the text", {choose: i => { state.place = i; likeliest(); show(); }});
-  strip.element.id = "ledger-strip";
+  const strip = tokenStrip("the text", "ledger-strip", {choose: place => select({place})});
   const candidates = el("div", {class: "candidates", role: "group", "aria-label": "target token"});
   const found = el("div", {class: "candidates"});
   const search = el("input", {type: "search", placeholder: "any other token …",
     "aria-label": "search for a target token", oninput: () => {
       const wanted = search.value.replaceAll(" ", "␣");
-      const matches = wanted ? vocabulary.filter(([, text]) => text.includes(wanted)) : [];
+      const matches = wanted ? vocabulary().filter(([, name]) => name.includes(wanted)) : [];
       matches.sort((a, b) => a[1].length - b[1].length);
       found.replaceChildren(...matches.slice(0, 16).map(([id]) => candidate(id)),
         matches.length > 16 ? el("span", {class: "notice"}, `and ${matches.length - 16} more`) : "");
@@ -30,39 +27,35 @@ function ledger(texts, text, {place, target}, chose = null) {
   const title = el("p", {class: "head-title"});
   const rows = el("div", {class: "waterfall", onpointerleave: () => colorStrip(null)});
 
-  const truth = () => texts[state.text].tokens[state.place + 1];
-  function likeliest() {
-    state.target = truth() ?? texts[state.text].next(state.place)[0][0];
-  }
-
   function candidate(id) {
-    const chance = texts[state.text].probability(state.place, id);
+    const chance = text().probability(state.place, id);
     return el("button", {type: "button", "aria-pressed": id === state.target,
                          class: id === truth() ? "true" : null,
-                         onclick: () => { state.target = id; show(); }},
+                         onclick: () => select({target: id})},
               mono(id), el("b", {class: "number"}, fixed(chance)));
   }
 
   /* The text colored by what each token adds, through one path or through all. */
   function colorStrip(path) {
-    const sums = texts[state.text].tokens.map((_, j) => path ? path.sources[j]
+    const sums = text().tokens.map((_, j) => path ? path.sources[j]
       : paths.reduce((sum, {sources}) => sum + sources[j], 0));
     const most = largest(sums);
     strip.color(j => most ? sums[j] / most : 0);
   }
 
   function show() {
-    const {place, target} = state, text = texts[state.text], ids = text.tokens;
-    paths = text.paths(place, target)
-      .sort((a, b) => Math.abs(b.total) - Math.abs(a.total));
-    const logit = text.logit(place, target);
-    const offered = text.next(place).map(([id]) => id);
+    const {place, target} = state, {tokens: ids, next, logit: logitAt, probability} = text();
+    figure.hidden = !text().paths;
+    elsewhere.hidden = Boolean(text().paths);
+    if (!text().paths) return;
+    paths = text().paths(place, target).sort((a, b) => Math.abs(b.total) - Math.abs(a.total));
+    const logit = logitAt(place, target), offered = next(place).map(([id]) => id);
     const all = [...new Set([...offered, ...(truth() == null ? [] : [truth()]), target])];
     candidates.replaceChildren(...all.map(candidate));
     search.value = "";
     found.replaceChildren();
     title.replaceChildren(`after ${place} `, mono(ids[place]), ": the logit of ", mono(target),
-      ` (probability ${fixed(text.probability(place, target))})`);
+      ` (probability ${fixed(probability(place, target))})`);
     rows.replaceChildren(...waterfall(paths, logit, ids));
     strip.mark(place, null, true);
     colorStrip(null);
@@ -102,24 +95,12 @@ function ledger(texts, text, {place, target}, chose = null) {
       .map(([value, j]) => el("span", {}, mono(ids[j]), el("sub", {}, j), ` ${signed(value)} `));
   }
 
-  /* Shows a text, and there the token that came next, or the likeliest one. */
-  function showText(n = state.text, place = Math.min(state.place, texts[n].tokens.length - 2)) {
-    Object.assign(state, {text: n, place: Math.max(0, place)});
-    paging.go(n);
-    strip.write(texts[n].tokens, texts[n].written);
-    if (texts[n] !== latest) likeliest();
-    latest = texts[n];
-    show();
-  }
-
-  const paging = pager("text", () => texts.map(({name}) => name), chose ?? showText);
-  byId("ledger-figure").append(
-    el("div", {class: "controls"}, paging.element),
-    el("div", {class: "ledger"}, el("div", {}, strip.element,
-      el("p", {class: "small"}, "target, with its probability"), candidates, search, found),
-      el("div", {}, title, rows)));
-  paging.go(text);
-  strip.write(texts[text].tokens);
-  onPalette(show);
-  return {show: showText, at: () => ({text: state.text, place: state.place})};
+  const figure = el("div", {class: "ledger"}, el("div", {}, strip.element,
+    el("p", {class: "small"}, "target, with its probability"), candidates, search, found),
+    el("div", {}, title, rows));
+  const elsewhere = elsewhereNotice("paths");
+  byId("ledger-figure").append(el("div", {class: "controls"}, textPager()), elsewhere, figure);
+  follow(["text"], () => strip.write(text()));
+  follow(["text", "place", "target", "run"], show);
+  dark.addEventListener("change", () => colorStrip(null));
 }

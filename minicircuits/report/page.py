@@ -14,12 +14,12 @@ from minicircuits.report.packing import json_in_html
 
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "figures.css")
-COMMON = ("data.js", "texts.js", "dom.js", "colors.js", "heat_map.js", "token_strip.js",
-          "explorer.js")
+COMMON = ("data.js", "state.js", "texts.js", "dom.js", "colors.js", "hues.js", "heat_map.js",
+          "token_strip.js", "explorer.js")
 SCRIPTS = {
     "page": (*COMMON, "model.js", "circuits.js", "tokenizer.js", "living.js", "sentence.js",
-             "charts.js", "overview.js", "split.js", "heads.js", "ledger.js", "composition.js",
-             "importance.js", "main.js"),
+             "steps.js", "charts.js", "ledger.js", "heads.js", "composition.js", "split.js",
+             "importance.js", "overview.js", "address.js", "main.js"),
     "attention": (*COMMON, "attention.js")}
 
 

@@ -4,31 +4,34 @@
 const PARTS = [["neither", "neither"], ["Q", "Q-composition"], ["K", "K-composition"],
                ["both", "both"], ["total", "total"]];
 
-/* Opens at the last text. Returns show(n); chose(n) is called with a text that the reader chose. */
-function split(texts, figures, head, chose = null) {
-  const state = {text: texts.length - 1, head: headName(head), level: true, at: null};
-  const repeated = state.text;
+function split(figures) {
+  const own = {level: true, at: null}, heads = texts.find(text => text.parts).splitHeads;
+  const text = () => texts[state.text], tokens = () => text().tokens;
+  const head = () => heads.includes(headName(page.shown_heads[state.head]))
+    ? headName(page.shown_heads[state.head]) : heads.at(-1);
   let raw, drawn;
   const maps = PARTS.map(([, title]) => heatMap(`scores, ${title}`, {
-    point: (i, j) => { state.at = [i, j]; showPoint(); }}));
+    point: (i, j) => { own.at = [i, j]; showPoint(); }}));
   const numbers = PARTS.map(() => el("b", {class: "number"}));
   const readout = el("p", {class: "readout", "aria-live": "polite"});
-  const tokens = () => texts[state.text].tokens;
 
   function show() {
-    raw = texts[state.text].parts(state.head);
+    figure.hidden = !text().parts;
+    elsewhere.hidden = Boolean(text().parts);
+    if (!text().parts) return;
+    raw = text().parts(head());
     raw = [...raw, raw[0].map((_, n) => raw[0][n] + raw[1][n] + raw[2][n] + raw[3][n])];
-    drawn = state.level ? raw.map(part => levelled(part, tokens().length)) : raw;
+    drawn = own.level ? raw.map(part => levelled(part, tokens().length)) : raw;
     const limit = Math.max(...drawn.map(largest));
     const n = tokens().length;
     maps.forEach((map, k) => map.draw(n, n, drawn[k], limit, 0.8));
-    if (!state.at || state.at[0] >= n) state.at = brightest();
+    if (!own.at || own.at[0] >= n) own.at = brightest();
     showPoint();
   }
 
   /* Where the total is strongest: on the stripe of repeated tokens, or in the last row. */
   function brightest() {
-    const n = tokens().length, stripe = state.text === repeated;
+    const n = tokens().length, stripe = text().repeated;
     const places = Array.from({length: n}, (_, k) => stripe ? [k, k - figures.block + 1] : [n - 1, k])
       .filter(([, j]) => j > 0);
     return places.reduce((best, at) =>
@@ -36,7 +39,7 @@ function split(texts, figures, head, chose = null) {
   }
 
   function showPoint() {
-    const [i, j] = state.at;
+    const [i, j] = own.at;
     maps.forEach((map, k) => {
       map.mark(i, j);
       numbers[k].textContent = signed(drawn[k][triangle(i, j)]);
@@ -45,26 +48,24 @@ function split(texts, figures, head, chose = null) {
                             mono(tokens()[j]));
   }
 
-  function showText(n = state.text) {
-    if (n !== state.text) state.at = null;
-    state.text = n;
-    paging.go(n);
-    show();
-  }
-
-  const paging = pager("text", () => texts.map(({name}) => name), chose ?? showText);
-  const set = name => value => { state[name] = value; show(); };
-  byId("split-figure").append(
-    el("div", {class: "controls"},
-      choice("head", texts[0].splitHeads.map(name => [name, name]), state.head, set("head")),
-      paging.element,
-      choice("rows", [[true, "less their mean"], [false, "as they are"]], true, set("level"))),
+  const picker = choice("head", heads.map(name => [name, name]), head(), name =>
+    select({head: page.shown_heads.findIndex(head => headName(head) === name)}));
+  const figure = el("div", {},
     el("div", {class: "parts"}, PARTS.map(([, title], k) =>
       el("div", {class: "part"}, el("p", {class: "name"}, title, numbers[k]), maps[k].element))),
     readout);
-  splitTable(figures, headName(head));
-  onPalette(() => showText());
-  return showText;
+  const elsewhere = elsewhereNotice("parts");
+  byId("split-figure").append(
+    el("div", {class: "controls"}, picker, textPager(),
+      choice("rows", [[true, "less their mean"], [false, "as they are"]], true,
+             level => { own.level = level; show(); })), elsewhere, figure);
+  splitTable(figures, headName(page.induction));
+  follow(["text", "head", "run"], changed => {
+    if (changed.includes("text")) own.at = null;
+    picker.querySelector(`[value="${head()}"]`).checked = true;
+    show();
+  });
+  dark.addEventListener("change", show);
 }
 
 /* Each row less its mean over its sources: the same pattern, and the level is out of sight. */

@@ -2,12 +2,26 @@
 /* A text as figures see it: {name, tokens, next(i), views, parts(h), paths(i, id), …}. Here it is
    one that was computed before; living.js makes the same by running the model. */
 
+/* The text that is shown, by name, to choose another. */
+function textPager() {
+  const paging = pager("text", () => texts.map(({name}) => name), text => select({text}));
+  follow(["text"], () => paging.go(state.text));
+  return paging.element;
+}
+
+/* Says which texts have what the one that is shown has not: its `key`. */
+function elsewhereNotice(key) {
+  const links = texts.flatMap((text, n) => text[key] ? [el("button", {
+    type: "button", onclick: () => select({text: n})}, text.name)] : []);
+  return el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", links);
+}
+
 /* weights: `givenWeights`, where the page has a ledger. */
 function givenText({name, tokens, next, pattern, lengths, effects, parts, run}, weights) {
   const views = {pattern: unpacked(pattern), effects: unpacked(effects)};
   const apart = parts && Object.fromEntries(
     Object.entries(parts).map(([head, packed]) => [head, unpacked(packed)]));
-  const text = {name, tokens, next: i => next[i], parts: head => apart[head](),
+  const text = {name, tokens, next: i => next[i], parts: apart && (head => apart[head]()),
                 splitHeads: apart && Object.keys(apart),
                 views: {...views, moved: once(() => weighted(views.pattern(), unpack(lengths)))}};
   return run ? {...text, ...givenPaths(text, run, weights)} : text;

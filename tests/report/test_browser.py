@@ -171,6 +171,7 @@ def test_split_table(opened):
 def test_split_adds_up_wherever_one_points(opened):
     page, model = opened(), reported(2).model
     section = page.locator("#split")
+    section.get_by_label("text", exact=True).select_option("repeated random tokens")
     section.get_by_label("as they are").check()
     section.get_by_label("1.2", exact=True).check()
     tokens = np.array([reported(2).data["texts"][-1]["tokens"]])
@@ -191,6 +192,8 @@ def test_split_adds_up_wherever_one_points(opened):
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
     section.get_by_label("text", exact=True).select_option(index=0)
+    assert section.locator(".part").first.is_hidden()            # and it says which texts have it
+    section.locator(".buttons button").first.click()
     assert section.locator("canvas").first.evaluate("canvas => canvas.width") == 128
 
 
@@ -467,13 +470,12 @@ def test_a_head_lights_up_the_heads_it_reads(opened):
 
 def test_links_to_heads(opened):
     page = opened(fragment="#head-1-2", height=500)
-    assert page.locator("#head-1-2:target").count() == 1
     page.wait_for_function(
         "() => Math.abs(document.getElementById('head-1-2').getBoundingClientRect().top) < 120")
     page.locator("#head-links a").nth(1).click()
-    assert page.url.endswith("#head-0-1")
+    assert page.url.endswith("#at=head-0-1&head=0.1")
     page.locator("#behavior-figure a").last.click()
-    assert page.url.endswith("#head-1-2")
+    assert page.url.endswith("#at=head-1-2&head=1.2")
     links = page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))")
     there = page.evaluate("[...document.querySelectorAll('[id]')].map(element => '#' + element.id)")
     assert set(links) <= set(there) and len(there) == len(set(there))

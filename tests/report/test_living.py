@@ -24,17 +24,18 @@ from tests.with_norms import random_model
 
 playwright = (importlib.import_module("playwright.sync_api")
               if importlib.util.find_spec("playwright") else None)
-SCRIPTS = ("data.js", "texts.js", "model.js", "circuits.js", "tokenizer.js", "living.js",
+SCRIPTS = ("data.js", "state.js", "texts.js", "model.js", "circuits.js", "tokenizer.js",
+           "living.js",
            "sentence.js")
 # A run in arrays that JSON has: [layer or head][position][dimension], triangles filled up.
 RUN = """({tokens, off, frozen}) => {
   const living = livingModel(page.model, page.shown_heads);
-  living.toggle(undefined, frozen);
-  off.forEach(head => living.toggle(head));
+  select({run: {off: off.map(headName), frozen}});
   const text = living.text("", tokens), {W} = living, hs = [...W.W_O.keys()];
   const whole = forward(W, tokens);
   const acts = off.length
-    ? forward(W, tokens, new Set(living.off), frozen ? whole : null) : whole;
+    ? forward(W, tokens, new Set(off.map(([layer, head]) => layer * W.n_heads + head)),
+              frozen ? whole : null) : whole;
   const plain = rows => Array.from(rows, row => row.length === undefined ? row : plain(row));
   const square = values => tokens.map((_, i) => tokens.map((_, j) =>
     j <= i ? values[triangle(i, j)] ?? 0 : 0));
