@@ -9,21 +9,8 @@ for (const [section, reason] of Object.entries(page.absent)) {
                                 el("p", {class: "notice"}, reason));
 }
 
-const model = page.model && livingModel(page.model, page.shown_heads);
-const weights = model || page.absent.ledger ? null : givenWeights(page.ledger);
-texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens)
-                                           : givenText(text, weights)));
-if (page.split) texts.at(-1).repeated = true;
-state.head = Math.max(0, page.shown_heads.findIndex(head =>
-  headName(head) === headName(page.induction ?? page.shown_heads.at(-1))));
-select({text: page.opening, place: page.start});
-
-let written = null;
-if (model) {
-  if (page.absent.attention) byId("ledger-figure").prepend(byId("sentence") ?? el("div", {id: "sentence"}));
-  written = sentence(byId("sentence"), model, page.merges ? tokenizerOf(page.merges)
-                     : namedTokens(page.vocabulary, model.W.d_vocab));
-}
+if (page.model && !byId("sentence")) byId("ledger-figure").prepend(el("div", {id: "sentence"}));
+const written = openTexts();
 if (!page.absent.attention) {
   steps(byId("steps"), written?.write);
   explorer(byId("explorer"));

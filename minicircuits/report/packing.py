@@ -1,7 +1,4 @@
-"""What a page can hold: arrays as short numbers, text as visible characters, JSON as HTML.
-
-Tokens come from strangers: nothing of them may end a script, hide, or turn the line round.
-"""
+"""What a page can hold: arrays as short numbers, and JSON that no token of a stranger can end."""
 
 import base64
 import json
@@ -10,9 +7,6 @@ from math import prod
 import numpy as np
 
 from minicircuits.notation import InputError
-from minicircuits.training.tokenizer import escaped
-
-LONGEST = 48                     # characters of a token that are shown
 
 
 def pack_floats(array):
@@ -36,21 +30,6 @@ def pack(array):
     integers = np.rint(rows / np.where(scale == 0, 1, scale)[:, None]).astype("<i2")
     return {"shape": list(array.shape), "scale": scale.tolist(),
             "data": base64.b64encode(integers.tobytes()).decode()}
-
-
-def visible(text):
-    r"""A token in visible characters, on one line, in their order, at most LONGEST and a count.
-
-    Spaces are ␣; what Unicode does not call printable (control, zero-width, bidirectional
-    characters, lone surrogates) is escaped, and so is what it does but nobody sees.
-
-    >>> visible("a\0\u202eb \ud800"), visible(""), visible("x" * 5000)[46:]
-    ('a\\x00\\u202eb␣\\ud800', '(empty)', 'xx… (5,000 characters)')
-    """
-    shown = escaped(text.replace(" ", "␣"))
-    if len(shown) > LONGEST:
-        shown = f"{shown[:LONGEST]}… ({len(text):,} characters)"
-    return shown or "(empty)"
 
 
 def json_in_html(value):

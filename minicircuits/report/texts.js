@@ -16,6 +16,20 @@ function elsewhereNotice(key) {
   return el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", links);
 }
 
+/* Opens the texts of the page, at the one it opens at, in a model that runs, or as computed before.
+   Returns what writes texts of the reader's own, where one runs. */
+function openTexts() {
+  const model = page.model && livingModel(page.model, page.shown_heads);
+  const weights = page.ledger && !model ? givenWeights(page.ledger) : null;
+  texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens)
+                                             : givenText(text, weights)));
+  if (page.split) texts.at(-1).repeated = true;
+  select({text: page.opening, place: page.start, head: page.head});
+  if (!model) return null;
+  return sentence(byId("sentence"), model, page.merges ? tokenizerOf(page.merges)
+                  : namedTokens(page.vocabulary, model.W.d_vocab));
+}
+
 /* weights: `givenWeights`, where the page has a ledger. */
 function givenText({name, tokens, next, pattern, lengths, effects, parts, run}, weights) {
   const views = {pattern: unpacked(pattern), effects: unpacked(effects)};

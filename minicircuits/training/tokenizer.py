@@ -41,6 +41,7 @@ PIECE = re.compile(rb"""
 """ % BEYOND_ASCII.encode(), re.VERBOSE)
 BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
 LONGEST = 133         # a space, __, 32 characters of four bytes, __
+NAME = 48             # characters of a token's name in a figure
 D_VOCAB, MAX_VOCAB = 1024, 2**16          # tokens to learn, by default and at most
 ALONE = 2**16         # symbols from here on are no ids, and no merge reads them
 AT_ONCE = 4096        # pieces: they stay in the fast memory of a core while merges are made
@@ -252,6 +253,20 @@ def escaped(text):
     """The text, on one line, with everything escaped that nobody sees; spaces stay."""
     return "".join(character if character.isprintable() and character not in BLANK
                    else character.encode("unicode_escape").decode() for character in text)
+
+
+def visible_name(text):
+    r"""A token in visible characters, on one line, in their order, at most NAME and a count.
+
+    Tokens come from strangers: none may hide, or turn the line round. Spaces are ␣.
+
+    >>> visible_name("a\0\u202eb \ud800"), visible_name(""), visible_name("x" * 5000)[46:]
+    ('a\\x00\\u202eb␣\\ud800', '(empty)', 'xx… (5,000 characters)')
+    """
+    shown = escaped(text.replace(" ", "␣"))
+    if len(shown) > NAME:
+        shown = f"{shown[:NAME]}… ({len(text):,} characters)"
+    return shown or "(empty)"
 
 
 def _pieces(text):

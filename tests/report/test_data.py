@@ -11,7 +11,7 @@ from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.behavior import excerpt
 from minicircuits.report import data
-from minicircuits.report.texts import given_text
+from minicircuits.report.data import given_text
 from tests.draws import assert_all_close, assert_close, random_case
 from tests.report.reported import LOG, living, reported, studied, unpack
 
@@ -236,7 +236,7 @@ def test_a_small_model_runs_in_its_page(two):
     for name, W in weights.items():
         assert_close(unpack(page["model"][name]), W.mT if name in ("W_E", "W_pos") else W, 1e-6)
     assert [name for _, name in page["vocabulary"]] == [
-        data.visible(two.model.tokenizer.show(id)) for id in range(weights.d_vocab)]
+        data.visible_name(two.model.tokenizer.show(id)) for id in range(weights.d_vocab)]
     assert page["merges"] == two.model.tokenizer.to_array().tolist()
     assert page["start"] == two.data["start"] and page["ledger"] is True
 
@@ -248,6 +248,19 @@ def test_an_excerpt_is_what_the_model_gives_on_it():
         cut, acts = excerpt(tokens, mc.forward(weights, tokens), slice(1, 2), 2)
         assert (cut == tokens[1:2, :2]).all()
         assert_all_close(acts, mc.forward(weights, cut), 1e-12)
+
+
+def test_the_strongest_move_is_of_the_induction_head():
+    """Of the packaged model, on tokens that come twice; of one token there is none."""
+    model = mc.load_pretrained()
+    weights, tokens = model.weights, np.array([[model.tokenizer.start, *range(300, 320)] * 2])
+    tokens = np.delete(tokens, 21, 1)
+    context, place, head = figures.strongest_move(
+        weights, tokens, mc.forward(weights, tokens), heads_of(weights))
+    assert (context, heads_of(weights)[head]) == (0, (1, 1)) and 20 < place < 40
+    one = tokens[:, :1]
+    assert figures.strongest_move(weights, one, mc.forward(weights, one),
+                                  heads_of(weights)) == (0, 0, 0)
 
 
 def test_a_context_of_one_token():

@@ -14,7 +14,7 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.findings.heads import heads_of
-from minicircuits.report.texts import running_model
+from minicircuits.report.data import running_model
 from minicircuits.report.page import FOLDER
 from minicircuits.testing import check
 from minicircuits.testing.vectors import core
@@ -88,9 +88,9 @@ def run(request):
         browser.close()
 
 
-def in_page(weights, tokenizer=None, start=None):
+def in_page(weights):
     """As much of a page as the scripts need."""
-    return {**running_model(weights, tokenizer, start), "vocabulary": [],
+    return {**running_model(weights, None), "vocabulary": [],
             "shown_heads": heads_of(weights)}
 
 
