@@ -36,7 +36,7 @@ function keepAddress(restore) {
       off: heads.filter(head => off.includes(head)), frozen: asked.get("frozen") === "yes"}};
     if (asked.has("place") && !asked.has("target")) delete changes.target;
     for (const [key, text] of asked) {
-      const value = meaning[key]?.(text);
+      const value = Object.hasOwn(meaning, key) ? meaning[key](text) : undefined;
       if (value !== undefined) changes[key === "tokens" ? "text" : key] = value;
     }
     reading = true;

@@ -3,8 +3,6 @@
 Needs the extra `browser` and Debian's Chromium; the second stage of `.ci/run` has both.
 """
 
-import importlib.util
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,49 +24,6 @@ from tests.report.reported import living, normalized, reported, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
-playwright = (importlib.import_module("playwright.sync_api")
-              if importlib.util.find_spec("playwright") else None)
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The pages of models of 0, 1 and 2 layers, as files."""
-    folder = tmp_path_factory.mktemp("pages")
-    for n_layers in range(3):
-        (folder / f"{n_layers}.html").write_bytes(html_file("page", reported(n_layers).data))
-    return folder
-
-
-@pytest.fixture
-def opened(browser, folder):
-    """opened(file, …): the page of a file; in the end it must have been silent."""
-    said, asked, pages = [], [], []
-
-    def open_page(path=folder / "2.html", fragment="", width=1200, height=900, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"file://{path}{fragment}")
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert said == []
-    assert len(asked) == len(pages) and all(url.startswith("file:") for url in asked)
 
 
 def number(text):
@@ -524,15 +479,6 @@ def test_colors_can_be_told_apart_and_read(opened, scheme):
 
 
 # The model in the page: what it says of any text, beside what the library says.
-
-@pytest.fixture(scope="module")
-def alive(folder):
-    """The pages of `reported` models, and of one with norms, that run the model: by name."""
-    for name, one in (("0", reported(0)), ("1", reported(1)), ("2", reported(2)),
-                      ("normalized", normalized(2))):
-        (folder / f"living-{name}.html").write_bytes(html_file("page", living(one).data))
-    return lambda name: folder / f"living-{name}.html"
-
 
 def write(page, text):
     """Writes a text of one's own, and waits until it is shown."""
