@@ -380,7 +380,8 @@ def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     place, tokens = normalized(2).data["start"], text_of(OPENING, normalized)[0]
     assert_ledger(at, OPENING, place, tokens[place + 1], normalized, 25 - 12)
     starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
-    of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
+    of_bias = [row for row in starts.all_inner_texts()
+               if row.removeprefix("+").lstrip()[:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
     at.get_by_label("text", exact=True).select_option("repeated random tokens")
     at.locator(".token").nth(17).click()
