@@ -757,9 +757,10 @@ def test_in_a_notebook_the_model_reads_text(opened, tmp_path):
     frame = in_notebook(opened, tmp_path / "notebook.html", shown)
     frame.locator("textarea").fill("the gulls")
     ids = [model.tokenizer.start, *model.tokenizer.encode("the gulls").tolist()]
-    playwright.expect(frame.locator(".token")).to_have_count(len(ids))
+    frame.locator(".token").nth(len(ids) - 1).wait_for()
+    assert frame.locator(".token").count() == len(ids)
     frame.locator(".power").click()
-    playwright.expect(frame.locator(".said")).to_contain_text("with all heads")
+    frame.locator(".said", has_text="with all heads").wait_for()
 
 
 def test_arrays_are_unpacked_as_they_were_packed(opened):
