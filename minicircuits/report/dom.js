@@ -85,6 +85,12 @@ function pager(legend, names, change) {
                           before, list, after)};
 }
 
+/* Other buttons in a group; the chosen one has the focus, where one of the old had it. */
+function refill(group, buttons, held = group.contains(document.activeElement)) {
+  group.replaceChildren(...buttons);
+  if (held) (group.querySelector("[aria-pressed=true]") ?? buttons[0])?.focus();
+}
+
 /* One of these buttons has the Tab key's stop; arrows go from one to the next. */
 function roving(group, buttons) {
   const stop = at => buttons.forEach(button => { button.tabIndex = button === at ? 0 : -1; });

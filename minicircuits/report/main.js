@@ -5,8 +5,8 @@ document.title = page.title;
 byId("title").textContent = page.title;
 byId("notices").append(...page.notices.map(text => el("p", {class: "notice"}, text)));
 for (const [section, reason] of Object.entries(page.absent)) {
-  byId(section).replaceChildren(byId(section).querySelector("h2"),
-                                el("p", {class: "notice"}, reason));
+  byId(section).querySelectorAll(":scope > :not(h2, [hidden])").forEach(figure => figure.remove());
+  byId(section).querySelector("h2").after(el("p", {class: "notice"}, reason));
 }
 
 if (page.model && !byId("sentence")) byId("ledger-figure").prepend(el("div", {id: "sentence"}));
@@ -23,6 +23,7 @@ if (!page.absent.composition) {
   behaviors(page.heads);
 }
 if (!page.absent.split) split(page.split);
+if (page.shown_heads.length && (page.model || page.split)) scoreLedger();
 if (!page.absent.importance) importance(page.importance);
 overview(page.overview);
 byId("made").textContent = Object.entries(page.overview.made)

@@ -19,16 +19,12 @@ function follow(keys, show) {
    its target is what came next, or what is likeliest to. */
 function select(changes) {
   const next = {...state, ...changes};
-  const {tokens, next: likeliest, targets = () => true} = texts[next.text];
   if ("text" in changes || next.place !== state.place) {
+    const {tokens, next: likeliest} = texts[next.text];
     next.place = Math.max(0, Math.min(next.place, tokens.length - 1));
     next.source = changes.source ?? null;
-    next.target = changes.target;
+    next.target = changes.target ?? tokens[next.place + 1] ?? likeliest(next.place)[0][0];
   }
-  if (next.target === undefined || !targets(next.target)) {       // a link's, which is not there
-    next.target = tokens[next.place + 1] ?? likeliest(next.place)[0][0];
-  }
-  if (typeof next.against === "number" && !targets(next.against)) next.against = "mean";
   if (next.against === next.target) next.against = "mean";
   const changed = Object.keys(state).filter(key => next[key] !== state[key]);
   if ("text" in changes) changed.push("text");             // of one place, texts may change

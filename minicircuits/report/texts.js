@@ -23,7 +23,6 @@ function openTexts() {
   const weights = page.ledger && !model ? givenWeights(page.ledger) : null;
   texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens)
                                              : givenText(text, weights)));
-  if (page.split) texts.at(-1).repeated = true;
   select({text: page.opening, place: page.start, head: page.head});
   if (!model) return null;
   return sentence(byId("sentence"), model, page.merges ? tokenizerOf(page.merges)
@@ -55,8 +54,9 @@ function weighted(patterns, lengths) {
 /* What circuits.js reads of weights, and of a run on a text, as much as a ledger needs. */
 function givenWeights({tokens, ...packed}) {
   return once(() => {
-    const rows = unpack(packed.W_U);
-    return {...byHeads(packed), W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
+    const rows = unpack(packed.W_U), [mean_U] = unpack(packed.mean_U);
+    return {...byHeads(packed), mean_U,
+            W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
   });
 }
 
@@ -70,8 +70,10 @@ function givenPaths(text, {embedded, residual, normalizer, norms}, weights) {
     return {tokens: text.tokens, off: new Set(), norms, pattern,
             residual: [unpack(embedded), unpack(residual)]};
   });
-  const logit = (place, id) => logitOf(weights(), acts(), place, id);
-  return {logit, paths: (place, id) => pathsTo(weights(), acts(), place, id),
+  const reading = of => (place, id, against) =>
+    of(weights(), acts(), place, direction(weights(), id, against));
+  const logit = reading(logitOf);
+  return {logit, paths: reading(pathsTo),
           probability: (place, id) => Math.exp(logit(place, id) - normalizer[place]),
           targets: id => id in weights().W_U};
 }

@@ -144,6 +144,8 @@ def test_split_adds_up_wherever_one_points(opened):
     assert shown == to_digits([part[i, j] for part in parts])
     assert sum(shown[:4]) == pytest.approx(shown[4], abs=0.003)
     assert "destination 40" in section.locator(".readout").inner_text()
+    page.mouse.down()
+    page.mouse.up()                                             # a click chooses the pair
     section.get_by_label("less their mean").check()
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
@@ -317,6 +319,8 @@ def test_keyboard(opened):
     x.at.get_by_label("pattern", exact=True).focus()
     page.keyboard.press("ArrowRight")
     assert "length" in x.title.inner_text()
+    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # 0.1 is chosen
+    page.locator("#split").get_by_label("1.2", exact=True).check()
     page.locator("#split .heat").first.focus()
     page.keyboard.press("ArrowUp")
     first = page.locator("#split .readout").inner_text()
@@ -342,6 +346,7 @@ def test_everything_can_be_reached_by_tab(opened):
 def assert_ledger(at, text, place, target, of=reported, others=4):
     weights, tokens = of(2).model.weights, text_of(text, of)
     acts = mc.forward(weights, tokens)
+    at.get_by_label("as it is").check()
     entries = mc.ledger(weights, tokens, acts.pattern, place, target, acts.norms)
     totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
                        for path in entries.paths], entries.contributions))
@@ -397,7 +402,8 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    edges = opened().locator("#ledger .entry").evaluate_all("""entries => entries.map(entry => {
+    entries = opened().locator("#ledger .entry:has(.bar)")
+    edges = entries.evaluate_all("""entries => entries.map(entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
@@ -522,10 +528,11 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
         acts = mc.forward(weights, tokens)
         at = page.locator("#ledger")
         totals = numbers(at.locator(".entry > .number"))
-        assert totals[-1] == to_digits(acts.logits[0, -1].max())        # the likeliest is chosen
+        above = acts.logits[0] - acts.logits[0].mean(-1, keepdims=True)
+        assert totals[-1] == to_digits(above[-1].max())                 # the likeliest is chosen
         assert totals[-2] == to_digits(totals[-1])
         at.locator(".token").nth(2).click()
-        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(acts.logits[0, 2, ids[3]])
+        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(above[2, ids[3]])
         head = page.locator("#split input:checked").first.get_attribute("value")
         parts = mc.split_scores(weights, tokens, acts.pattern, *map(int, head.split(".")),
                                 acts.norms)
@@ -542,7 +549,8 @@ def test_a_sentence_without_heads(opened, alive):
     ids = [model.tokenizer.start, *model.tokenizer.encode("the head").tolist()]
     assert shown_text(page, "#ledger") == [visible_name(model.tokenizer.show(id)) for id in ids]
     logits = mc.forward(model.weights, [ids]).logits[0]
-    assert numbers(page.locator("#ledger .entry > .number")) == to_digits([logits[-1].max()] * 3)
+    assert numbers(page.locator("#ledger .entry > .number")) == to_digits(
+        [logits[-1].max() - logits[-1].mean()] * 3)
     page.get_by_role("button", name="one token").click()
     likeliest = model.tokenizer.show(logits[-1].argmax())
     assert shown_text(page, "#ledger")[-1] == visible_name(likeliest)
