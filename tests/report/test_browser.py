@@ -403,8 +403,8 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    edges = opened().locator("#ledger .entry:has(.bar)").evaluate_all("""entries => entries.map(
-        entry => {
+    entries = opened().locator("#ledger .entry:has(.bar)")
+    edges = entries.evaluate_all("""entries => entries.map(entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
@@ -769,7 +769,7 @@ def test_in_a_notebook_the_model_reads_text(opened, tmp_path):
     frame.locator(".token").nth(len(ids) - 1).wait_for()
     assert frame.locator(".token").count() == len(ids)
     frame.locator(".power").click()
-    frame.locator(".said:has-text('with all heads')").wait_for()
+    frame.locator(".said", has_text="with all heads").wait_for()
 
 
 def test_arrays_are_unpacked_as_they_were_packed(opened):
