@@ -18,8 +18,9 @@ COMMON = ("data.js", "state.js", "texts.js", "dom.js", "colors.js", "hues.js", "
           "token_strip.js", "explorer.js")
 SCRIPTS = {
     "page": (*COMMON, "model.js", "circuits.js", "tokenizer.js", "living.js", "sentence.js",
-             "steps.js", "charts.js", "sums.js", "python.js", "ledger.js", "heads.js", "composition.js", "split.js", "score_ledger.js",
-             "importance.js", "overview.js", "address.js", "main.js"),
+             "steps.js", "charts.js", "sums.js", "python.js", "ledger.js", "heads.js",
+             "composition.js", "split.js", "score_ledger.js", "importance.js", "overview.js",
+             "address.js", "main.js"),
     "attention": (*COMMON, "attention.js")}
 
 
