@@ -319,7 +319,7 @@ def test_keyboard(opened):
     x.at.get_by_label("pattern", exact=True).focus()
     page.keyboard.press("ArrowRight")
     assert "length" in x.title.inner_text()
-    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # 0.1 is chosen
+    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # as 0.1 is
     page.locator("#split").get_by_label("1.2", exact=True).check()
     page.locator("#split .heat").first.focus()
     page.keyboard.press("ArrowUp")
