@@ -13,8 +13,8 @@ function composition(figures, heads) {
 
   const cell = pair => {
     const {value} = pair, real = above.includes(pair);
-    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => chooseHead(pair.to, pairName(pair))},
-                       value === null ? "" : signed(value));
+    if (value === null) return el("td", {});
+    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => chooseHead(pair.to, pairName(pair))}, signed(value));
     if (real) onPalette(() => { element.style.backgroundColor = shadeText(value / most); });
     return element;
   };
@@ -37,10 +37,9 @@ function composition(figures, heads) {
   }
 
   const colors = colorScale("one scale for K, Q and V");
-  diagram.element.hidden = colors.element.hidden = !above.length;
-  byId("composition-figure").append(diagram.element, matrices, colors.element, el("p", {class: "small"},
-    `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no more than ` +
-    `heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
+  byId("composition-figure").append(...above.length ? [diagram.element, matrices, colors.element] : [matrices],
+    el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no more ` +
+      `than heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
   onPalette(() => colors.draw(0, most));
   markChosen(rows.map(row => row.element), rows.map(row => row.head));
   const best = above.reduce((best, pair) => pair.value > (best?.value ?? 0) ? pair : best, null);

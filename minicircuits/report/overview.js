@@ -63,7 +63,7 @@ function training(log, formation, layers) {
   byId("training-see").textContent = formation
     ? `An induction head forms ${formation.before == null ? "" : `after step ${
         integer(formation.before)}, `}by step ${integer(formation.step)}`
-    : layers ? "No induction head has formed" : "The loss falls; there are no heads to form";
+    : layers ? "No induction head has formed" : "The loss, step by step; there are no heads to form";
   byId("curves").append(
     lineChart({xs, units: ["step", "nats per token"], mark, label: "loss", range: [Math.floor(Math.min(...losses)),
                                                               Math.ceil(Math.max(...losses))],

@@ -330,8 +330,8 @@ def test_keyboard(opened):
     assert page.locator("#split .readout").inner_text() != first
 
 
-def test_everything_can_be_reached_by_tab(opened):
-    page = opened()
+def test_everything_can_be_reached_by_tab(opened, composing):
+    page = opened(composing[1])
     reached = set()
     for _ in range(150):
         page.keyboard.press("Tab")
