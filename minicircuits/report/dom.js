@@ -85,6 +85,12 @@ function pager(legend, names, change) {
                           before, list, after)};
 }
 
+/* A field to search tokens in; `act` is given what is searched, as tokens are shown. */
+function tokenSearch(label, act) {
+  return el("input", {type: "search", placeholder: `${label} …`, "aria-label": label,
+                      oninput: event => act(event.target.value.replaceAll(" ", "␣"))});
+}
+
 /* Other buttons in a group; the chosen one has the focus, where one of the old had it. */
 function refill(group, buttons, held = group.contains(document.activeElement)) {
   group.replaceChildren(...buttons);
@@ -104,6 +110,31 @@ function roving(group, buttons) {
       event.preventDefault();
     }
   });
+}
+
+/* Attributes of what is no button, and acts like one. */
+function pressable(act) {
+  return {role: "button", tabindex: 0, onclick: act, onkeydown: event => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    act();
+  }};
+}
+
+function sameHead(one, other) {
+  return Boolean(one && other) && headName(one) === headName(other);
+}
+
+/* Shows a head (layer, head) in all figures; and a path, if one is named. */
+function chooseHead(head, path) {
+  const place = page.shown_heads.findIndex(shown => sameHead(shown, head));
+  select({...place < 0 ? {} : {head: place}, ...path && {path}});
+}
+
+/* Marks those of these elements, of these heads, that show the chosen head. */
+function markChosen(elements, heads) {
+  follow(["head"], () => elements.forEach((element, n) =>
+    element.classList.toggle("chosen", sameHead(heads[n], page.shown_heads[state.head]))));
 }
 
 /* A link to a head's table. */

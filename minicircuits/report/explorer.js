@@ -46,7 +46,7 @@ function explorer(container) {
   const map = heatMap("The head, destinations down, sources across", {
     point: (i, j) => { own.cell = [i, j]; showPlace(); },
     lock: (i, j) => { Object.assign(own, {kept: true, cell: [i, j]}); select({place: i, source: j}); showPlace(); },
-    leave: () => { own.cell = null; showPlace(); }});
+    leave: () => { own.cell = null; showPlace(); }, says: "in this head"});
   const title = el("p", {class: "head-title"});
   const readout = el("p", {class: "readout", "aria-live": "polite"});
   const hint = el("p", {class: "small"});
@@ -108,7 +108,7 @@ function explorer(container) {
     const head = page.shown_heads[state.head];
     title.replaceChildren("head ", headLink(page.shown_heads[shown()]), ` ${roleOf(shown())} – ${SAYS[own.view]}`);
     power.textContent = `switch ${headName(head)} ${isOff(head) ? "on" : "off"}`;
-    map.draw(tokens().length, rows(), values(shown()), limit(shown()));
+    map.draw(tokens().length, rows(), values(shown()), limit(shown()), 0.5, tokens().map(word));
     showPlace();
   }
 

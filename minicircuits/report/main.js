@@ -16,16 +16,21 @@ if (!page.absent.attention) {
   explorer(byId("explorer"));
 }
 if (!page.absent.ledger) ledger();
-if (!page.absent.heads) headDump(page.dump, page.heads);
+if (page.bigrams) bigramTable(page.bigrams, model);
+if (!page.absent.heads) {
+  spectra(page.spectra, page.heads);
+  headDump(page.dump, page.heads, page.previous);
+}
 if (!page.absent.composition) {
   composition(page.composition, page.shown_heads);
   eigenvalues(page.eigenvalues, page.heads);
-  behaviors(page.heads);
+  behaviors(page.heads, page.induction, page.previous);
 }
 if (!page.absent.split) split(page.split);
 if (page.shown_heads.length && (page.model || page.split)) scoreLedger();
 if (!page.absent.importance) importance(page.importance);
 overview(page.overview);
+document.querySelectorAll("main figure").forEach(takeAway);
 byId("made").textContent = Object.entries(page.overview.made)
   .map(([name, value]) => `${name} ${value}`).join(" · ");
 followLinks();

@@ -4,6 +4,7 @@ Needs the extra `browser` and Debian's Chromium; the second stage of `.ci/run` h
 """
 
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.findings.figures import strongest_move
-from minicircuits.findings.heads import composed, composition_matrices, heads_of
+from minicircuits.findings.heads import heads_of
 from minicircuits.findings.study import Study, sections
 from minicircuits.report import attention, notebook
 from minicircuits.report.data import page_data
@@ -20,7 +21,7 @@ from minicircuits.report.page import html_file
 from minicircuits.training.contexts import contexts_of
 from minicircuits.training.model_file import Model
 from minicircuits.training.tokenizer import train_tokenizer, visible_name
-from tests.report.reported import living, normalized, reported, unpack
+from tests.report.reported import living, normalized, reported, studied, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
@@ -69,7 +70,7 @@ def test_overview(opened):
         f"{errors[name]:.1e}".replace("e-", "e−") for name in (
             "logits", "scores", "patterns", "rebuilt_logits")]
     assert "after step 100, by step 150" in page.locator("#training-see").inner_text()
-    assert page.locator("#curves svg").count() == 3
+    assert page.locator("#curves .chart").count() == 3
 
 
 def test_heads(opened):
@@ -103,14 +104,15 @@ def test_composition_and_importance(opened):
         shown = numbers(page.locator(".matrix").nth(n).locator("td.number"))
         assert shown == to_digits(excess.ravel())
     found = results["importance"]
-    assert numbers(page.locator("#importance-figure .bars .number")) == to_digits(found["marginal"])
+    assert numbers(page.locator("#importance-figure .bars .number")) == to_digits(
+        [np.log(weights.d_vocab), *-np.array(found["marginal"]), found["losses"][-1]])
     rows = page.locator("#virtual-figure tbody tr")
     assert rows.locator("th").all_inner_texts() == [row["heads"] for row in found["virtual_heads"]]
     assert numbers(rows.locator("td:nth-child(2)")) == to_digits(
         [row["importance"] for row in found["virtual_heads"]], 4)
     assert numbers(page.locator("#behavior-figure td")) == to_digits(
         [row[name] for row in results["heads"] for name in ("previous", "induction")], 2)
-    dots = page.locator(".dot").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
+    dots = page.locator(".dot:not(.size)").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
     pair = reported(2).data["eigenvalues"][4]
     assert any(f"matching {pair['matching']:.2f}".replace("-", "−") in dot for dot in dots)
 
@@ -416,20 +418,186 @@ def test_bars_of_the_ledger_follow_one_another(opened):
 
 # Composition, links, light and dark.
 
-def test_a_head_lights_up_the_heads_it_reads(opened):
-    page = opened()
-    weights = reported(2).model.weights
-    found = composition_matrices(weights, composed(weights))
+@pytest.fixture(scope="module")
+def composing(folder):
+    """A page on which half of the pairs of heads compose: its data and its file."""
+    found = reported(2).data["composition"]
+    levels = {kind: [[0.0] * 3] * 3 for kind in "QKV"}
+    data = reported(2).data | {"composition": found | {"levels": levels}}
+    (folder / "composing.html").write_bytes(html_file("page", data))
+    return data["composition"], folder / "composing.html"
+
+
+def test_a_head_lights_up_the_heads_it_reads(opened, composing):
+    found, page = composing[0], opened(composing[1])
     nodes = page.locator(".node")
     for row, (layer, head) in enumerate(found["later"]):
         nodes.nth(3 * layer + head).hover()
         read = {f"{l1}.{g}" for kind in "QKV" for (l1, g), value in zip(
-            found["earlier"], found[kind][row]) if value > found["noise"]}
+            found["earlier"], found[kind][row]) if value > 0}
         assert set(page.locator(".node.read").all_text_contents()) == read
         assert page.locator(".node.lit").all_text_contents() == [f"{layer}.{head}"]
     page.locator(".matrix tbody tr").nth(2).hover()
     assert page.locator(".node.lit").all_text_contents() == ["1.2"]
-    assert page.locator("td.lit").count() == 9
+    assert page.locator(".matrix tr.lit").count() == 3
+
+
+def test_what_random_heads_reach_is_gray(opened, composing):
+    found, page = composing[0], opened(composing[1])
+    for n, kind in enumerate("KQV"):
+        quiet = page.locator(".matrix").nth(n).locator("td.number").evaluate_all(
+            "cells => cells.map(cell => cell.classList.contains('quiet'))")
+        assert quiet == (np.ravel(found[kind]) <= 0).tolist()
+    page = opened()                                        # and here all is
+    assert page.locator(".matrix td.quiet").count() == 27 and not page.is_visible(".diagram")
+    assert page.inner_text("#composition-see").startswith("No head reads another")
+
+
+def test_what_is_clicked_is_chosen_everywhere(opened, composing):
+    """A dot, a node, a cell, a virtual head and a head of the dump; and back."""
+    page = opened(composing[1])
+    chosen = {"nodes": ".node", "rows": ".matrix tr", "dump": ".head", "behavior":
+              "#behavior-figure tr", "circles": ".spectrum", "dots": ".dot", "paths":
+              "#virtual-figure tr"}
+
+    def now():
+        return {name: page.locator(f"{kind}.chosen").count() for name, kind in chosen.items()}
+
+    def path():
+        return page.evaluate("[headName(page.shown_heads[state.head]), state.path]")
+
+    page.locator(".node").nth(1).click()
+    assert path() == ["0.1", None] and page.locator(".node.chosen").text_content() == "0.1"
+    assert now() == {"nodes": 1, "rows": 0, "dump": 1, "behavior": 1, "circles": 1, "dots": 0,
+                     "paths": 0}
+    page.locator(".matrix").nth(1).locator("td.number").nth(5).click()
+    assert path() == ["1.1", "0.2→1.1"]
+    assert now() == {"nodes": 1, "rows": 3, "dump": 1, "behavior": 1, "circles": 1, "dots": 3,
+                     "paths": 1}
+    page.locator(".dot:not(.size)").nth(6).press("Enter")
+    assert path() == ["1.2", "0.0→1.2"]
+    page.get_by_role("button", name="0.1→1.0").last.click()
+    assert path() == ["1.0", "0.1→1.0"]
+    page.locator("#head-0-2").get_by_role("button").click()
+    assert path()[0] == "0.2"
+    page.wait_for_timeout(600)
+    page.locator(".node").nth(4).press("Enter")
+    page.go_back()
+    page.wait_for_function("headName(page.shown_heads[state.head]) === '0.2'")
+
+
+def test_eigenvalues_of_each_head(opened):
+    page, data = opened(), reported(2).data
+    circles = page.locator(".spectrum")
+    assert circles.count() == 6
+    assert circles.locator("p").all_inner_texts() == [
+        f"{row['layer']}.{row['head']} copying {row['copying']:.2f}".replace("-", "−")
+        for row in data["heads"]]
+    at = np.array(circles.nth(4).locator(".eigenvalue").evaluate_all(
+        "dots => dots.map(dot => [dot.cx.baseVal.value, dot.cy.baseVal.value])"))
+    assert (at - 50) / 50 * 1.15 == pytest.approx(
+        np.array(data["spectra"][4]["copying"]) * [1, -1], abs=1e-5)
+
+
+def test_titles_name_no_induction_head_where_there_is_none(opened, tmp_path):
+    """A model of small random weights, as training begins with: no title claims a finding."""
+    weights = mc.init_weights(2, 3, 24, 8, reported(2).model.weights.d_vocab, 128, "shortformer",
+                              np.random.default_rng(0))
+    one = studied(weights, {}, least=0.99)
+    (tmp_path / "untrained.html").write_bytes(html_file("page", one.data))
+    page = opened(tmp_path / "untrained.html")
+    assert {name: page.inner_text(f"#{name}-see") for name in (
+        "losses", "eigen", "behavior", "importance", "virtual")} == {
+        "losses": "This model is no better than every token alike",
+        "eigen": "No pair stands in the corner of induction",
+        "behavior": "No head looks often enough at what followed last time",
+        "importance": "All paths together take nothing off the loss",
+        "virtual": "No virtual head matters by itself"}
+
+
+def test_tokens_are_searched_in_all_heads(opened):
+    page, show = opened(), reported(2).model.tokenizer.show
+    tables = [head["rows"] for head in reported(2).data["dump"]]
+    wanted = show(tables[3][0]["outs"][0][0])
+    rows = [row for table in tables for row in table if any(wanted in visible_name(show(id)) for id in (
+        row["source"], *(id for id, _ in row["destinations"] + row["outs"])))]
+    page.locator("#head-search input").fill(wanted.replace("␣", " "))
+    assert page.inner_text("#head-search [role=status]") == (
+        f"{len(rows)} of {sum(map(len, tables))} rows have it")
+    shown = page.locator(".trigrams tbody tr").filter(visible=True)
+    assert shown.count() == len(rows) > 0
+    page.locator("#head-search input").fill("")
+    assert page.locator(".trigrams .gap").first.is_visible()
+
+
+def test_keys_through_an_earlier_head_are_said(opened, tmp_path):
+    dump = [head | {"through": (0, 1) if head["layer"] else None}
+            for head in reported(2).data["dump"]]
+    for previous, words in ((0, 1), "the token before"), (None, "a token"):
+        (tmp_path / "through.html").write_bytes(html_file(
+            "page", reported(2).data | {"dump": dump, "previous": previous}))
+        page = opened(tmp_path / "through.html")
+        assert f"source: {words}, read through 0.1" in page.inner_text("#head-1-2 thead")
+        assert "through" not in page.inner_text("#head-0-2 thead")
+
+
+def test_the_bigram_table_of_a_model_without_layers(opened, alive):
+    page, one = opened(alive("0")), reported(0)
+    show, W = one.model.tokenizer.show, one.model.weights
+    rows = page.locator("#bigram-figure tbody tr")
+    assert rows.locator("th").all_inner_texts() == [
+        visible_name(show(row["token"])) for row in one.found["next_tokens"]]
+    page.locator("#bigram-figure input").fill("def")
+    token, = one.model.tokenizer.encode("def")
+    likely = np.sort(softmax(W.W_U @ W.W_E[:, token]))[:-9:-1]
+    assert numbers(rows.last.locator(".number")) == to_digits(likely, 2)
+    assert not opened(alive("1")).is_visible("#bigrams")
+
+
+def taken_away(page, at, kind):
+    with page.expect_download() as download:
+        page.locator(f"figure:has({at}) .take").get_by_text(kind, exact=True).click()
+    assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+    return download.value.path().read_bytes()
+
+
+def test_figures_are_taken_away(opened, composing):
+    found, page = composing[0], opened(composing[1])
+    drawing = ElementTree.fromstring(taken_away(page, "#composition-figure", "SVG"))
+    links = [line for line in drawing.iter("{http://www.w3.org/2000/svg}line")
+             if "stroke: rgb" in line.get("style", "")]
+    texts = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert links and {"0.0", "1.2", "keys"} <= set(texts)
+    lines = taken_away(page, "#composition-figure", "TSV").decode().splitlines()
+    assert lines[:2] == ["K: keys of …", "reads\t0.0\t0.1\t0.2"]
+    assert [float(cell) for cell in lines[2].split("\t")[1:]] == to_digits(found["K"][0])
+    picture = ElementTree.fromstring(taken_away(page, "#explorer", "SVG"))
+    maps = [image.get("href") for image in picture.iter("{http://www.w3.org/2000/svg}image")]
+    assert len(maps) == 6 + 2 and all(map.startswith("data:image/png;base64,") for map in maps)
+    tokens, (layer, head) = text_of(OPENING), reported(2).data["induction"]
+    lines = taken_away(page, "#explorer", "TSV").decode().splitlines()
+    pattern = mc.forward(reported(2).model.weights, tokens).pattern[layer, 0, head]
+    assert [float(cell) for cell in lines[61].split("\t")[1:]] == pytest.approx(
+        pattern[60, :61], abs=2e-5)
+
+
+def test_names_at_the_edges_of_heat_maps(opened):
+    """All of few tokens; of many those of the row and the column that are pointed at."""
+    page = opened()
+    for n, shown in (20, 20), (30, 1):
+        page.evaluate("""n => {
+            window.map?.element.remove();
+            window.map = heatMap("m", {point: () => {}, says: "share"});
+            document.querySelector("#overview").prepend(map.element);
+            map.draw(n, n, new Float32Array(n * (n + 1) / 2).fill(0.5), 1, 0.5,
+                     Array.from({length: n}, (_, i) => `t${i}`));
+            map.mark(7, 3); }""", n)
+        for side, at in ("down", "t7"), ("across", "t3"):
+            names = page.locator(f"#overview .edges .{side}")
+            assert names.evaluate_all("all => all.filter(span => getComputedStyle(span)"
+                                      ".visibility === 'visible').length") == shown
+            assert page.inner_text(f"#overview .edges .{side}.at") == at
+    assert page.locator("#overview .map .scale span").all_inner_texts() == ["0.00", "1.00", "share"]
 
 
 def test_links_to_heads(opened):
@@ -789,6 +957,14 @@ def test_arrays_are_unpacked_as_they_were_packed(opened):
     ("pathName([])", "direct"), ("largest([1, -3, 2])", 3), ("drawn([0.2, 0.3, 0.5], 0.4)", 1),
     ("drawn([0.2, 0.3, 0.5], 1)", 2), ("randomBlocks(3, 1, 9, 7).slice(1).sort()", [0, 0, 2, 2]),
     ("[...levelled(Float32Array.of(5, 1, 3, 1, 2, 6), 3)]", [0, -1, 1, -2, -1, 3]),
+    ("againstCounts([['every token alike', 7], ['unigram counts', 6], ['bigram counts', 5], "
+     "['this model', 4.5]])", "This model is 0.50 nats better than bigram counts"),
+    ("againstCounts([['every token alike', 7], ['unigram counts', 6], ['this model', 5.5], "
+     "['bigram counts', 5]])", "This model is 0.50 nats better than unigram counts, and 0.50 worse "
+     "than bigram counts"),
+    ("againstCounts([['this model', 7.001], ['every token alike', 7]])",
+     "This model is no better than every token alike"),
+    ("againstCounts([['every token alike', 7]])", "One token has no loss: nothing comes next"),
     ("shade(0)", [253, 252, 249]), ("shade(9)", [224, 114, 20])])
 def test_functions_of_the_scripts(opened, call, result):
     assert opened().evaluate(call) == result
@@ -805,6 +981,8 @@ def test_a_page_says_nothing_of_what_it_has_not(opened, tmp_path):
     found = {key: value for _, finding in sections(study) for key, value in finding.items()}
     (tmp_path / "page.html").write_bytes(html_file("page", page_data(study, found)))
     page = opened(tmp_path / "page.html")
-    assert not page.is_visible("#counts") and opened().is_visible("#counts")
-    assert "the only path is the logits" in page.inner_text("#exactness")
-    assert page.locator("#curves svg").bounding_box()["width"] < 600
+    assert "Counts are known only" in page.inner_text("#counts")
+    assert "counts are those of the training text" in opened().inner_text("#counts")
+    assert page.inner_text("#losses-see") == "This model is no better than every token alike"
+    assert "the only path = the logits" in page.inner_text("#exactness")
+    assert page.locator("#curves .chart > svg").bounding_box()["width"] < 600
