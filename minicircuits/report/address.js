@@ -20,7 +20,8 @@ function keepAddress(restore) {
 
   /* What words mean, which may be a stranger's; undefined where they mean nothing. */
   const number = text => /^\d{1,9}$/.test(text) ? Number(text) : undefined;
-  const token = text => words.has(number(text)) ? number(text) : undefined;
+  const chosen = page.ledger?.tokens ?? [...words.keys()];
+  const token = text => chosen.includes(number(text)) ? number(text) : undefined;
   const meaning = {
     text: n => number(n) < given ? number(n) : undefined,
     tokens: ids => ids.split(".").every(id => token(id) !== undefined)
@@ -36,7 +37,7 @@ function keepAddress(restore) {
       off: heads.filter(head => off.includes(head)), frozen: asked.get("frozen") === "yes"}};
     if (asked.has("place") && !asked.has("target")) delete changes.target;
     for (const [key, text] of asked) {
-      const value = meaning[key]?.(text);
+      const value = Object.hasOwn(meaning, key) ? meaning[key](text) : undefined;
       if (value !== undefined) changes[key === "tokens" ? "text" : key] = value;
     }
     reading = true;

@@ -5,6 +5,7 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "style") Object.assign(element.style, value);
+    else if (name.startsWith("aria-")) element.setAttribute(name, value);
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
@@ -82,6 +83,12 @@ function pager(legend, names, change) {
   const list = el("select", {"aria-label": legend, onchange: () => change(Number(list.value))});
   return {go, element: el("fieldset", {class: "choice pager"}, el("legend", {}, legend),
                           before, list, after)};
+}
+
+/* Other buttons in a group; the chosen one has the focus, where one of the old had it. */
+function refill(group, buttons, held = group.contains(document.activeElement)) {
+  group.replaceChildren(...buttons);
+  if (held) (group.querySelector("[aria-pressed=true]") ?? buttons[0])?.focus();
 }
 
 /* One of these buttons has the Tab key's stop; arrows go from one to the next. */

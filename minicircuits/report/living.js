@@ -51,8 +51,11 @@ function livingModel(given, shown) {
       loss: () => total(now(tokens)),
       wholeLoss: () => total(all(tokens)),
       parts: name => scoreParts(W, now(tokens).acts, ofHead(name.split(".").map(Number))),
-      paths: (place, id) => pathsTo(W, now(tokens).acts, place, id),
-      logit: (place, id) => logitOf(W, now(tokens).acts, place, id),
+      scores: head => now(tokens).acts.scores[ofHead(head)],
+      terms: (head, i, j, level) => scoreTerms(W, now(tokens).acts, ofHead(head), i, j, level),
+      countTerms: ([layer]) => countTerms(W, now(tokens).acts, layer),
+      paths: (place, id, against) => pathsTo(W, now(tokens).acts, place, direction(W, id, against)),
+      logit: (place, id, against) => logitOf(W, now(tokens).acts, place, direction(W, id, against)),
       probability: (place, id) => shares(now(tokens), place)[id],
       targets: () => true,
     };

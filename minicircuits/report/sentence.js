@@ -45,7 +45,7 @@ function sentence(container, model, tokenizer) {
       cancelAnimationFrame(frame);             // of several changes at once, the last is shown
       frame = requestAnimationFrame(() => write(field.value));
     },
-    placeholder: page.merges ? "Write a text of your own …"
+    placeholder: page.merges ? "The model runs in this page: write a text, and all figures show it …"
       : "Tokens by name or by number, with spaces between: #17 #3"});
   const said = el("p", {class: "small said", role: "status"});
   const number = (label, value, most) => el("input", {type: "number", min: 1, max: most, value,
@@ -127,11 +127,7 @@ function sentence(container, model, tokenizer) {
     value => select({run: {...state.run, frozen: value === "yes"}}));
   const switches = el("div", {class: "controls switches", hidden: true}, off,
     button("all on again", () => select({run: {...state.run, off: []}})), patterns);
-  container.append(el("div", {class: "sentence"},
-    el("p", {class: "read"}, "The model runs in this page. Write a text, and all figures show it. ",
-      page.shown_heads.length ? "Keep a head and switch it off, and see what is lost: the other " +
-        "patterns are recomputed, or frozen as they were. " : "",
-      "Let the model write on after the token that you chose."), field,
+  container.append(el("div", {class: "sentence"}, field,
     el("div", {class: "controls"},
       !page.merges ? null : el("span", {class: "buttons"}, "for example", EXAMPLES.map(text =>
         button(text, () => write(text)))),

@@ -4,67 +4,64 @@
 const PARTS = [["neither", "neither"], ["Q", "Q-composition"], ["K", "K-composition"],
                ["both", "both"], ["total", "total"]];
 
+/* figures: what was found of the page's induction head, or null. */
 function split(figures) {
   const own = {level: true, at: null}, heads = texts.find(text => text.parts).splitHeads;
-  const text = () => texts[state.text], tokens = () => text().tokens;
-  const head = () => heads.includes(headName(page.shown_heads[state.head]))
-    ? headName(page.shown_heads[state.head]) : heads.at(-1);
-  let raw, drawn;
+  const text = () => texts[state.text], head = () => headName(page.shown_heads[state.head]);
+  let drawn, limit;
   const maps = PARTS.map(([, title]) => heatMap(`scores, ${title}`, {
-    point: (i, j) => { own.at = [i, j]; showPoint(); }}));
+    point: (...at) => { own.at = at; showPoint(); },
+    lock: (place, source) => select({place, source}),
+    leave: () => { own.at = null; showPoint(); }}));
   const numbers = PARTS.map(() => el("b", {class: "number"}));
   const readout = el("p", {class: "readout", "aria-live": "polite"});
+  const picker = choice("head", heads.map(name => [name, name]), head(), name =>
+    select({head: page.shown_heads.findIndex(head => headName(head) === name)}));
+  const python = inPython("Analyzing a Two-Layer Model");
 
   function show() {
-    figure.hidden = !text().parts;
+    const size = text().tokens.length, given = heads.includes(head());
+    picker.querySelectorAll("input").forEach(input => { input.checked = input.value === head(); });
+    figure.hidden = !text().parts || !given;
     elsewhere.hidden = Boolean(text().parts);
-    if (!text().parts) return;
-    raw = text().parts(head());
-    raw = [...raw, raw[0].map((_, n) => raw[0][n] + raw[1][n] + raw[2][n] + raw[3][n])];
-    drawn = own.level ? raw.map(part => levelled(part, tokens().length)) : raw;
-    const limit = Math.max(...drawn.map(largest));
-    const n = tokens().length;
-    maps.forEach((map, k) => map.draw(n, n, drawn[k], limit, 0.8));
-    if (!own.at || own.at[0] >= n) own.at = brightest();
+    others.hidden = given;
+    others.textContent = page.shown_heads[state.head][0]
+      ? `The scores of head ${head()} were not taken apart.`
+      : `Head ${head()} is in the first layer: neither side of its scores reads earlier heads.`;
+    if (figure.hidden) return;
+    const [layer, h] = page.shown_heads[state.head];
+    python.show([`split = mc.split_scores(weights, tokens, acts.pattern, ${layer}, ${h}, acts.norms)`]);
+    const parts = text().parts(head());
+    const raw = [...parts, parts[0].map((_, n) => parts.reduce((sum, part) => sum + part[n], 0))];
+    drawn = own.level ? raw.map(part => levelled(part, size)) : raw;
+    limit = Math.max(...drawn.map(largest));
+    maps.forEach((map, k) => map.draw(size, size, drawn[k], limit, 0.8));
     showPoint();
   }
 
-  /* Where the total is strongest: on the stripe of repeated tokens, or in the last row. */
-  function brightest() {
-    const n = tokens().length, stripe = text().repeated;
-    const places = Array.from({length: n}, (_, k) => stripe ? [k, k - figures.block + 1] : [n - 1, k])
-      .filter(([, j]) => j > 0);
-    return places.reduce((best, at) =>
-      drawn[4][triangle(...at)] > drawn[4][triangle(...best)] ? at : best, places.at(-1) ?? [0, 0]);
-  }
-
+  /* Of what is pointed at, or else of what is chosen. */
   function showPoint() {
-    const [i, j] = own.at;
+    const [i, j] = own.at ?? [state.place, sourceOf(state)];
     maps.forEach((map, k) => {
       map.mark(i, j);
       numbers[k].textContent = signed(drawn[k][triangle(i, j)]);
     });
-    readout.replaceChildren(`destination ${i} `, mono(tokens()[i]), " ← ", `source ${j} `,
-                            mono(tokens()[j]));
+    readout.replaceChildren(`destination ${i} `, mono(text().tokens[i]), " ← ", `source ${j} `,
+                            mono(text().tokens[j]), `; full color is ±${fixed(limit)}`);
   }
 
-  const picker = choice("head", heads.map(name => [name, name]), head(), name =>
-    select({head: page.shown_heads.findIndex(head => headName(head) === name)}));
   const figure = el("div", {},
-    el("div", {class: "parts"}, PARTS.map(([, title], k) =>
-      el("div", {class: "part"}, el("p", {class: "name"}, title, numbers[k]), maps[k].element))),
-    readout);
-  const elsewhere = elsewhereNotice("parts");
+    el("div", {class: "parts"}, PARTS.map(([key, title], k) => el("div", {class: "part"},
+      el("p", {class: "name"}, `${{neither: "", total: "= "}[key] ?? "+ "}${title}`, numbers[k]), maps[k].element))),
+    readout, python.element);
+  const elsewhere = elsewhereNotice("parts"), others = el("p", {class: "small"});
   byId("split-figure").append(
     el("div", {class: "controls"}, picker, textPager(),
       choice("rows", [[true, "less their mean"], [false, "as they are"]], true,
-             level => { own.level = level; show(); })), elsewhere, figure);
-  splitTable(figures, headName(page.induction));
-  follow(["text", "head", "run"], changed => {
-    if (changed.includes("text")) own.at = null;
-    picker.querySelector(`[value="${head()}"]`).checked = true;
-    show();
-  });
+             level => { own.level = level; show(); })), elsewhere, others, figure);
+  if (figures) splitTable(figures, headName(page.induction));
+  follow(["text", "head", "run"], show);
+  follow(["place", "source"], () => figure.hidden || showPoint());
   dark.addEventListener("change", show);
 }
 

@@ -3,8 +3,6 @@
 Needs the extra `browser` and Debian's Chromium; the second stage of `.ci/run` has both.
 """
 
-import importlib.util
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,62 +10,20 @@ import pytest
 from scipy.special import softmax
 
 import minicircuits as mc
-from minicircuits.findings.heads import composed, composition_matrices
+from minicircuits.findings.figures import strongest_move
+from minicircuits.findings.heads import composed, composition_matrices, heads_of
 from minicircuits.findings.study import Study, sections
-from minicircuits.report import attention
+from minicircuits.report import attention, notebook
 from minicircuits.report.data import page_data
-from minicircuits.report.packing import pack, pack_floats, visible
+from minicircuits.report.packing import pack, pack_floats
 from minicircuits.report.page import html_file
 from minicircuits.training.contexts import contexts_of
 from minicircuits.training.model_file import Model
-from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.training.tokenizer import train_tokenizer, visible_name
 from tests.report.reported import living, normalized, reported, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
-playwright = (importlib.import_module("playwright.sync_api")
-              if importlib.util.find_spec("playwright") else None)
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The pages of models of 0, 1 and 2 layers, as files."""
-    folder = tmp_path_factory.mktemp("pages")
-    for n_layers in range(3):
-        (folder / f"{n_layers}.html").write_bytes(html_file("page", reported(n_layers).data))
-    return folder
-
-
-@pytest.fixture
-def opened(browser, folder):
-    """opened(file, …): the page of a file; in the end it must have been silent."""
-    said, asked, pages = [], [], []
-
-    def open_page(path=folder / "2.html", fragment="", width=1200, height=900, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"file://{path}{fragment}")
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert said == []
-    assert len(asked) == len(pages) and all(url.startswith("file:") for url in asked)
 
 
 def number(text):
@@ -188,10 +144,12 @@ def test_split_adds_up_wherever_one_points(opened):
     assert shown == to_digits([part[i, j] for part in parts])
     assert sum(shown[:4]) == pytest.approx(shown[4], abs=0.003)
     assert "destination 40" in section.locator(".readout").inner_text()
+    page.mouse.down()
+    page.mouse.up()                                             # a click chooses the pair
     section.get_by_label("less their mean").check()
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
-    section.get_by_label("text", exact=True).select_option(index=0)
+    section.get_by_label("text", exact=True).select_option(index=1)
     assert section.locator(".part").first.is_hidden()            # and it says which texts have it
     section.locator(".buttons button").first.click()
     assert section.locator("canvas").first.evaluate("canvas => canvas.width") == 128
@@ -361,6 +319,8 @@ def test_keyboard(opened):
     x.at.get_by_label("pattern", exact=True).focus()
     page.keyboard.press("ArrowRight")
     assert "length" in x.title.inner_text()
+    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # 0.1 is chosen
+    page.locator("#split").get_by_label("1.2", exact=True).check()
     page.locator("#split .heat").first.focus()
     page.keyboard.press("ArrowUp")
     first = page.locator("#split .readout").inner_text()
@@ -386,6 +346,7 @@ def test_everything_can_be_reached_by_tab(opened):
 def assert_ledger(at, text, place, target, of=reported, others=4):
     weights, tokens = of(2).model.weights, text_of(text, of)
     acts = mc.forward(weights, tokens)
+    at.get_by_label("as it is").check()
     entries = mc.ledger(weights, tokens, acts.pattern, place, target, acts.norms)
     totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
                        for path in entries.paths], entries.contributions))
@@ -409,16 +370,15 @@ def assert_ledger(at, text, place, target, of=reported, others=4):
 
 
 def test_ledger_opens_at_the_prediction(opened):
-    at, page = opened().locator("#ledger"), reported(2).data
-    assert_ledger(at, OPENING, page["ledger"]["place"], page["ledger"]["target"])
+    at, place, tokens = opened().locator("#ledger"), reported(2).data["start"], text_of(OPENING)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1])
 
 
 def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     (folder / "normalized.html").write_bytes(html_file("page", normalized(2).data))
     at = opened(folder / "normalized.html").locator("#ledger")
-    assert_ledger(at, OPENING, *(normalized(2).data["ledger"][name]
-                                 for name in ("place", "target")),
-                  normalized, 25 - 12)
+    place, tokens = normalized(2).data["start"], text_of(OPENING, normalized)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1], normalized, 25 - 12)
     starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
     of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
@@ -442,7 +402,8 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    edges = opened().locator("#ledger .entry").evaluate_all("""entries => entries.map(entry => {
+    edges = opened().locator("#ledger .entry:has(.bar)").evaluate_all("""entries => entries.map(
+        entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
@@ -526,15 +487,6 @@ def test_colors_can_be_told_apart_and_read(opened, scheme):
 
 # The model in the page: what it says of any text, beside what the library says.
 
-@pytest.fixture(scope="module")
-def alive(folder):
-    """The pages of `reported` models, and of one with norms, that run the model: by name."""
-    for name, one in (("0", reported(0)), ("1", reported(1)), ("2", reported(2)),
-                      ("normalized", normalized(2))):
-        (folder / f"living-{name}.html").write_bytes(html_file("page", living(one).data))
-    return lambda name: folder / f"living-{name}.html"
-
-
 def write(page, text):
     """Writes a text of one's own, and waits until it is shown."""
     page.locator("#sentence textarea").fill(text)
@@ -568,7 +520,7 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
     for written in ("def forward(weights, tokens):", "中文 caf\u00e9 \x0b<b>\U0001f3b2"):
         write(page, written)
         ids = [tokenizer.start, *tokenizer.encode(written).tolist()]
-        names = [visible(tokenizer.show(id)) for id in ids]
+        names = [visible_name(tokenizer.show(id)) for id in ids]
         assert shown_text(page) == shown_text(page, "#ledger") == names
         assert_next(page, weights, ids)
         tokens = np.array([ids])
@@ -577,10 +529,11 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
         acts = mc.forward(weights, tokens)
         at = page.locator("#ledger")
         totals = numbers(at.locator(".entry > .number"))
-        assert totals[-1] == to_digits(acts.logits[0, -1].max())        # the likeliest is chosen
+        above = acts.logits[0] - acts.logits[0].mean(-1, keepdims=True)
+        assert totals[-1] == to_digits(above[-1].max())                 # the likeliest is chosen
         assert totals[-2] == to_digits(totals[-1])
         at.locator(".token").nth(2).click()
-        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(acts.logits[0, 2, ids[3]])
+        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(above[2, ids[3]])
         head = page.locator("#split input:checked").first.get_attribute("value")
         parts = mc.split_scores(weights, tokens, acts.pattern, *map(int, head.split(".")),
                                 acts.norms)
@@ -595,11 +548,13 @@ def test_a_sentence_without_heads(opened, alive):
     page, model = opened(alive("0")), reported(0).model
     write(page, "the head")
     ids = [model.tokenizer.start, *model.tokenizer.encode("the head").tolist()]
-    assert shown_text(page, "#ledger") == [visible(model.tokenizer.show(id)) for id in ids]
+    assert shown_text(page, "#ledger") == [visible_name(model.tokenizer.show(id)) for id in ids]
     logits = mc.forward(model.weights, [ids]).logits[0]
-    assert numbers(page.locator("#ledger .entry > .number")) == to_digits([logits[-1].max()] * 3)
+    assert numbers(page.locator("#ledger .entry > .number")) == to_digits(
+        [logits[-1].max() - logits[-1].mean()] * 3)
     page.get_by_role("button", name="one token").click()
-    assert shown_text(page, "#ledger")[-1] == visible(model.tokenizer.show(logits[-1].argmax()))
+    likeliest = model.tokenizer.show(logits[-1].argmax())
+    assert shown_text(page, "#ledger")[-1] == visible_name(likeliest)
 
 
 def test_losses_of_tokens(opened, alive):
@@ -645,7 +600,7 @@ def test_random_tokens_come_twice(opened, alive):
     page.get_by_label("seed", exact=True).fill("3")
     page.get_by_role("button", name="random tokens, twice").click()
     names = shown_text(page)
-    assert names[0] == visible(tokenizer.show(tokenizer.start)) and names[1:8] == names[8:]
+    assert names[0] == visible_name(tokenizer.show(tokenizer.start)) and names[1:8] == names[8:]
     assert len(set(names[1:8])) == 7 and shown_text(page, "#ledger") == names
     page.get_by_label("seed", exact=True).fill("4")
     page.get_by_label("seed", exact=True).press("Enter")
@@ -662,7 +617,7 @@ def test_the_model_writes_on(opened, alive):
         one.click()
     ids = [*written, *mc.sample(model.weights, written, np.random.default_rng(0), 3,
                                 temperature=0, start=model.tokenizer.start)]
-    names = [visible(model.tokenizer.show(id)) for id in [model.tokenizer.start, *ids]]
+    names = [visible_name(model.tokenizer.show(id)) for id in [model.tokenizer.start, *ids]]
     assert shown_text(page) == names
     assert page.locator("#explorer .token.written").count() == 3
     assert model.tokenizer.decode(ids).decode(errors="replace") == page.locator(
@@ -686,7 +641,7 @@ def test_a_long_text_is_paged_through(opened, alive):
     long = "def f(x): return x + 12\n" * 40
     ids = tokenizer.encode(long).tolist()
     write(page, long)
-    names = [visible(tokenizer.show(id)) for id in ids]
+    names = [visible_name(tokenizer.show(id)) for id in ids]
     assert shown_text(page)[1:] == names[:127]
     page.locator("#explorer").get_by_label("next text").click()
     assert shown_text(page)[1:] == names[127:254] == shown_text(page, "#ledger")[1:]
@@ -702,7 +657,7 @@ def test_a_page_without_a_tokenizer_takes_names_and_numbers(opened, tmp_path):
     page = opened(tmp_path / "foreign.html")
     show = one.model.tokenizer.show
     write(page, f"#17  {show(300)}\n#3")
-    assert shown_text(page)[1:] == [visible(show(id)) for id in (17, 300, 3)]
+    assert shown_text(page)[1:] == [visible_name(show(id)) for id in (17, 300, 3)]
     write(page, "#17 #9999")
     assert page.locator(".said").inner_text() == "no token is called #9999; there are 640."
     assert len(shown_text(page)) == 4
@@ -744,7 +699,7 @@ def test_hostile_tokens_are_only_text(opened, tmp_path):
     assert elements(pages[0]) == elements(pages[1])
     texts = pages[1].locator(".token").all_text_contents()
     for text, hostile in zip(texts, HOSTILE, strict=True):
-        expected = visible(hostile).replace("␣", " ")
+        expected = visible_name(hostile).replace("␣", " ")
         assert text == (expected.replace("\\n", "↵\n") if hostile in ("\r\n", "\\n")
                         else expected)
     pages[1].locator(".token").nth(14).click()
@@ -777,17 +732,44 @@ def test_a_model_of_hostile_text(opened, tmp_path):
 
 # In notebooks, and the scripts' own functions.
 
-def test_in_a_notebook(opened, tmp_path):
-    shown = attention(reported(2).model.weights, [[1, 2, 3, 4], [4, 3, 2, 1]])
-    path = tmp_path / "notebook.html"
-    path.write_text(f"<!DOCTYPE html><title>notebook</title>{shown._repr_html_()}")
-    frame = opened(path).frame_locator("iframe")
+def in_notebook(opened, path, shown):
+    """The frame that an `Attention` makes of itself."""
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><title>x</title>{shown._repr_html_()}")
+    return opened(path).frame_locator("iframe")
+
+
+@pytest.mark.parametrize("live", [1_000_000, 0])
+def test_in_a_notebook(opened, tmp_path, monkeypatch, live):
+    """The same, whether the model runs in the frame or was run before."""
+    monkeypatch.setattr(notebook, "LIVE", live)
+    weights, tokens = reported(2).model.weights, [[1, 2, 3, 4, 2], [4, 3, 2, 1, 3]]
+    frame = in_notebook(opened, tmp_path / "notebook.html", attention(weights, tokens))
+    acts = mc.forward(weights, tokens)
+    text, place, head = strongest_move(weights, np.array(tokens), acts, heads_of(weights))
+    assert frame.locator(".head-title b").inner_text() == "{}.{}".format(*heads_of(weights)[head])
+    assert frame.locator(".readout").inner_text().startswith(f"{place} ")
+    assert frame.locator(".pager select").input_value() == str(text)
     frame.locator(".thumbnail").first.click()
     frame.locator(".token").nth(2).click()
-    pattern = mc.forward(reported(2).model.weights, [[1, 2, 3, 4]]).pattern[0, 0, 0, 2]
+    pattern = acts.pattern[0, text, 0, 2]
     lines = frame.locator(".strongest li").all_inner_texts()
     assert {int(line.split()[0]): number(line.split()[-1]) for line in lines} == {
         j: to_digits(pattern[j]) for j in np.flatnonzero(pattern >= 5e-4)}
+    assert frame.locator(".power").is_visible() == frame.locator("textarea").is_visible() == (
+        live > 0)
+
+
+def test_in_a_notebook_the_model_reads_text(opened, tmp_path):
+    """Where `show` is of its tokenizer; a head is switched off, and what that costs is told."""
+    model = reported(2).model
+    shown = attention(model.weights, [[model.tokenizer.start, 5]], model.tokenizer.show)
+    frame = in_notebook(opened, tmp_path / "notebook.html", shown)
+    frame.locator("textarea").fill("the gulls")
+    ids = [model.tokenizer.start, *model.tokenizer.encode("the gulls").tolist()]
+    frame.locator(".token").nth(len(ids) - 1).wait_for()
+    assert frame.locator(".token").count() == len(ids)
+    frame.locator(".power").click()
+    frame.locator(".said:has-text('with all heads')").wait_for()
 
 
 def test_arrays_are_unpacked_as_they_were_packed(opened):
