@@ -112,10 +112,10 @@ function entering(W, acts) {
    the `starts` directly; and through W_OV of each earlier head, what arrives there along a A.
    shares(r) are those of r · y that come from each place. */
 function arriving(W, acts, layer, a, starts) {
-  const norms = acts.norms?.[layer] ?? a.map(() => 1), divided = a.map((share, p) => share / norms[p]);
+  const norms = acts.norms?.[layer], divided = norms ? a.map((share, p) => share / norms[p]) : a;
   const found = starts.map(([source, rows]) => {
-    const y = new Float64Array(rows[0].length), at = p => asRead(W, rows[p], norms[p]);
-    a.forEach((share, p) => share && add(y, at(p).map(value => share * value)));
+    const y = new Float64Array(rows[0].length), at = p => norms ? asRead(W, rows[p], norms[p]) : rows[p];
+    a.forEach((share, p) => share && at(p).forEach((value, d) => { y[d] += share * value; }));
     return {source, heads: [], y, shares: r => a.map((share, p) => share && share * dot(r, at(p)))};
   });
   for (let h = 0; h < layer * W.n_heads; h++) {

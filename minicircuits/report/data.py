@@ -101,8 +101,8 @@ def given_ledger(study, texts, notices):
         notices.append(f"The vocabulary is cut: {len(rows):,} of {len(shares):,} tokens can "
                        "be chosen in the ledger, those of its texts and the most frequent.")
     return {"tokens": rows, **packed(weights, {
-        "W_U": weights.W_U[rows], "mean_U": weights.W_U.mean(0)[None],
-        "W_O": weights.W_O, "W_V": weights.W_V})}
+        "W_U": weights.W_U[rows], "mean_U": weights.W_U.mean(0)[None], "W_O": weights.W_O,
+        "W_V": weights.W_V})}
 
 
 def notice(what, most, total, noun):

@@ -48,7 +48,7 @@ def attention(weights: Weights, tokens: Tokens,
 
     Up to 1,000,000 parameters the model runs in the frame: heads can be switched off, texts
     written (as words, where `show` is of the model's `Tokenizer`). A notebook keeps that at 5.3
-    bytes a parameter, 2.4 MB for the packaged model. What is computed before takes less, 0.1 MB
+    bytes a parameter, 2.3 MB for the packaged model. What is computed before takes less, 0.1 MB
     for 15 tokens and 0.5 MB for 128, and is what a larger model shows.
     Raises InputError for a model without layers.
     """
@@ -75,4 +75,4 @@ def attention(weights: Weights, tokens: Tokens,
     return Attention(html_file("attention", {
         **model, "notices": notices, "texts": texts, "opening": text, "start": place, "head": head,
         "shown_heads": heads, "vocabulary": [[id, visible_name(str(show(id)))] for id in ids]}),
-        height=1180 if model else 880)
+        height=1080 if model else 880)

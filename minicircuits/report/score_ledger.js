@@ -41,13 +41,14 @@ function scoreLedger() {
   }
 
   function oneByOne(i, j) {
-    return text().terms(head(), i, j, own.level).map(({query, key, value, shares}) => ({
-      name: `${sideName(query)} · ${sideName(key)}`, value,
-      shares: () => shares().filter((_, n) => ![query, key][n].bias),
-      sources: all => [PARTS[(query.heads.length && 1) + (key.heads.length && 2)][1],
-        ...[query, key].flatMap((side, n) => !all && !side.heads.length ? []
-          : [n ? "; key reads " : "; query reads ",
-             ...side.bias ? ["the bias b_O"] : tokenShares(shares()[n], text().tokens, all)])]}));
+    return text().terms(head(), i, j, own.level).map(({query, key, value, shares: made}) => {
+      const sides = [query, key], shares = once(made), kind = Number(query.heads.length > 0) + 2 * (key.heads.length > 0);
+      return {name: sides.map(sideName).join(" · "), value,
+              shares: () => shares().filter((_, n) => !sides[n].bias),
+              sources: all => [PARTS[kind][1], ...sides.flatMap((side, n) => !all && !side.heads.length ? []
+                : [n ? "; key reads " : "; query reads ",
+                   ...side.bias ? ["the bias b_O"] : tokenShares(shares()[n], text().tokens, all)])]};
+    });
   }
 
   function byKind(i, j) {

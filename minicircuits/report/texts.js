@@ -23,7 +23,6 @@ function openTexts() {
   const weights = page.ledger && !model ? givenWeights(page.ledger) : null;
   texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens)
                                              : givenText(text, weights)));
-  if (page.split) texts.at(-1).repeated = true;
   select({text: page.opening, place: page.start, head: page.head});
   if (!model) return null;
   return sentence(byId("sentence"), model, page.merges ? tokenizerOf(page.merges)
@@ -56,7 +55,8 @@ function weighted(patterns, lengths) {
 function givenWeights({tokens, ...packed}) {
   return once(() => {
     const rows = unpack(packed.W_U), [mean_U] = unpack(packed.mean_U);
-    return {...byHeads(packed), mean_U, W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
+    return {...byHeads(packed), mean_U,
+            W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
   });
 }
 

@@ -319,7 +319,7 @@ def test_keyboard(opened):
     x.at.get_by_label("pattern", exact=True).focus()
     page.keyboard.press("ArrowRight")
     assert "length" in x.title.inner_text()
-    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # 0.1 is chosen
+    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # as 0.1 is
     page.locator("#split").get_by_label("1.2", exact=True).check()
     page.locator("#split .heat").first.focus()
     page.keyboard.press("ArrowUp")
@@ -380,7 +380,8 @@ def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     place, tokens = normalized(2).data["start"], text_of(OPENING, normalized)[0]
     assert_ledger(at, OPENING, place, tokens[place + 1], normalized, 25 - 12)
     starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
-    of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
+    of_bias = [row for row in starts.all_inner_texts()
+               if row.removeprefix("+").lstrip()[:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
     at.get_by_label("text", exact=True).select_option("repeated random tokens")
     at.locator(".token").nth(17).click()
@@ -402,8 +403,8 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    edges = opened().locator("#ledger .entry:has(.bar)").evaluate_all("""entries => entries.map(
-        entry => {
+    entries = opened().locator("#ledger .entry:has(.bar)")
+    edges = entries.evaluate_all("""entries => entries.map(entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
@@ -769,7 +770,7 @@ def test_in_a_notebook_the_model_reads_text(opened, tmp_path):
     frame.locator(".token").nth(len(ids) - 1).wait_for()
     assert frame.locator(".token").count() == len(ids)
     frame.locator(".power").click()
-    frame.locator(".said:has-text('with all heads')").wait_for()
+    frame.locator(".said", has_text="with all heads").wait_for()
 
 
 def test_arrays_are_unpacked_as_they_were_packed(opened):
