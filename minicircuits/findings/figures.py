@@ -29,8 +29,7 @@ def figures(study, found, watch=unwatched):
         shown["bigrams"] = found["next_tokens"]
     if n_layers > 1:
         shown |= {"composition": composition_matrices(weights, study.composed),
-                  "eigenvalues": eigenvalue_pairs(weights, found["heads"], study.composed,
-                                                  watch),
+                  "eigenvalues": eigenvalue_pairs(weights, found["heads"], study.composed, watch),
                   "importance": found.get("importance"), "split": found.get("split"),
                   "induction": found["induction_head"], "previous": found["previous_token_head"]}
     return shown | {"absent": absent(shown, n_layers)}
