@@ -402,7 +402,8 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    edges = opened().locator("#ledger .entry:has(.bar)").evaluate_all("""entries => entries.map(entry => {
+    rows = opened().locator("#ledger .entry:has(.bar)")
+    edges = rows.evaluate_all("""entries => entries.map(entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
