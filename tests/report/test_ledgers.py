@@ -152,6 +152,9 @@ def test_a_page_without_the_model_has_the_four_kinds(opened):
     assert "does not run in this page" in at.inner_text()
     shares = in_python(at, weights)
     assert sorted(parts_of(at).values()) == to_digits(sorted(shares.values()))
+    page.evaluate("select({head: 0})")
+    assert at.get_by_text("The scores of head 0.0 were not taken apart.").is_visible()
+    assert not at.locator(".entry").first.is_visible() and not at.locator(".buttons").is_visible()
     page.locator("#ledger").get_by_label("less the mean of all tokens").check()
     found = in_python(page.locator("#ledger"), weights)
     assert parts_of(page.locator("#ledger")) == {
