@@ -130,6 +130,17 @@ def removals(weights, tokens, acts, induction, previous, start, seed):
                 weights, tokens, removed, acts)._asdict() for removed in heads.values() if removed}}
 
 
+def log_shares(tokens, acts):
+    """log p of the token that comes next, at each place (b, i) but the last of a context."""
+    return np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(targets)), targets]
+                     for logits, targets in zip(acts.logits, tokens[:, 1:])])     # one at a time
+
+
+def confident(log_p):
+    """Where the next token has a probability of one half or more, or as much as it gets."""
+    return log_p >= min(np.log(0.5), log_p.max(initial=-np.inf))
+
+
 def prediction(weights, tokens, acts, head):
     """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
@@ -137,14 +148,11 @@ def prediction(weights, tokens, acts, head):
     the one where the head added most to its logit, `effect`. Where there is none, the likeliest
     place is taken. The 8 strongest entries are listed.
     """
-    following = tokens[:, 1:]
-    log_p = np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(following[0])), targets]
-                      for logits, targets in zip(acts.logits, following)])        # one at a time
+    log_p = log_shares(tokens, acts)
     effect = head_effects(weights, tokens, acts)[head[0], :, head[1]]
-    confident = log_p >= min(np.log(0.5), log_p.max())         # or as confident as it gets
-    best = np.where(confident, effect, -np.inf).argmax()
+    best = np.where(confident(log_p), effect, -np.inf).argmax()
     context, place = map(int, np.unravel_index(best, effect.shape))
-    target, one = int(following[context, place]), slice(context, context + 1)
+    target, one = int(tokens[context, place + 1]), slice(context, context + 1)
     found = {"row": context, "context": tokens[context, :place + 1].tolist(),
              "head": label([head]), "effect": float(effect[context, place]),
              "target": target, "probability": float(np.exp(log_p[context, place])),

@@ -201,11 +201,11 @@ def bigrams(study):
     entering = weights.W_E.mT                                                        # (u, d)
     read = as_read(weights, entering, norm_of(weights, entering))
     found = {"next_tokens": [
-        {"token": word, "model": likeliest(softmax(read[word] @ weights.W_U.mT))}
+        {"token": word, "model": likeliest(softmax(read[word] @ weights.W_U.mT), 3)}
         for word in words]}
     for row in found["next_tokens"] if counts is not None else ():
         if (total := counts[:, row["token"]].sum()):
-            row["text"] = likeliest(counts[:, row["token"]] / total)
+            row["text"] = likeliest(counts[:, row["token"]] / total, 3)
     if counts is not None and study.contexts.held_out:
         found["training_loss"] = float(zero_layer_loss(weights.W_U, read.mT, counts)[0])
         found["fitted_loss"] = fit_zero_layer(counts, weights.d_model,
@@ -213,6 +213,6 @@ def bigrams(study):
     return found
 
 
-def likeliest(shares):
-    """The three largest of shares (v,), as pairs [token, share]; none that is 0."""
-    return [[int(v), float(share)] for v, share in zip(*strongest(shares, 3)) if share]
+def likeliest(shares, most):
+    """The largest of shares (v,), as pairs [token, share]; none that is 0."""
+    return [[int(v), float(share)] for v, share in zip(*strongest(shares, most)) if share]

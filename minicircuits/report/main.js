@@ -9,20 +9,8 @@ for (const [section, reason] of Object.entries(page.absent)) {
   byId(section).querySelector("h2").after(el("p", {class: "notice"}, reason));
 }
 
-const model = page.model && livingModel(page.model, page.shown_heads);
-const inputs = model || page.absent.ledger ? [] : givenLedger(page.ledger, page.shown_heads);
-texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens)
-                                           : givenText(text, text.parts && inputs.shift())));
-state.head = Math.max(0, page.shown_heads.findIndex(head =>
-  headName(head) === headName(page.induction ?? page.shown_heads.at(-1))));
-select({text: page.opening, place: page.start, ...page.ledger && {target: page.ledger.target}});
-
-let written = null;
-if (model) {
-  if (page.absent.attention) byId("ledger-figure").prepend(byId("sentence") ?? el("div", {id: "sentence"}));
-  written = sentence(byId("sentence"), model, page.merges ? tokenizerOf(page.merges)
-                     : namedTokens(page.vocabulary, model.W.d_vocab));
-}
+if (page.model && !byId("sentence")) byId("ledger-figure").prepend(el("div", {id: "sentence"}));
+const written = openTexts();
 if (!page.absent.attention) {
   steps(byId("steps"), written?.write);
   explorer(byId("explorer"));
@@ -35,7 +23,7 @@ if (!page.absent.composition) {
   behaviors(page.heads);
 }
 if (!page.absent.split) split(page.split);
-if (page.shown_heads.length && (model || page.split)) scoreLedger();
+if (page.shown_heads.length && (page.model || page.split)) scoreLedger();
 if (!page.absent.importance) importance(page.importance);
 overview(page.overview);
 byId("made").textContent = Object.entries(page.overview.made)

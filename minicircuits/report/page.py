@@ -15,10 +15,10 @@ from minicircuits.report.packing import json_in_html
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "figures.css")
 COMMON = ("data.js", "state.js", "texts.js", "dom.js", "colors.js", "hues.js", "heat_map.js",
-          "token_strip.js", "explorer.js")
+          "token_strip.js", "explorer.js", "model.js", "circuits.js", "tokenizer.js", "living.js",
+          "sentence.js")
 SCRIPTS = {
-    "page": (*COMMON, "model.js", "circuits.js", "tokenizer.js", "living.js", "sentence.js",
-             "steps.js", "charts.js", "sums.js", "python.js", "ledger.js", "heads.js",
+    "page": (*COMMON, "steps.js", "charts.js", "sums.js", "python.js", "ledger.js", "heads.js",
              "composition.js", "split.js", "score_ledger.js", "importance.js", "overview.js",
              "address.js", "main.js"),
     "attention": (*COMMON, "attention.js")}

@@ -10,15 +10,16 @@ import pytest
 from scipy.special import softmax
 
 import minicircuits as mc
-from minicircuits.findings.heads import composition_matrices
+from minicircuits.findings.figures import strongest_move
+from minicircuits.findings.heads import composition_matrices, heads_of
 from minicircuits.findings.study import Study, sections
-from minicircuits.report import attention
+from minicircuits.report import attention, notebook
 from minicircuits.report.data import page_data
-from minicircuits.report.packing import pack, pack_floats, visible
+from minicircuits.report.packing import pack, pack_floats
 from minicircuits.report.page import html_file
 from minicircuits.training.contexts import contexts_of
 from minicircuits.training.model_file import Model
-from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.training.tokenizer import train_tokenizer, visible_name
 from tests.report.reported import living, normalized, reported, unpack
 from tests.report.test_packing import HOSTILE
 
@@ -148,7 +149,7 @@ def test_split_adds_up_wherever_one_points(opened):
     section.get_by_label("less their mean").check()
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
-    section.get_by_label("text", exact=True).select_option(index=0)
+    section.get_by_label("text", exact=True).select_option(index=1)
     assert section.locator(".part").first.is_hidden()            # and it says which texts have it
     section.locator(".buttons button").first.click()
     assert section.locator("canvas").first.evaluate("canvas => canvas.width") == 128
@@ -369,18 +370,18 @@ def assert_ledger(at, text, place, target, of=reported, others=4):
 
 
 def test_ledger_opens_at_the_prediction(opened):
-    at, page = opened().locator("#ledger"), reported(2).data
-    assert_ledger(at, OPENING, page["ledger"]["place"], page["ledger"]["target"])
+    at, place, tokens = opened().locator("#ledger"), reported(2).data["start"], text_of(OPENING)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1])
 
 
 def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     (folder / "normalized.html").write_bytes(html_file("page", normalized(2).data))
     at = opened(folder / "normalized.html").locator("#ledger")
-    assert_ledger(at, OPENING, *(normalized(2).data["ledger"][name]
-                                 for name in ("place", "target")),
-                  normalized, 25 - 12)
+    place, tokens = normalized(2).data["start"], text_of(OPENING, normalized)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1], normalized, 25 - 12)
     starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
-    of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
+    of_bias = [row for row in starts.all_inner_texts()
+               if row.removeprefix("+").lstrip()[:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
     at.get_by_label("text", exact=True).select_option("repeated random tokens")
     at.locator(".token").nth(17).click()
@@ -402,8 +403,8 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    rows = opened().locator("#ledger .entry:has(.bar)")
-    edges = rows.evaluate_all("""entries => entries.map(entry => {
+    entries = opened().locator("#ledger .entry:has(.bar)")
+    edges = entries.evaluate_all("""entries => entries.map(entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
@@ -519,7 +520,7 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
     for written in ("def forward(weights, tokens):", "中文 caf\u00e9 \x0b<b>\U0001f3b2"):
         write(page, written)
         ids = [tokenizer.start, *tokenizer.encode(written).tolist()]
-        names = [visible(tokenizer.show(id)) for id in ids]
+        names = [visible_name(tokenizer.show(id)) for id in ids]
         assert shown_text(page) == shown_text(page, "#ledger") == names
         assert_next(page, weights, ids)
         tokens = np.array([ids])
@@ -547,12 +548,13 @@ def test_a_sentence_without_heads(opened, alive):
     page, model = opened(alive("0")), reported(0).model
     write(page, "the head")
     ids = [model.tokenizer.start, *model.tokenizer.encode("the head").tolist()]
-    assert shown_text(page, "#ledger") == [visible(model.tokenizer.show(id)) for id in ids]
+    assert shown_text(page, "#ledger") == [visible_name(model.tokenizer.show(id)) for id in ids]
     logits = mc.forward(model.weights, [ids]).logits[0]
     assert numbers(page.locator("#ledger .entry > .number")) == to_digits(
         [logits[-1].max() - logits[-1].mean()] * 3)
     page.get_by_role("button", name="one token").click()
-    assert shown_text(page, "#ledger")[-1] == visible(model.tokenizer.show(logits[-1].argmax()))
+    likeliest = model.tokenizer.show(logits[-1].argmax())
+    assert shown_text(page, "#ledger")[-1] == visible_name(likeliest)
 
 
 def test_losses_of_tokens(opened, alive):
@@ -598,7 +600,7 @@ def test_random_tokens_come_twice(opened, alive):
     page.get_by_label("seed", exact=True).fill("3")
     page.get_by_role("button", name="random tokens, twice").click()
     names = shown_text(page)
-    assert names[0] == visible(tokenizer.show(tokenizer.start)) and names[1:8] == names[8:]
+    assert names[0] == visible_name(tokenizer.show(tokenizer.start)) and names[1:8] == names[8:]
     assert len(set(names[1:8])) == 7 and shown_text(page, "#ledger") == names
     page.get_by_label("seed", exact=True).fill("4")
     page.get_by_label("seed", exact=True).press("Enter")
@@ -615,7 +617,7 @@ def test_the_model_writes_on(opened, alive):
         one.click()
     ids = [*written, *mc.sample(model.weights, written, np.random.default_rng(0), 3,
                                 temperature=0, start=model.tokenizer.start)]
-    names = [visible(model.tokenizer.show(id)) for id in [model.tokenizer.start, *ids]]
+    names = [visible_name(model.tokenizer.show(id)) for id in [model.tokenizer.start, *ids]]
     assert shown_text(page) == names
     assert page.locator("#explorer .token.written").count() == 3
     assert model.tokenizer.decode(ids).decode(errors="replace") == page.locator(
@@ -639,7 +641,7 @@ def test_a_long_text_is_paged_through(opened, alive):
     long = "def f(x): return x + 12\n" * 40
     ids = tokenizer.encode(long).tolist()
     write(page, long)
-    names = [visible(tokenizer.show(id)) for id in ids]
+    names = [visible_name(tokenizer.show(id)) for id in ids]
     assert shown_text(page)[1:] == names[:127]
     page.locator("#explorer").get_by_label("next text").click()
     assert shown_text(page)[1:] == names[127:254] == shown_text(page, "#ledger")[1:]
@@ -655,7 +657,7 @@ def test_a_page_without_a_tokenizer_takes_names_and_numbers(opened, tmp_path):
     page = opened(tmp_path / "foreign.html")
     show = one.model.tokenizer.show
     write(page, f"#17  {show(300)}\n#3")
-    assert shown_text(page)[1:] == [visible(show(id)) for id in (17, 300, 3)]
+    assert shown_text(page)[1:] == [visible_name(show(id)) for id in (17, 300, 3)]
     write(page, "#17 #9999")
     assert page.locator(".said").inner_text() == "no token is called #9999; there are 640."
     assert len(shown_text(page)) == 4
@@ -697,7 +699,7 @@ def test_hostile_tokens_are_only_text(opened, tmp_path):
     assert elements(pages[0]) == elements(pages[1])
     texts = pages[1].locator(".token").all_text_contents()
     for text, hostile in zip(texts, HOSTILE, strict=True):
-        expected = visible(hostile).replace("␣", " ")
+        expected = visible_name(hostile).replace("␣", " ")
         assert text == (expected.replace("\\n", "↵\n") if hostile in ("\r\n", "\\n")
                         else expected)
     pages[1].locator(".token").nth(14).click()
@@ -730,17 +732,44 @@ def test_a_model_of_hostile_text(opened, tmp_path):
 
 # In notebooks, and the scripts' own functions.
 
-def test_in_a_notebook(opened, tmp_path):
-    shown = attention(reported(2).model.weights, [[1, 2, 3, 4], [4, 3, 2, 1]])
-    path = tmp_path / "notebook.html"
-    path.write_text(f"<!DOCTYPE html><title>notebook</title>{shown._repr_html_()}")
-    frame = opened(path).frame_locator("iframe")
+def in_notebook(opened, path, shown):
+    """The frame that an `Attention` makes of itself."""
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><title>x</title>{shown._repr_html_()}")
+    return opened(path).frame_locator("iframe")
+
+
+@pytest.mark.parametrize("live", [1_000_000, 0])
+def test_in_a_notebook(opened, tmp_path, monkeypatch, live):
+    """The same, whether the model runs in the frame or was run before."""
+    monkeypatch.setattr(notebook, "LIVE", live)
+    weights, tokens = reported(2).model.weights, [[1, 2, 3, 4, 2], [4, 3, 2, 1, 3]]
+    frame = in_notebook(opened, tmp_path / "notebook.html", attention(weights, tokens))
+    acts = mc.forward(weights, tokens)
+    text, place, head = strongest_move(weights, np.array(tokens), acts, heads_of(weights))
+    assert frame.locator(".head-title b").inner_text() == "{}.{}".format(*heads_of(weights)[head])
+    assert frame.locator(".readout").inner_text().startswith(f"{place} ")
+    assert frame.locator(".pager select").input_value() == str(text)
     frame.locator(".thumbnail").first.click()
     frame.locator(".token").nth(2).click()
-    pattern = mc.forward(reported(2).model.weights, [[1, 2, 3, 4]]).pattern[0, 0, 0, 2]
+    pattern = acts.pattern[0, text, 0, 2]
     lines = frame.locator(".strongest li").all_inner_texts()
     assert {int(line.split()[0]): number(line.split()[-1]) for line in lines} == {
         j: to_digits(pattern[j]) for j in np.flatnonzero(pattern >= 5e-4)}
+    assert frame.locator(".power").is_visible() == frame.locator("textarea").is_visible() == (
+        live > 0)
+
+
+def test_in_a_notebook_the_model_reads_text(opened, tmp_path):
+    """Where `show` is of its tokenizer; a head is switched off, and what that costs is told."""
+    model = reported(2).model
+    shown = attention(model.weights, [[model.tokenizer.start, 5]], model.tokenizer.show)
+    frame = in_notebook(opened, tmp_path / "notebook.html", shown)
+    frame.locator("textarea").fill("the gulls")
+    ids = [model.tokenizer.start, *model.tokenizer.encode("the gulls").tolist()]
+    frame.locator(".token").nth(len(ids) - 1).wait_for()
+    assert frame.locator(".token").count() == len(ids)
+    frame.locator(".power").click()
+    frame.locator(".said", has_text="with all heads").wait_for()
 
 
 def test_arrays_are_unpacked_as_they_were_packed(opened):

@@ -6,11 +6,12 @@ import pytest
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
 from minicircuits.circuits.composition import composition_baseline
+from minicircuits.findings import figures
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.behavior import excerpt
 from minicircuits.report import data
-from minicircuits.report.data import attention_views
+from minicircuits.report.data import given_text
 from tests.draws import assert_all_close, assert_close, random_case
 from tests.report.reported import LOG, living, reported, studied, unpack
 
@@ -36,11 +37,12 @@ def test_contexts_are_named_and_in_order(two):
     names = [text["name"] for text in two.data["texts"]]
     assert len(names) > 5 and names[-1] == "repeated random tokens"
     contexts = dict(zip(two.study.contexts.names, two.study.contexts.tokens))
-    assert names[:-1] == [name for name in contexts if name in names]
+    assert names[1:-1] == [name for name in contexts if name in names[1:]]
+    assert two.data["opening"] == 0
     for text in two.data["texts"][:-1]:
         assert text["tokens"] == contexts[text["name"]].tolist()
     assert [n for n, text in enumerate(two.data["texts"]) if "parts" in text] == [
-        two.data["opening"], len(names) - 1]
+        0, len(names) - 1]
 
 
 def test_attention_is_the_librarys(two):
@@ -92,15 +94,16 @@ def test_repeated_tokens_are_those_of_the_split(two):
 
 def test_the_page_opens_at_the_prediction_of_the_terminal(two):
     prediction, page = two.found["prediction"], two.data
-    place = page["ledger"]["place"]
+    place = page["start"]
     tokens = apart(page)[0]["tokens"]
     assert tokens[:place + 1] == prediction["context"]
-    assert page["ledger"]["target"] == prediction["target"] == tokens[place + 1]
+    assert prediction["target"] == tokens[place + 1]
 
 
 def test_ledger_inputs_make_the_logits(two):
-    ledger, texts = two.data["ledger"], apart(two.data)
-    for inputs, text in zip(ledger["texts"], texts, strict=True):
+    ledger = two.data["ledger"]
+    for text in apart(two.data):
+        inputs = text["run"]
         logits = mc.forward(two.model.weights, [text["tokens"]]).logits[0]
         made = unpack(inputs["residual"]) @ unpack(ledger["W_U"]).T
         assert_close(made, logits, 1e-6)
@@ -144,9 +147,9 @@ def test_head_dump_is_ranked(two):
 
 
 def test_formation():
-    assert data.formation(LOG) == {"step": 150, "before": 100}      # 0.1 itself is not above
-    assert data.formation(LOG[:3]) is None
-    assert data.formation(LOG[4:]) == {"step": 200, "before": None}
+    assert figures.formation(LOG) == {"step": 150, "before": 100}      # 0.1 itself is not above
+    assert figures.formation(LOG[:3]) is None
+    assert figures.formation(LOG[4:]) == {"step": 200, "before": None}
 
 
 @pytest.mark.parametrize("n_layers, missing", [
@@ -172,7 +175,7 @@ def test_three_layers(two):
 def test_what_formed_after_the_step_that_was_kept_is_not_in_the_model(two):
     for kept, formed in (100, None), (150, {"step": 150, "before": 100}):
         model = two.model._replace(metadata={"log": LOG, "kept_step": kept})
-        assert data.overview(model, two.found)["formation"] == formed
+        assert figures.overview(model, two.found)["formation"] == formed
 
 
 def test_without_an_induction_head_what_shows_one_is_absent(two):
@@ -182,9 +185,10 @@ def test_without_an_induction_head_what_shows_one_is_absent(two):
 
 
 def test_cuts_are_told(two, monkeypatch):
-    for name, most in (("LIVE", 10), ("MAX_TOKENS", 100), ("MAX_SPLIT", 2), ("MAX_VOCAB", 20),
-                       ("ATTENTION", 1_000_000)):
+    for name, most in (("LIVE", 10), ("MAX_TOKENS", 100), ("MAX_SPLIT", 2),
+                       ("ATTENTION", 1_000_000), ("LEDGER", 125_000)):
         monkeypatch.setattr(data, name, most)
+    monkeypatch.setattr(figures, "MAX_TOKENS", 100)
     assert two.found["prediction"]["row"] >= 4                # its context is not among the first
     page = data.page_data(two.study, two.found)
     d_vocab, opening = two.model.weights.d_vocab, page["texts"][page["opening"]]
@@ -195,8 +199,7 @@ def test_cuts_are_told(two, monkeypatch):
         "Contexts are cut: the first 100 of 128 tokens are shown.",
         f"A model runs in its page up to 10 parameters; this one has {size:,}. Shown is what was "
         "computed before.",
-        f"Contexts are cut: {n} of 32 are shown, from the beginning on, and the one with the "
-        "prediction.",
+        f"Contexts are cut: {n} of 32 are shown, the one with the prediction and the first others.",
         "Four parts of a score are cut: the first 2 of 3 heads, those with most prefix matching, "
         "are shown.",
         f"The vocabulary is cut: {rows} of {d_vocab:,} tokens can be chosen in the ledger, those "
@@ -204,19 +207,10 @@ def test_cuts_are_told(two, monkeypatch):
     assert 3 < n < 12 and rows < d_vocab
     assert len(opening["tokens"]) == 100 and opening["pattern"]["shape"] == [6, 5050]
     assert len(opening["parts"]) == 2
-    named = {id for id, *_ in page["vocabulary"]}
-    for head in page["dump"]:
-        for row in head["rows"]:
-            assert {row["source"], *(id for id, _ in row["destinations"] + row["outs"])} <= named
-    assert {*page["ledger"]["tokens"]}.union(*map(data.tokens_of, page["texts"])) <= named
-
-
-def test_an_opening_context_among_the_first_is_not_named_apart(two, monkeypatch):
-    monkeypatch.setattr(data, "LIVE", 0)
-    first = two.found["prediction"] | {
-        "row": 0, "context": two.study.held_out[0][0, :9].tolist()}
-    notices = data.page_data(two.study, two.found | {"prediction": first})["notices"]
-    assert any(notice.endswith("are shown, from the beginning on.") for notice in notices)
+    assert [id for id, _ in page["vocabulary"]] == list(range(d_vocab))
+    for text in apart(page):
+        assert {*text["tokens"], *(id for row in text["next"] for id, _ in row)} <= {
+            *page["ledger"]["tokens"]}
 
 
 @pytest.mark.parametrize("name, most", [("MAX_PATHS", 15), ("LEDGER", 100_000),
@@ -236,15 +230,15 @@ def test_a_small_model_runs_in_its_page(two):
     assert [text["tokens"] for text in page["texts"]] == [
         *(tokens.tolist() for tokens in two.study.contexts.tokens),
         two.study.repeated[0][0].tolist()]
-    assert not any({"pattern", "next", "parts"} & text.keys() for text in page["texts"])
+    assert not any({"pattern", "next", "parts", "run"} & text.keys() for text in page["texts"])
     assert page["texts"][page["opening"]]["tokens"] == apart(two.data)[0]["tokens"]
     assert page["notices"] == two.study.notes and not page["absent"]
     for name, W in weights.items():
         assert_close(unpack(page["model"][name]), W.mT if name in ("W_E", "W_pos") else W, 1e-6)
     assert [name for _, name in page["vocabulary"]] == [
-        data.visible(two.model.tokenizer.show(id)) for id in range(weights.d_vocab)]
+        data.visible_name(two.model.tokenizer.show(id)) for id in range(weights.d_vocab)]
     assert page["merges"] == two.model.tokenizer.to_array().tolist()
-    assert page["ledger"] == {name: two.data["ledger"][name] for name in ("place", "target")}
+    assert page["start"] == two.data["start"] and page["ledger"] is True
 
 
 def test_an_excerpt_is_what_the_model_gives_on_it():
@@ -256,10 +250,23 @@ def test_an_excerpt_is_what_the_model_gives_on_it():
         assert_all_close(acts, mc.forward(weights, cut), 1e-12)
 
 
+def test_the_strongest_move_is_of_the_induction_head():
+    """Of the packaged model, on tokens that come twice; of one token there is none."""
+    model = mc.load_pretrained()
+    weights, tokens = model.weights, np.array([[model.tokenizer.start, *range(300, 320)] * 2])
+    tokens = np.delete(tokens, 21, 1)
+    context, place, head = figures.strongest_move(
+        weights, tokens, mc.forward(weights, tokens), heads_of(weights))
+    assert (context, heads_of(weights)[head]) == (0, (1, 1)) and 20 < place < 40
+    one = tokens[:, :1]
+    assert figures.strongest_move(weights, one, mc.forward(weights, one),
+                                  heads_of(weights)) == (0, 0, 0)
+
+
 def test_a_context_of_one_token():
     weights = random_case(0).weights
     tokens = np.array([[3]])
-    found = attention_views(weights, tokens, mc.forward(weights, tokens), heads_of(weights))
+    found = given_text(weights, tokens, mc.forward(weights, tokens), heads_of(weights))
     assert found["effects"]["shape"] == [6, 0] and found["pattern"]["shape"] == [6, 1]
 
 

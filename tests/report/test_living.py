@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,11 +88,10 @@ def run(request):
         browser.close()
 
 
-def in_page(weights, tokenizer=None, start=None):
+def in_page(weights):
     """As much of a page as the scripts need."""
-    model = SimpleNamespace(tokenizer=tokenizer)
-    return {**running_model(SimpleNamespace(weights=weights, model=model, start=start)),
-            "vocabulary": [], "shown_heads": heads_of(weights)}
+    return {**running_model(weights, None), "vocabulary": [],
+            "shown_heads": heads_of(weights)}
 
 
 # Terms of a score, by the names that Python gives them, as it is and less its row's mean.

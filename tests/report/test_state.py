@@ -5,6 +5,9 @@ import re
 import pytest
 
 import minicircuits as mc
+from minicircuits.findings import figures
+from minicircuits.report import data
+from minicircuits.report.page import html_file
 from tests.report.reported import living, reported
 from tests.report.test_browser import numbers, shown_text, to_digits, write
 
@@ -115,3 +118,18 @@ def test_the_first_steps(opened, alive, tmp_path):
         assert page.locator("#explorer .head-title").inner_text().split()[1] == head
     steps.get_by_role("button", name="Switch off {}.{}".format(*data["previous"])).click()
     assert "with all heads" in page.locator(".said").inner_text()
+
+
+def test_a_link_to_a_token_that_the_ledger_has_no_room_for(opened, tmp_path, monkeypatch):
+    """Of a page whose model does not run: it opens with the token that came next."""
+    two = reported(2)
+    for name, most in (("LIVE", 0), ("MAX_TOKENS", 40), ("LEDGER", 110_000)):
+        monkeypatch.setattr(data, name, most)
+    monkeypatch.setattr(figures, "MAX_TOKENS", 40)
+    cut = data.page_data(two.study, two.found)
+    missing = ({id for id, _ in cut["vocabulary"]} - {*cut["ledger"]["tokens"]}).pop()
+    (tmp_path / "cut.html").write_bytes(html_file("page", cut))
+    as_it_is, asked = (opened(tmp_path / "cut.html", fragment=fragment)
+                       for fragment in ("", f"#target={missing}&against={missing}"))
+    assert (as_it_is.locator("#ledger .head-title").inner_text()
+            == asked.locator("#ledger .head-title").inner_text())
