@@ -5,7 +5,8 @@ import pytest
 from scipy.special import softmax
 
 import minicircuits as mc
-from tests.report.reported import normalized, reported
+from minicircuits.report.page import html_file
+from tests.report.reported import living, normalized, reported, studied
 from tests.report.test_browser import number, numbers, shown_text, to_digits
 
 pytestmark = pytest.mark.extra
@@ -144,6 +145,19 @@ def test_too_many_terms_are_added_up_by_kind(opened, alive):
         part[0, 5, 2] - part[0, 5, :6].mean() for part in split))
     assert sorted(in_python(at, weights).values()) == to_digits(sorted(parts_of(at).values()))
     assert shown_text(page, "#score-ledger") == shown_text(page)
+
+
+def test_scores_come_apart_without_an_induction_head(opened, tmp_path):
+    weak = living(studied(reported(2).model.weights, {}, least=0.99))
+    assert weak.data["induction"] is None and not weak.data["absent"]
+    (tmp_path / "weak.html").write_bytes(html_file("page", weak.data))
+    page = opened(tmp_path / "weak.html", f"{OWN}&place=6&source=2&head=1.0")
+    acts = mc.forward(weak.model.weights, [SENTENCE])
+    split = mc.split_scores(weak.model.weights, [SENTENCE], acts.pattern, 1, 0)
+    page.locator("#split").get_by_label("as they are").check()
+    assert numbers(page.locator("#split .part .number")) == to_digits(
+        [part[0, 6, 2] for part in (*split, sum(split))])
+    assert not page.locator("#split-table table").count()
 
 
 def test_a_page_without_the_model_has_the_four_kinds(opened):
