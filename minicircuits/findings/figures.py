@@ -8,7 +8,7 @@ from minicircuits.behavior.in_context import formed
 from minicircuits.circuits.biases import positions_undivided, without_biases
 from minicircuits.findings.effects import confident, log_shares, prediction
 from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, head_dump,
-                                         roles, unwatched)
+                                         head_spectra, roles, unwatched)
 from minicircuits.training.model_file import log_of
 
 MAX_TOKENS = 128          # of a context that is shown
@@ -22,11 +22,13 @@ def figures(study, found, watch=unwatched):
     if n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
         shown |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"],
+                  "spectra": head_spectra(weights),
                   "roles": [role and f"{role[0]} {role[1]:.2f}"
                             for role in roles(found["heads"], found["blocks"])]}
     if n_layers > 1:
-        shown |= {"composition": composition_matrices(weights, study.seed),
-                  "eigenvalues": eigenvalue_pairs(weights, found["heads"], watch),
+        shown |= {"composition": composition_matrices(weights, study.composed),
+                  "eigenvalues": eigenvalue_pairs(weights, found["heads"], study.composed,
+                                                  watch),
                   "importance": found.get("importance"), "split": found.get("split"),
                   "induction": found["induction_head"], "previous": found["previous_token_head"]}
     return shown | {"absent": absent(shown, n_layers)}

@@ -11,8 +11,8 @@ from minicircuits.circuits.biases import without_biases
 from minicircuits.circuits.normalization import as_read, norm_of
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import (RANKS, folded, head_table, named_heads,
-                                         strongest_pairs, unwatched)
+from minicircuits.findings.heads import (RANKS, composed, feeders, folded, head_table,
+                                         named_heads, strongest_pairs, unwatched)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
@@ -87,14 +87,29 @@ class Study:
         return tokens, acts
 
     def sources(self, head):
-        """The strongest sources of a head (layer, head), ranked when first asked for."""
+        """The head that a head (layer, head) reads through, or None; and its strongest sources.
+
+        They are ranked when first asked for.
+        """
         if head not in self.ranked:
+            through = self.feeders.get(head)
             shares = self.contexts.probabilities
             if head[0]:
                 most = strongest(shares, SOURCES)[0]
                 shares = np.where(np.isin(np.arange(len(shares)), most), shares, 0)
-            self.ranked[head] = skip_trigrams(self.matrices, *head, shares, max(RANKS))
+            self.ranked[head] = through, skip_trigrams(self.matrices, *head, shares, max(RANKS),
+                                                       through=through)
         return self.ranked[head]
+
+    @cached_property
+    def composed(self):
+        """`findings.heads.composed`, of all pairs of heads."""
+        return composed(self.weights)
+
+    @cached_property
+    def feeders(self):
+        """`findings.heads.feeders`: which earlier head feeds the keys of each most."""
+        return feeders(self.weights, self.composed)
 
     @cached_property
     def matrices(self):
@@ -144,7 +159,7 @@ def sections(study, watch=unwatched):
     named = named_heads(rows, blocks)
     induction, previous = named["induction_head"], named["previous_token_head"]
     yield "named", named
-    yield "composition", {"composition": strongest_pairs(weights)}
+    yield "composition", {"composition": strongest_pairs(weights, study.composed)}
     if study.loss is None:
         yield "short", {}
     else:

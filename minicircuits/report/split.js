@@ -78,9 +78,9 @@ function levelled(part, size) {
 
 function splitTable({parts, carrier, block, attention}, name) {
   const carries = Object.fromEntries(PARTS)[carrier];
-  byId("split-see").textContent = `Head ${name}: the stripe comes from ${{
+  byId("split-see").textContent = carrier ? `Head ${name}: the stripe comes from ${{
     neither: "neither side’s heads", Q: "Q-composition", K: "K-composition",
-    both: "heads on both sides at once"}[carrier]}`;
+    both: "heads on both sides at once"}[carrier]}` : `Head ${name} has no stripe to speak of`;
   byId("split-table").append(table(["part", "on the stripe", "elsewhere", "difference"],
     PARTS.map(([key, title]) => [title === carries ? el("b", {}, title) : title,
       fixed(parts[key].stripe, 2), fixed(parts[key].elsewhere, 2),

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 import minicircuits as mc
 from minicircuits.findings.figures import strongest_move
-from minicircuits.findings.heads import composition_matrices, heads_of
+from minicircuits.findings.heads import composed, composition_matrices, heads_of
 from minicircuits.findings.study import Study, sections
 from minicircuits.report import attention, notebook
 from minicircuits.report.data import page_data
@@ -418,7 +418,8 @@ def test_bars_of_the_ledger_follow_one_another(opened):
 
 def test_a_head_lights_up_the_heads_it_reads(opened):
     page = opened()
-    found = composition_matrices(reported(2).model.weights, 0)
+    weights = reported(2).model.weights
+    found = composition_matrices(weights, composed(weights))
     nodes = page.locator(".node")
     for row, (layer, head) in enumerate(found["later"]):
         nodes.nth(3 * layer + head).hover()

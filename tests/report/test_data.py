@@ -1,12 +1,15 @@
 """What the page is given is what the library says, cut only with a notice."""
 
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
-from minicircuits.circuits.composition import composition_baseline
-from minicircuits.findings import figures
+from minicircuits.circuits.composition import chance_levels, composition_baseline
+from minicircuits.findings import figures, heads
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.behavior import excerpt
@@ -118,7 +121,11 @@ def test_composition_is_the_excess(two):
         for (l2, h), row in zip(found["later"], found[kind], strict=True):
             for (l1, g), value in zip(found["earlier"], row, strict=True):
                 assert value + composition_baseline(24) == pytest.approx(scores[l2, h, l1, g])
-    assert 0 < found["noise"] < 1
+        levels = chance_levels(weights, kind, heads.CHANCE / 27)         # three kinds of 3 × 3
+        for (l2, h), row in zip(found["later"], found["levels"][kind], strict=True):
+            assert row == pytest.approx([levels[l2, h, l1, g] - 24 ** -0.5
+                                         for l1, g in found["earlier"]])
+            assert 0 < max(row) <= found["noise"] < 1
 
 
 def test_eigenvalue_pairs(two):
@@ -129,14 +136,36 @@ def test_eigenvalue_pairs(two):
         assert (pair["copying"], pair["matching"]) == pytest.approx(scores, abs=1e-9)
 
 
-def test_head_dump_is_ranked(two):
+def test_spectra_are_the_eigenvalues(two, monkeypatch):
+    """In the order of the heads, over the largest modulus; cut; and none of a head that is zero."""
+    assert [(row["layer"], row["head"]) for row in two.data["spectra"]] == [
+        (row["layer"], row["head"]) for row in two.found["heads"]]
+    for row, head in zip(two.data["spectra"], two.found["heads"]):
+        circuit = mc.ov_circuit(two.model.weights, row["layer"], row["head"])
+        values, found = circuit.eigenvalues(), np.array(row["copying"]) @ [1, 1j]
+        assert_close(np.sort_complex(found), np.sort_complex(values / abs(values[0])), 1e-9)
+        assert found.real.sum() / abs(found).sum() == pytest.approx(head["copying"])
+    monkeypatch.setattr(heads, "SPECTRUM", 3)
+    W_O = two.model.weights.W_O.copy()
+    W_O[1, 2] = 0
+    assert [len(row["copying"]) for row in heads.head_spectra(
+        replace(two.model.weights, W_O=W_O))] == [3] * 5 + [0]
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_head_dump_is_ranked(two, fed):
+    """Of tokens alone; and through a head of layer 0, if that feeds all keys after it."""
     weights, text = two.model.weights, two.text
+    study = copy(two.study)
+    study.ranked, study.feeders = {}, {(1, h): (0, 1) for h in range(3)} if fed else {}
     probabilities = two.study.contexts.probabilities
     assert_close(probabilities, (text.counts.sum(1) + 1) / (text.counts + 1 / 640).sum(), 1e-12)
     profiles = offset_profiles(weights, text.validation[:16])
-    for head in two.data["dump"]:
+    for head in heads.head_dump(weights, study.sources, *study.held_out):
         layer, h = head["layer"], head["head"]
-        found = mc.skip_trigrams(weights, layer, h, probabilities, n_sources=128)
+        through = (0, 1) if layer and fed else None
+        found = mc.skip_trigrams(weights, layer, h, probabilities, n_sources=128, through=through)
+        assert head["through"] == through
         assert [row["rank"] for row in head["rows"]] == [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128]
         assert head["profile"] == pytest.approx(profiles[layer, h, :64])
         for row in head["rows"]:
@@ -189,8 +218,8 @@ def test_cuts_are_told(two, monkeypatch):
                        ("ATTENTION", 1_000_000), ("LEDGER", 125_000)):
         monkeypatch.setattr(data, name, most)
     monkeypatch.setattr(figures, "MAX_TOKENS", 100)
-    assert two.found["prediction"]["row"] >= 4                # its context is not among the first
-    page = data.page_data(two.study, two.found)
+    late = two.found["prediction"] | {"row": 9, "context": two.study.held_out[0][9, :60].tolist()}
+    page = data.page_data(two.study, two.found | {"prediction": late})    # not among the first
     d_vocab, opening = two.model.weights.d_vocab, page["texts"][page["opening"]]
     n, rows = len(page["texts"]) - 1, len(page["ledger"]["tokens"])
     size = sum(W.size for _, W in two.model.weights.items())
@@ -204,7 +233,7 @@ def test_cuts_are_told(two, monkeypatch):
         "are shown.",
         f"The vocabulary is cut: {rows} of {d_vocab:,} tokens can be chosen in the ledger, those "
         "of its texts and the most frequent."]
-    assert 3 < n < 12 and rows < d_vocab
+    assert 3 < n < 9 and rows < d_vocab
     assert len(opening["tokens"]) == 100 and opening["pattern"]["shape"] == [6, 5050]
     assert len(opening["parts"]) == 2
     assert [id for id, _ in page["vocabulary"]] == list(range(d_vocab))
