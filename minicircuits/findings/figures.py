@@ -18,7 +18,7 @@ def figures(study, found, watch=unwatched):
     """What the figures of a page show of a `Study` and of all its `sections`, by figure."""
     weights, n_layers = study.weights, study.weights.n_layers
     shown = {"title": f"What a {n_layers}-layer model does, taken apart",
-             "overview": overview(study.model, found)}
+             "overview": overview(study.model, found), "bigrams": found.get("next_tokens")}
     if n_layers:
         held_out = excerpt(*study.held_out, slice(None), MAX_TOKENS)
         shown |= {"dump": head_dump(weights, study.sources, *held_out), "heads": found["heads"],

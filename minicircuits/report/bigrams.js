@@ -2,20 +2,20 @@
 /* The bigram table of a model without layers; of any token, where the model is in the page. */
 
 /* rows: {token, model, text}, of pairs [id, share]; `text` where counts are known. */
-function bigramTable(rows, model) {
+function bigramTable(rows) {
   const listed = pairs => (pairs ?? []).flatMap(([id, share]) =>
     [mono(id), " ", el("span", {class: "number"}, fixed(share, 2)), " "]);
   const counted = rows.some(({text}) => text);
   byId("bigrams").hidden = false;
   byId("bigram-figure").append(table(["after", "the model expects", ...counted ? ["was counted"] : []],
     rows.map(({token, model, text}) => [mono(token), listed(model), ...counted ? [listed(text)] : []])));
-  if (!model) return;
-  const found = el("div", {"aria-live": "polite"});
+  if (!page.model) return;
+  const W = once(() => weightsOf(page.model)), found = el("div", {"aria-live": "polite"});
   byId("bigram-figure").append(tokenSearch("after any other token", wanted => {
     const matches = wanted ? page.vocabulary.filter(([, text]) => text.includes(wanted)) : [];
     matches.sort((a, b) => a[1].length - b[1].length);
     found.replaceChildren(...matches.slice(0, 1).map(([id]) => table(
-      ["after", "the model expects"], [[mono(id), listed(likeliestAfter(model.W, id))]])));
+      ["after", "the model expects"], [[mono(id), listed(likeliestAfter(W(), id))]])));
   }), found);
 }
 

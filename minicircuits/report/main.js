@@ -16,7 +16,7 @@ if (!page.absent.attention) {
   explorer(byId("explorer"));
 }
 if (!page.absent.ledger) ledger();
-if (page.bigrams) bigramTable(page.bigrams, model);
+if (page.bigrams) bigramTable(page.bigrams);
 if (!page.absent.heads) {
   spectra(page.spectra, page.heads);
   headDump(page.dump, page.heads, page.previous);
