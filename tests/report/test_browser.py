@@ -519,15 +519,9 @@ def test_tokens_are_searched_in_all_heads(opened):
     page, show = opened(), reported(2).model.tokenizer.show
     tables = [head["rows"] for head in reported(2).data["dump"]]
     wanted = show(tables[3][0]["outs"][0][0])
-<<<<<<< HEAD
     rows = [row for table in tables for row in table
             if any(wanted in visible_name(show(id)) for id in (
                 row["source"], *(id for id, _ in row["destinations"] + row["outs"])))]
-=======
-    rows = [row for table in tables for row in table
-            if any(wanted in visible_name(show(id)) for id in (
-                row["source"], *(id for id, _ in row["destinations"] + row["outs"])))]
->>>>>>> F
     page.locator("#head-search input").fill(wanted.replace("␣", " "))
     assert page.inner_text("#head-search [role=status]") == (
         f"{len(rows)} of {sum(map(len, tables))} rows have it")

@@ -8,14 +8,8 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
-<<<<<<< HEAD
 from minicircuits.circuits.composition import chance_levels, composition_baseline
 from minicircuits.findings import figures, heads
-=======
-from minicircuits.circuits.composition import composition_baseline
-from minicircuits.findings import heads
-from minicircuits.findings import figures
->>>>>>> F
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.behavior import excerpt
@@ -224,10 +218,7 @@ def test_cuts_are_told(two, monkeypatch):
                        ("ATTENTION", 1_000_000), ("LEDGER", 125_000)):
         monkeypatch.setattr(data, name, most)
     monkeypatch.setattr(figures, "MAX_TOKENS", 100)
-<<<<<<< HEAD
     monkeypatch.setattr(data, "opening", lambda *_: (9, 58, (1, 0)))   # not among the first
-=======
->>>>>>> F
     page = data.page_data(two.study, two.found)
     d_vocab, opening = two.model.weights.d_vocab, page["texts"][page["opening"]]
     n, rows = len(page["texts"]) - 1, len(page["ledger"]["tokens"])
