@@ -183,15 +183,15 @@ def feeders(weights, pairs):
     its Frobenius norm. pairs : of `composed`
     """
     weights, (scores, levels) = without_biases(weights), pairs["K"]
-    found, most = {}, {}
-    places = np.argwhere(scores > levels).tolist()
-    W_E_W_ET = weights.W_E @ weights.W_E.mT if places else None
-    for layer, h, *earlier in places:
-        later, circuit = (layer, h), W_QK(weights, layer, h) @ W_OV(weights, *earlier)
-        square = (circuit @ W_E_W_ET @ circuit.mT @ W_E_W_ET).trace()     # ‖W_Eᵀ circuit W_E‖²
-        if square > most.get(later, 0):
-            found[later], most[later] = tuple(earlier), square
-    return found
+    fed = np.argwhere(scores > levels).tolist()
+    W_E_W_ET = weights.W_E @ weights.W_E.mT if fed else None
+
+    def square(pair):
+        """‖W_Eᵀ W_QK W_OV^g W_E‖²."""
+        circuit = W_QK(weights, *pair[:2]) @ W_OV(weights, *pair[2:])
+        return (circuit @ W_E_W_ET @ circuit.mT @ W_E_W_ET).trace()
+
+    return {tuple(pair[:2]): tuple(pair[2:]) for pair in sorted(fed, key=square)}   # the last stays
 
 
 def strongest_pairs(weights, pairs):

@@ -48,6 +48,8 @@ def page_data(study, found, watch=unwatched):
             "vocabulary": [[id, visible_name(tokenizer.show(id))] for id in range(weights.d_vocab)]}
     if size <= LIVE:
         page |= running_model(weights, tokenizer)
+        if weights.n_layers > 1:                       # scores come apart of any head, on any text
+            page["absent"].pop("split", None)
     else:
         notices.append(f"A model runs in its page up to {LIVE:,} parameters; this one has "
                        f"{size:,}. Shown is what was computed before.")

@@ -65,17 +65,19 @@ function scoreLedger() {
   }
 
   function show() {
-    const [layer, h] = head(), i = state.place, {tokens, terms: whole, splitHeads, scores} = text();
-    figure.hidden = !whole && !splitHeads?.includes(headName(head()));
-    elsewhere.hidden = !figure.hidden;
+    const [layer, h] = head(), i = state.place, {tokens, terms: alive, splitHeads, scores} = text();
+    const count = alive && text().countTerms(head()), few = count <= MOST_TERMS;
+    elsewhere.hidden = Boolean(alive || splitHeads);
+    figure.hidden = !alive && !splitHeads?.includes(headName(head()));
+    notice.hidden = few || !elsewhere.hidden;
+    notice.textContent = figure.hidden ? `The scores of head ${headName(head())} were not taken apart.`
+      : `${alive ? `This score has ${integer(count)} terms, and a page adds up ${integer(MOST_TERMS)} at most`
+                 : "The model does not run in this page"}: here are its terms by kind.`;
     if (figure.hidden) return;
-    const j = sourceOf(state), count = whole && text().countTerms(head()), few = count <= MOST_TERMS;
-    notice.hidden = few;
-    notice.textContent = `${whole ? `This score has ${integer(count)} terms, and a page adds up ${
-      integer(MOST_TERMS)} at most` : "The model does not run in this page"}: here are its terms by kind.`;
+    const j = sourceOf(state), named = `${headName(head())} ${roleOf(state.head)}`.trim();
     terms = few ? oneByOne(i, j) : byKind(i, j);
-    title.replaceChildren(`head ${headName(head())} ${roleOf(state.head)}: why does ${i} `, mono(tokens[i]),
-      ` look at ${j} `, mono(tokens[j]), "? It has ", el("b", {class: "number"}, fixed(pattern(j))), " of the attention");
+    title.replaceChildren(`head ${named}: why does ${i} `, mono(tokens[i]), ` look at ${j} `, mono(tokens[j]),
+      "? It has ", el("b", {class: "number"}, fixed(pattern(j))), " of the attention");
     refill(sources, offered(j));
     bars.show(terms, scores ? [[`the model’s score${own.level ? ", less the mean" : ""}`,
                                 level(scores(head()), i, j)]] : []);
@@ -90,13 +92,13 @@ function scoreLedger() {
   }
 
   byId("score-ledger").hidden = false;
-  const figure = el("div", {}, notice, el("div", {class: "ledger"},
+  const figure = el("div", {}, el("div", {class: "ledger"},
     el("div", {}, strip.element, el("p", {class: "small"}, "source, with its attention"), sources),
     el("div", {class: "terms"}, title, bars.element)), python.element);
   const elsewhere = elsewhereNotice("parts");
   byId("score-ledger-figure").append(el("div", {class: "controls"},
     choice("the score", [[true, "less its row’s mean"], [false, "as it is"]], true,
-           chosen => { own.level = chosen; show(); })), elsewhere, figure);
+           chosen => { own.level = chosen; show(); })), elsewhere, notice, figure);
   follow(["text"], () => strip.write(text()));
   follow(["text", "place", "source", "head", "run"], show);
   dark.addEventListener("change", () => colorStrip(null));

@@ -23,7 +23,11 @@ function select(changes) {
     const {tokens, next: likeliest} = texts[next.text];
     next.place = Math.max(0, Math.min(next.place, tokens.length - 1));
     next.source = changes.source ?? null;
-    next.target = changes.target ?? tokens[next.place + 1] ?? likeliest(next.place)[0][0];
+    const ranked = likeliest(next.place).map(([id]) => id);
+    next.target = changes.target ?? tokens[next.place + 1] ?? ranked[0];
+    if (typeof next.against === "number" && !("against" in changes)) {      // the runner-up there
+      next.against = ranked.find(id => id !== next.target) ?? "mean";
+    }
   }
   if (next.against === next.target) next.against = "mean";
   const changed = Object.keys(state).filter(key => next[key] !== state[key]);

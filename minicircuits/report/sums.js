@@ -50,7 +50,7 @@ function sumOfBars(noun, titles, {chosen, choose, point}) {
     const low = Math.min(0, ...ends), high = Math.max(0, ...ends) || Number(low === 0);
     const x = scale([low, high], [0, 100]), [name, number, sources] = titles.map((title, n) =>
       el("span", {class: n === 2 ? "sources" : null}, title));
-    const axis = ticks([low, high], 2).map(value =>
+    const axis = ticks([low, high], 3).map(value =>
       el("i", {style: {left: `${x(value)}%`}}, String(value).replace("-", "−")));
     lines.push(...[["sum", sum], ...totals].map(([name, value]) => ({name, value, sign: "="})));
     rows = lines.map(line => entry(line, x));

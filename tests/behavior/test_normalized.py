@@ -5,10 +5,10 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.findings import effects
+from minicircuits.findings.figures import overview
 from minicircuits.findings.heads import (composed, composition_matrices, eigenvalue_pairs, folded,
                                          head_dump, head_table, heads_of, strongest_pairs)
 from minicircuits.model.cross_entropy import cross_entropy
-from minicircuits.report.data import overview
 from minicircuits.training.model_file import Model
 from tests.with_norms import (centered, constant, embedded, head, normed, part, random_model, run,
                               through, unembedded)

@@ -1,5 +1,6 @@
 """What the page is given is what the library says, cut only with a notice."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -7,9 +8,8 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
-from minicircuits.circuits.composition import composition_baseline
-from minicircuits.findings import heads
-from minicircuits.findings import figures
+from minicircuits.circuits.composition import chance_levels, composition_baseline
+from minicircuits.findings import figures, heads
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.behavior import excerpt
@@ -121,7 +121,11 @@ def test_composition_is_the_excess(two):
         for (l2, h), row in zip(found["later"], found[kind], strict=True):
             for (l1, g), value in zip(found["earlier"], row, strict=True):
                 assert value + composition_baseline(24) == pytest.approx(scores[l2, h, l1, g])
-    assert 0 < found["noise"] < 1
+        levels = chance_levels(weights, kind, heads.CHANCE / 27)         # three kinds of 3 × 3
+        for (l2, h), row in zip(found["later"], found["levels"][kind], strict=True):
+            assert row == pytest.approx([levels[l2, h, l1, g] - 24 ** -0.5
+                                         for l1, g in found["earlier"]])
+            assert 0 < max(row) <= found["noise"] < 1
 
 
 def test_eigenvalue_pairs(two):
@@ -148,14 +152,20 @@ def test_spectra_are_the_eigenvalues(two, monkeypatch):
         replace(two.model.weights, W_O=W_O))] == [3] * 5 + [0]
 
 
-def test_head_dump_is_ranked(two):
+@pytest.mark.parametrize("fed", [False, True])
+def test_head_dump_is_ranked(two, fed):
+    """Of tokens alone; and through a head of layer 0, if that feeds all keys after it."""
     weights, text = two.model.weights, two.text
+    study = copy(two.study)
+    study.ranked, study.feeders = {}, {(1, h): (0, 1) for h in range(3)} if fed else {}
     probabilities = two.study.contexts.probabilities
     assert_close(probabilities, (text.counts.sum(1) + 1) / (text.counts + 1 / 640).sum(), 1e-12)
     profiles = offset_profiles(weights, text.validation[:16])
-    for head in two.data["dump"]:
+    for head in heads.head_dump(weights, study.sources, *study.held_out):
         layer, h = head["layer"], head["head"]
-        found = mc.skip_trigrams(weights, layer, h, probabilities, n_sources=128)
+        through = (0, 1) if layer and fed else None
+        found = mc.skip_trigrams(weights, layer, h, probabilities, n_sources=128, through=through)
+        assert head["through"] == through
         assert [row["rank"] for row in head["rows"]] == [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128]
         assert head["profile"] == pytest.approx(profiles[layer, h, :64])
         for row in head["rows"]:
@@ -208,6 +218,7 @@ def test_cuts_are_told(two, monkeypatch):
                        ("ATTENTION", 1_000_000), ("LEDGER", 125_000)):
         monkeypatch.setattr(data, name, most)
     monkeypatch.setattr(figures, "MAX_TOKENS", 100)
+    monkeypatch.setattr(data, "opening", lambda *_: (9, 58, (1, 0)))   # not among the first
     page = data.page_data(two.study, two.found)
     d_vocab, opening = two.model.weights.d_vocab, page["texts"][page["opening"]]
     n, rows = len(page["texts"]) - 1, len(page["ledger"]["tokens"])
@@ -222,7 +233,7 @@ def test_cuts_are_told(two, monkeypatch):
         "are shown.",
         f"The vocabulary is cut: {rows} of {d_vocab:,} tokens can be chosen in the ledger, those "
         "of its texts and the most frequent."]
-    assert 3 < n < 9 and rows < d_vocab
+    assert 3 < n < 12 and rows < d_vocab
     assert len(opening["tokens"]) == 100 and opening["pattern"]["shape"] == [6, 5050]
     assert len(opening["parts"]) == 2
     assert [id for id, _ in page["vocabulary"]] == list(range(d_vocab))

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import softmax
 
 import minicircuits as mc
-from tests.report.reported import normalized, reported
+from minicircuits.report.page import html_file
+from tests.report.reported import living, normalized, reported, studied
 from tests.report.test_browser import number, numbers, shown_text, to_digits
 
 pytestmark = pytest.mark.extra
@@ -146,12 +147,28 @@ def test_too_many_terms_are_added_up_by_kind(opened, alive):
     assert shown_text(page, "#score-ledger") == shown_text(page)
 
 
+def test_scores_come_apart_without_an_induction_head(opened, tmp_path):
+    weak = living(studied(reported(2).model.weights, {}, least=0.99))
+    assert weak.data["induction"] is None and not weak.data["absent"]
+    (tmp_path / "weak.html").write_bytes(html_file("page", weak.data))
+    page = opened(tmp_path / "weak.html", f"{OWN}&place=6&source=2&head=1.0")
+    acts = mc.forward(weak.model.weights, [SENTENCE])
+    split = mc.split_scores(weak.model.weights, [SENTENCE], acts.pattern, 1, 0)
+    page.locator("#split").get_by_label("as they are").check()
+    assert numbers(page.locator("#split .part .number")) == to_digits(
+        [part[0, 6, 2] for part in (*split, sum(split))])
+    assert not page.locator("#split-table table").count()
+
+
 def test_a_page_without_the_model_has_the_four_kinds(opened):
     page, weights = opened(fragment="#head=1.2"), reported(2).model.weights
     at = page.locator("#score-ledger")
     assert "does not run in this page" in at.inner_text()
     shares = in_python(at, weights)
     assert sorted(parts_of(at).values()) == to_digits(sorted(shares.values()))
+    page.evaluate("select({head: 0})")
+    assert at.get_by_text("The scores of head 0.0 were not taken apart.").is_visible()
+    assert not at.locator(".entry").first.is_visible() and not at.locator(".buttons").is_visible()
     page.locator("#ledger").get_by_label("less the mean of all tokens").check()
     found = in_python(page.locator("#ledger"), weights)
     assert parts_of(page.locator("#ledger")) == {
