@@ -25,8 +25,6 @@ def figures(study, found, watch=unwatched):
                   "spectra": head_spectra(weights),
                   "roles": [role and f"{role[0]} {role[1]:.2f}"
                             for role in roles(found["heads"], found["blocks"])]}
-    else:
-        shown["bigrams"] = found["next_tokens"]
     if n_layers > 1:
         shown |= {"composition": composition_matrices(weights, study.composed),
                   "eigenvalues": eigenvalue_pairs(weights, found["heads"], study.composed, watch),
