@@ -5,11 +5,13 @@ Here is what each trick saves of a step, at the three sizes of `tests/benchmarks
 
 1. A batch is cut into slices, which are done side by side: on two cores nearly half of the wait.
 2. Destinations are done in bands of 64, with only the sources that they see: 2, 5 and 20 %.
-3. Scores turn into patterns, and dpattern into dscores, in place, 14, 7 and 2 %; freed memory is
-   kept for the next arrays (by `cores`), 26, 0 and 10 %.
-4. Rows of scores are shifted by their largest only where one is beyond ±60: 25, 2 and 5 %.
-   Logits are only where a sum of their exponentials is beyond e^±40: 3, 2 and 2 %.
-5. Probabilities are not divided by their sums; x and dx are, which are smaller: 9, 4 and 2 %.
+3. Scores and patterns have a row for each source, (j, i): 0, 2 and 4 %. Products of heads are
+   quicker so, and so is every sum over sources, which is a product with ones.
+4. They turn into each other in place, 14, 7 and 2 %; freed memory is kept for the next arrays
+   (by `cores`), 26, 0 and 10 %.
+5. Scores and logits are shifted by their largest only where a sum of their exponentials is beyond
+   e^±40: 27, 7 and 6 %.
+6. Probabilities are not divided by their sums; x and dx are, which are smaller: 9, 4 and 2 %.
 """
 
 from functools import partial
@@ -26,7 +28,7 @@ from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
 BAND = 64                   # destinations that are done at once
-CAUSAL = np.tri(BAND, dtype=bool)
+CAUSAL = np.tri(BAND, dtype=np.float32).T.copy()            # (j, i): 1 where i sees j, else 0
 LARGEST = exp(40)           # sums from 1 / LARGEST to LARGEST suit any dtype
 
 
@@ -74,8 +76,10 @@ def joined(weights):
 
 def part_of_loss(weights, layers, count, tokens):
     """What some contexts add to a loss over `count` predictions, and to a dict of gradients."""
-    dW = {name: np.zeros_like(W) for name, W in weights.items()}
     W_pos, positions, kept = weights.W_pos, weights.positions, []
+    dW = {name: np.empty_like(getattr(weights, name)) for name in ("W_Q", "W_K", "W_V", "W_O")}
+    if W_pos is not None:
+        dW["W_pos"] = np.zeros_like(W_pos)
     x = embed(weights.W_E, W_pos, tokens, positions)
     for W in layers:
         y = add_positions(x, W_pos, positions)
@@ -84,10 +88,8 @@ def part_of_loss(weights, layers, count, tokens):
         x = np.add(x, out, out=out)
     loss, dx, dW["W_U"] = prediction(weights.W_U, x, tokens, count)
     for layer in reversed(range(len(layers))):
-        (dx_v, dy, dW["W_Q"][layer], dW["W_K"][layer], dW["W_V"][layer],
-         dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept[layer])
-        dx += dx_v
-        dx += dy
+        (dx, dy, dW["W_Q"][layer], dW["W_K"][layer], dW["W_V"][layer],
+         dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept.pop())
         add_positions_backward(dy, positions, dW.get("W_pos"))
     if positions == "standard":
         dW["W_pos"][:, :dx.shape[1]] = dx.sum(0).T
@@ -101,24 +103,23 @@ def attention(x, y, W_reads, W_V, W_O):
     (q, k), z = qk, np.empty_like(v)
     for start in range(0, z.shape[-2], BAND):
         rows, seen = slice(start, start + BAND), slice(start + BAND)
-        A = q[..., rows, :] @ k[..., seen, :].mT
-        softmax(A)
-        np.matmul(A, v[..., seen, :], out=z[..., rows, :])
+        A = softmax(partial(np.matmul, k[..., seen, :], q[..., rows, :].mT))
+        np.matmul(A.mT, v[..., seen, :], out=z[..., rows, :])
         bands.append((rows, seen, A))
     return (qk, v, bands, z), (flat(z[None]) @ W_O.reshape(-1, W_O.shape[-1])).reshape(x.shape)
 
 
 def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z):
-    """From dout: dx by way of v alone, dy, and the gradients of W_Q, W_K, W_V and W_O."""
+    """From dout: dx, its part dy, and the gradients of W_Q, W_K, W_V and W_O."""
     dz, (q, k) = into_heads(dout, W_O)[0], qk
     dqk, dv = np.empty_like(qk), np.empty_like(v)
     dq, dk = dqk
     for rows, seen, A in reversed(bands):
-        first = A.shape[-1] == v.shape[-2]         # the last band comes first: it sees all sources
-        dA = dz[..., rows, :] @ v[..., seen, :].mT
+        first = A.shape[-2] == v.shape[-2]         # the last band comes first: it sees all sources
+        dA = v[..., seen, :] @ dz[..., rows, :].mT
         add_product(A, dz[..., rows, :], dv[..., seen, :], first)
         softmax_backward(A, dA)
-        np.matmul(dA, k[..., seen, :], out=dq[..., rows, :])
+        np.matmul(dA.mT, k[..., seen, :], out=dq[..., rows, :])
         add_product(dA, q[..., rows, :], dk[..., seen, :], first)
     d = x.shape[-1]
     dW_O = (flat(z[None]).T @ dout.reshape(-1, d)).reshape(W_O.shape)[0].mT
@@ -126,6 +127,8 @@ def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z):
     dW_Q, dW_K = (flat(dqk).T @ y.reshape(-1, d)).reshape(W_reads.shape)
     dx = (flat(dv[None]) @ W_V.reshape(-1, d)).reshape(x.shape)
     dy = (flat(dqk) @ W_reads.reshape(-1, d)).reshape(x.shape)
+    dx += dout
+    dx += dy
     return dx, dy, dW_Q / sqrt(qk.shape[-1]), dW_K, dW_V, dW_O
 
 
@@ -143,43 +146,50 @@ def flat(z):
 
 
 def softmax(scores):
-    """softmax* of a band, in place: its last destination sees all of its sources.
+    """A of a band, (b, h, j, i), of which the last source is the last destination.
 
-    `small` is False where a score, masked or not, is NaN: so no NaN is multiplied by 0.
+    scores(out=) computes them. They are computed again, and shifted, where that needs to be: a
+    masked one may also be too large for an exponential.
     """
-    n = scores.shape[-2]
-    causal, square = CAUSAL[:n, :n], scores[..., -n:]
-    small = -60 <= scores.real.min() and scores.real.max() <= 60      # e^±60 suits any dtype
-    if not small:
-        np.copyto(square, -np.inf, where=~causal)
-        scores -= scores.real.max(-1, keepdims=True)
-    np.exp(scores, out=scores)
-    if small:
-        square *= causal
-    scores /= scores @ np.ones((scores.shape[-1], 1), scores.dtype)
+    A = scores(out=None)
+    i = A.shape[-1]
+    square, causal = A[..., -i:, :], CAUSAL[:i, :i].astype(A.dtype, copy=False)
+    np.exp(A, out=A)
+    square *= causal
+    total = sum_over_sources(A)
+    if not in_range(total):
+        scores(out=A)
+        np.copyto(square, -np.inf, where=causal == 0)
+        A -= A.real.max(-2, keepdims=True)
+        np.exp(A, out=A)
+        total = sum_over_sources(A)
+    A /= total
+    return A
 
 
 def softmax_backward(A, dA):
-    """dscores = A (dA − Σ_j A dA), in the place of dA.
-
-    z·dz is that sum too, and 1 % of a step cheaper, but is rounded apart from dA: noise where
-    patterns saturate.
-    """
-    dA -= np.einsum("bhij,bhij->bhi", A, dA)[..., None]
+    """dscores = A dA − A Σ_j A dA, in the place of dA; A is used up."""
     dA *= A
+    A *= sum_over_sources(dA)
+    dA -= A
 
 
-def add_product(A, z, v, first):
-    """Aᵀ z, put into v the first time, then added to it."""
-    if first:
-        np.matmul(A.mT, z, out=v)
-    else:
-        v += A.mT @ z
+def sum_over_sources(A):
+    """(b, h, j, i) to (b, h, 1, i)."""
+    return np.ones((1, A.shape[-2]), A.dtype) @ A
 
 
 def in_range(total):
     """Whether sums of exponentials are far from overflow and from 0; False where one is NaN."""
     return 1 / LARGEST <= total.real.min() and total.real.max() <= LARGEST
+
+
+def add_product(A, z, v, first):
+    """A z, put into v the first time, then added to it."""
+    if first:
+        np.matmul(A, z, out=v)
+    else:
+        v += A @ z
 
 
 def prediction(W_U, x, tokens, count):
