@@ -51,14 +51,16 @@ def loss_and_gradients(weights: Weights, tokens: Tokens,
     if slices is not None and not (isinstance(slices, (int, np.integer)) and slices >= 1):
         raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
     parts = np.array_split(tokens, min(slices or count_slices(weights, b, i), b))
-    part = partial(part_of_loss, weights, joined(weights), b * (i - 1))
+    part = partial(part_of_loss, weights, stacked(weights), b * (i - 1))
     results = side_by_side(part, parts)
     loss, dW = next(results)
     for loss_of_slice, dW_of_slice in results:
         loss += loss_of_slice
         for name in dW_of_slice:
             dW[name] += dW_of_slice[name]
-    return loss, Weights(**{"W_pos": None} | dW, positions=weights.positions)
+    dW_Q, dW_K = dW["reads"].swapaxes(0, 1)
+    return loss, Weights(dW["W_E"], dW.get("W_pos"), dW_Q / sqrt(weights.d_head), dW_K,
+                         dW["W_V"][:, 0], dW["W_O"][:, 0].mT, dW["W_U"], weights.positions)
 
 
 def count_slices(weights, b, i):
@@ -67,29 +69,30 @@ def count_slices(weights, b, i):
     return 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))
 
 
-def joined(weights):
-    """Stacks of m matrices (m, h, e, d) for each layer: W_Q / √d_head and W_K, W_V, and W_Oᵀ."""
-    return [(np.stack([W_Q / sqrt(weights.d_head), W_K]), np.ascontiguousarray(W_V[None]),
-             np.ascontiguousarray(W_O.mT[None]))
-            for W_Q, W_K, W_V, W_O in zip(weights.W_Q, weights.W_K, weights.W_V, weights.W_O)]
+def stacked(weights):
+    """Stacks of m matrices (l, m, h, e, d): W_Q / √d_head and W_K, which read y; W_V; and W_Oᵀ."""
+    return {"reads": np.stack([weights.W_Q / sqrt(weights.d_head), weights.W_K], axis=1),
+            "W_V": np.ascontiguousarray(weights.W_V)[:, None],
+            "W_O": np.ascontiguousarray(weights.W_O.mT)[:, None]}
 
 
-def part_of_loss(weights, layers, count, tokens):
+def part_of_loss(weights, stacks, count, tokens):
     """What some contexts add to a loss over `count` predictions, and to a dict of gradients."""
     W_pos, positions, kept = weights.W_pos, weights.positions, []
-    dW = {name: np.empty_like(getattr(weights, name)) for name in ("W_Q", "W_K", "W_V", "W_O")}
-    if W_pos is not None:
-        dW["W_pos"] = np.zeros_like(W_pos)
+    layers = list(zip(*stacks.values()))
     x = embed(weights.W_E, W_pos, tokens, positions)
     for W in layers:
         y = add_positions(x, W_pos, positions)
         steps, out = attention(x, y, *W)
         kept.append((x, y, *steps))
         x = np.add(x, out, out=out)
-    loss, dx, dW["W_U"] = prediction(weights.W_U, x, tokens, count)
+    loss, dx, dW_U = prediction(weights.W_U, x, tokens, count)
+    dW = {"W_U": dW_U} | {name: np.empty(W.shape, W.dtype) for name, W in stacks.items()}
+    if W_pos is not None:
+        dW["W_pos"] = np.zeros_like(W_pos)
     for layer in reversed(range(len(layers))):
-        (dx, dy, dW["W_Q"][layer], dW["W_K"][layer], dW["W_V"][layer],
-         dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept.pop())
+        dx, dy = attention_backward(dx, *layers[layer], *kept.pop(),
+                                    *(dW[name][layer] for name in stacks))
         add_positions_backward(dy, positions, dW.get("W_pos"))
     if positions == "standard":
         dW["W_pos"][:, :dx.shape[1]] = dx.sum(0).T
@@ -109,8 +112,8 @@ def attention(x, y, W_reads, W_V, W_O):
     return (qk, v, bands, z), (flat(z[None]) @ W_O.reshape(-1, W_O.shape[-1])).reshape(x.shape)
 
 
-def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z):
-    """From dout: dx, its part dy, and the gradients of W_Q, W_K, W_V and W_O."""
+def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z, dW_reads, dW_V, dW_O):
+    """From dout: dx, and dy, which is a part of it. Fills the gradients of the stacks."""
     dz, (q, k) = into_heads(dout, W_O)[0], qk
     dqk, dv = np.empty_like(qk), np.empty_like(v)
     dq, dk = dqk
@@ -122,14 +125,14 @@ def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z):
         np.matmul(dA.mT, k[..., seen, :], out=dq[..., rows, :])
         add_product(dA, q[..., rows, :], dk[..., seen, :], first)
     d = x.shape[-1]
-    dW_O = (flat(z[None]).T @ dout.reshape(-1, d)).reshape(W_O.shape)[0].mT
-    dW_V = (flat(dv[None]).T @ x.reshape(-1, d)).reshape(W_V.shape)[0]
-    dW_Q, dW_K = (flat(dqk).T @ y.reshape(-1, d)).reshape(W_reads.shape)
+    np.matmul(flat(z[None]).T, dout.reshape(-1, d), out=dW_O.reshape(-1, d))
+    np.matmul(flat(dv[None]).T, x.reshape(-1, d), out=dW_V.reshape(-1, d))
+    np.matmul(flat(dqk).T, y.reshape(-1, d), out=dW_reads.reshape(-1, d))
     dx = (flat(dv[None]) @ W_V.reshape(-1, d)).reshape(x.shape)
     dy = (flat(dqk) @ W_reads.reshape(-1, d)).reshape(x.shape)
     dx += dout
     dx += dy
-    return dx, dy, dW_Q / sqrt(qk.shape[-1]), dW_K, dW_V, dW_O
+    return dx, dy
 
 
 def into_heads(x, W):
