@@ -110,7 +110,7 @@ class Weights:
                 continue
             arrays[name] = W = as_array(name, arrays[name])
             check_axes(name, W, axes, sizes)
-            if W.dtype.name not in DTYPES or W.dtype.name != self.W_E.dtype.name:
+            if W.dtype.type is not self.W_E.dtype.type or W.dtype.name not in DTYPES:
                 raise InputError(f"weights must share one dtype of {', '.join(DTYPES)}; "
                                  f"got W_E {self.W_E.dtype.name}, {name} {W.dtype.name}")
             if not np.isfinite(W).all():
@@ -264,11 +264,11 @@ def check_axes(name, array, axes, sizes):
 
     Every size is at least 1, except n_layers, which may be 0. Raises InputError.
     """
-    known = ", ".join(f"{axis}={sizes[axis]}" for axis in dict.fromkeys(axes) if axis in sizes)
     agree = array.ndim == len(axes) and all(
         size == sizes.get(axis, size if axis in ("n_layers", "l") else max(size, 1))
         for axis, size in zip(axes, array.shape))
     if not agree:
+        known = ", ".join(f"{axis}={sizes[axis]}" for axis in dict.fromkeys(axes) if axis in sizes)
         raise InputError(f"{name} must have axes ({', '.join(axes)}){known and ' with ' + known}; "
                          f"got shape {array.shape}")
     sizes.update(zip(axes, array.shape))

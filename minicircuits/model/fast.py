@@ -4,15 +4,21 @@ Here is what each trick saves of a step, at the three sizes of `tests/benchmarks
 (processor time, on one machine):
 
 1. A batch is cut into slices, which are done side by side: on two cores nearly half of the wait.
-2. Destinations are done in bands of 64, with only the sources that they see: 2, 5 and 20 %.
-3. Scores turn into patterns, and dpattern into dscores, in place, 14, 7 and 2 %; freed memory is
-   kept for the next arrays (by `cores`), 26, 0 and 10 %.
-4. Rows of scores are shifted by their largest only where one is beyond ±60: 25, 2 and 5 %.
-5. Probabilities are not divided by their sums; x and dx are, which are smaller: 9, 4 and 2 %.
+2. Destinations are done in bands of 64, with only the sources that they see: 0, 8 and 15 %.
+3. Scores and patterns have a row for each source, (j, i): 2, 1 and 5 %. So a sum over sources is
+   a product with ones: 4, 0 and 3 %.
+4. They turn into each other in place, 17, 5 and 7 %, and products fill the gradients where they
+   lie: 3, 2 and 3 %. Freed memory is kept for the next arrays (by `cores`): 20, 13 and 5 %.
+5. Scores and logits are shifted by their largest only where a sum of their exponentials is beyond
+   e^±60: 10, 5 and 7 %.
+6. Probabilities are not divided by their sums; x and dx are, which are smaller: 1, 2 and 2 %.
+
+These bought nothing: a workspace that is kept from step to step (memory just freed is warmer),
+copies of what a product reads transposed, and Σ_j A dA as z·dz inside the product that gives dA.
 """
 
 from functools import partial
-from math import ceil, log2, sqrt
+from math import ceil, exp, log2, sqrt
 
 import numpy as np
 from scipy.sparse import csc_array
@@ -25,7 +31,8 @@ from minicircuits.notation import InputError, Tokens, Weights, check_tokens
 
 SLICE_BYTES = 4 << 20       # of the logits, or of one layer's scores
 BAND = 64                   # destinations that are done at once
-CAUSAL = np.tri(BAND, dtype=bool)
+CAUSAL = np.tri(BAND, dtype=np.float32).T.copy()            # (j, i): 1 where i sees j, else 0
+LARGEST = exp(60)           # sums from 1 / LARGEST to LARGEST suit any dtype
 
 
 @door
@@ -47,14 +54,16 @@ def loss_and_gradients(weights: Weights, tokens: Tokens,
     if slices is not None and not (isinstance(slices, (int, np.integer)) and slices >= 1):
         raise InputError(f"slices must be a whole number of at least 1; got {slices!r}")
     parts = np.array_split(tokens, min(slices or count_slices(weights, b, i), b))
-    part = partial(part_of_loss, weights, joined(weights), b * (i - 1))
+    part = partial(part_of_loss, weights, stacked(weights), b * (i - 1))
     results = side_by_side(part, parts)
     loss, dW = next(results)
     for loss_of_slice, dW_of_slice in results:
         loss += loss_of_slice
         for name in dW_of_slice:
             dW[name] += dW_of_slice[name]
-    return loss, Weights(**{"W_pos": None} | dW, positions=weights.positions)
+    dW_Q, dW_K = dW["reads"].swapaxes(0, 1)
+    return loss, Weights(dW["W_E"], dW.get("W_pos"), dW_Q / sqrt(weights.d_head), dW_K,
+                         dW["W_V"][:, 0], dW["W_O"][:, 0].mT, dW["W_U"], weights.positions)
 
 
 def count_slices(weights, b, i):
@@ -63,29 +72,30 @@ def count_slices(weights, b, i):
     return 2 ** max(1, ceil(log2(largest / SLICE_BYTES)))
 
 
-def joined(weights):
-    """Stacks of m matrices (m, h, e, d) for each layer: W_Q / √d_head and W_K, W_V, and W_Oᵀ."""
-    return [(np.stack([W_Q / sqrt(weights.d_head), W_K]), np.ascontiguousarray(W_V[None]),
-             np.ascontiguousarray(W_O.mT[None]))
-            for W_Q, W_K, W_V, W_O in zip(weights.W_Q, weights.W_K, weights.W_V, weights.W_O)]
+def stacked(weights):
+    """Stacks of m matrices (l, m, h, e, d): W_Q / √d_head and W_K, which read y; W_V; and W_Oᵀ."""
+    return {"reads": np.stack([weights.W_Q / sqrt(weights.d_head), weights.W_K], axis=1),
+            "W_V": np.ascontiguousarray(weights.W_V)[:, None],
+            "W_O": np.ascontiguousarray(weights.W_O.mT)[:, None]}
 
 
-def part_of_loss(weights, layers, count, tokens):
+def part_of_loss(weights, stacks, count, tokens):
     """What some contexts add to a loss over `count` predictions, and to a dict of gradients."""
-    dW = {name: np.zeros_like(W) for name, W in weights.items()}
     W_pos, positions, kept = weights.W_pos, weights.positions, []
+    layers = list(zip(*stacks.values()))
     x = embed(weights.W_E, W_pos, tokens, positions)
     for W in layers:
         y = add_positions(x, W_pos, positions)
         steps, out = attention(x, y, *W)
         kept.append((x, y, *steps))
         x = np.add(x, out, out=out)
-    loss, dx, dW["W_U"] = prediction(weights.W_U, x, tokens, count)
+    loss, dx, dW_U = prediction(weights.W_U, x, tokens, count)
+    dW = {"W_U": dW_U} | {name: np.empty(W.shape, W.dtype) for name, W in stacks.items()}
+    if W_pos is not None:
+        dW["W_pos"] = np.zeros_like(W_pos)
     for layer in reversed(range(len(layers))):
-        (dx_v, dy, dW["W_Q"][layer], dW["W_K"][layer], dW["W_V"][layer],
-         dW["W_O"][layer]) = attention_backward(dx, *layers[layer], *kept[layer])
-        dx += dx_v
-        dx += dy
+        dx, dy = attention_backward(dx, *layers[layer], *kept.pop(),
+                                    *(dW[name][layer] for name in stacks))
         add_positions_backward(dy, positions, dW.get("W_pos"))
     if positions == "standard":
         dW["W_pos"][:, :dx.shape[1]] = dx.sum(0).T
@@ -99,32 +109,33 @@ def attention(x, y, W_reads, W_V, W_O):
     (q, k), z = qk, np.empty_like(v)
     for start in range(0, z.shape[-2], BAND):
         rows, seen = slice(start, start + BAND), slice(start + BAND)
-        A = q[..., rows, :] @ k[..., seen, :].mT
-        softmax(A)
-        np.matmul(A, v[..., seen, :], out=z[..., rows, :])
+        A = softmax(partial(np.matmul, k[..., seen, :], q[..., rows, :].mT))
+        np.matmul(A.mT, v[..., seen, :], out=z[..., rows, :])
         bands.append((rows, seen, A))
     return (qk, v, bands, z), (flat(z[None]) @ W_O.reshape(-1, W_O.shape[-1])).reshape(x.shape)
 
 
-def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z):
-    """From dout: dx by way of v alone, dy, and the gradients of W_Q, W_K, W_V and W_O."""
+def attention_backward(dout, W_reads, W_V, W_O, x, y, qk, v, bands, z, dW_reads, dW_V, dW_O):
+    """From dout: dx, and dy, which is a part of it. Fills the gradients of the stacks."""
     dz, (q, k) = into_heads(dout, W_O)[0], qk
     dqk, dv = np.empty_like(qk), np.empty_like(v)
     dq, dk = dqk
     for rows, seen, A in reversed(bands):
-        first = A.shape[-1] == v.shape[-2]         # the last band comes first: it sees all sources
-        dA = dz[..., rows, :] @ v[..., seen, :].mT
+        first = A.shape[-2] == v.shape[-2]         # the last band comes first: it sees all sources
+        dA = v[..., seen, :] @ dz[..., rows, :].mT
         add_product(A, dz[..., rows, :], dv[..., seen, :], first)
         softmax_backward(A, dA)
-        np.matmul(dA, k[..., seen, :], out=dq[..., rows, :])
+        np.matmul(dA.mT, k[..., seen, :], out=dq[..., rows, :])
         add_product(dA, q[..., rows, :], dk[..., seen, :], first)
     d = x.shape[-1]
-    dW_O = (flat(z[None]).T @ dout.reshape(-1, d)).reshape(W_O.shape)[0].mT
-    dW_V = (flat(dv[None]).T @ x.reshape(-1, d)).reshape(W_V.shape)[0]
-    dW_Q, dW_K = (flat(dqk).T @ y.reshape(-1, d)).reshape(W_reads.shape)
+    np.matmul(flat(z[None]).T, dout.reshape(-1, d), out=dW_O.reshape(-1, d))
+    np.matmul(flat(dv[None]).T, x.reshape(-1, d), out=dW_V.reshape(-1, d))
+    np.matmul(flat(dqk).T, y.reshape(-1, d), out=dW_reads.reshape(-1, d))
     dx = (flat(dv[None]) @ W_V.reshape(-1, d)).reshape(x.shape)
     dy = (flat(dqk) @ W_reads.reshape(-1, d)).reshape(x.shape)
-    return dx, dy, dW_Q / sqrt(qk.shape[-1]), dW_K, dW_V, dW_O
+    dx += dout
+    dx += dy
+    return dx, dy
 
 
 def into_heads(x, W):
@@ -141,38 +152,50 @@ def flat(z):
 
 
 def softmax(scores):
-    """softmax* of a band, in place: its last destination sees all of its sources.
+    """A of a band, (b, h, j, i), of which the last source is the last destination.
 
-    `small` is False where a score, masked or not, is NaN: so no NaN is multiplied by 0.
+    scores(out=) computes them. Where their sum of exponentials is out of range, they are computed
+    again and shifted. That may be for the sake of a masked one.
     """
-    n = scores.shape[-2]
-    causal, square = CAUSAL[:n, :n], scores[..., -n:]
-    small = -60 <= scores.real.min() and scores.real.max() <= 60      # e^±60 suits any dtype
-    if not small:
-        np.copyto(square, -np.inf, where=~causal)
-        scores -= scores.real.max(-1, keepdims=True)
-    np.exp(scores, out=scores)
-    if small:
-        square *= causal
-    scores /= scores @ np.ones((scores.shape[-1], 1), scores.dtype)
+    A = scores(out=None)
+    i = A.shape[-1]
+    square, causal = A[..., -i:, :], CAUSAL[:i, :i].astype(A.dtype, copy=False)
+    np.exp(A, out=A)
+    square *= causal
+    total = sum_over_sources(A)
+    if not in_range(total):
+        scores(out=A)
+        np.copyto(square, -np.inf, where=causal == 0)
+        A -= A.real.max(-2, keepdims=True)
+        np.exp(A, out=A)
+        total = sum_over_sources(A)
+    A /= total
+    return A
 
 
 def softmax_backward(A, dA):
-    """dscores = A (dA − Σ_j A dA), in the place of dA.
-
-    z·dz is that sum too, and 1 % of a step cheaper, but is rounded apart from dA: noise where
-    patterns saturate.
-    """
-    dA -= np.einsum("bhij,bhij->bhi", A, dA)[..., None]
+    """dscores = A dA − A Σ_j A dA, in the place of dA; A is used up."""
     dA *= A
+    A *= sum_over_sources(dA)
+    dA -= A
+
+
+def sum_over_sources(A):
+    """(b, h, j, i) to (b, h, 1, i)."""
+    return np.ones((1, A.shape[-2]), A.dtype) @ A
+
+
+def in_range(total):
+    """Whether sums of exponentials are far from overflow and from 0; False where one is NaN."""
+    return 1 / LARGEST <= total.real.min() and total.real.max() <= LARGEST
 
 
 def add_product(A, z, v, first):
-    """Aᵀ z, put into v the first time, then added to it."""
+    """A z, put into v the first time, then added to it."""
     if first:
-        np.matmul(A.mT, z, out=v)
+        np.matmul(A, z, out=v)
     else:
-        v += A.mT @ z
+        v += A @ z
 
 
 def prediction(W_U, x, tokens, count):
@@ -184,10 +207,13 @@ def prediction(W_U, x, tokens, count):
     x, following = x[:, :-1].reshape(-1, d), tokens[:, 1:].ravel()
     at_next = np.arange(len(following)), following
     shares = x @ W_U.T
-    shares -= shares.real.max(-1, keepdims=True)
     of_next = shares[at_next]
-    np.exp(shares, out=shares)
-    total = shares.sum(-1)                  # pairwise: a product with ones would lose digits
+    total = np.exp(shares, out=shares).sum(-1)  # pairwise: a product with ones would lose digits
+    if not in_range(total):
+        largest = np.matmul(x, W_U.T, out=shares).real.max(-1, keepdims=True)
+        shares -= largest
+        of_next -= largest[:, 0]
+        total = np.exp(shares, out=shares).sum(-1)
     shares[at_next] -= total
     divisor = (total * count)[:, None]
     dx = np.zeros((b, i, d), x.dtype)

@@ -71,9 +71,9 @@ def bare_step(size):
         weights = [numbers(count * h * e, d) for count in (2, 1, 1)]      # W_Q on W_K, W_V, W_O
         read = [(W, numbers(b * n, len(W)), np.empty_like(W)) for W in weights]
         q, over_q = numbers(b, n, h, e).swapaxes(1, 2), numbers(b, n, h, e).swapaxes(1, 2)
-        shapes = [(b, h, min(fast.BAND, n - start), min(start + fast.BAND, n))
+        shapes = [(b, h, min(start + fast.BAND, n), min(fast.BAND, n - start))
                   for start in range(0, n, fast.BAND)]
-        bands = [(slice(shape[3] - shape[2], shape[3]), slice(shape[3]), numbers(*shape),
+        bands = [(slice(shape[2] - shape[3], shape[2]), slice(shape[2]), numbers(*shape),
                   np.empty(shape, np.float32)) for shape in shapes]
 
         def calls():
@@ -84,9 +84,9 @@ def bare_step(size):
                     np.matmul(z.T, x, out=dW)
                 for rows, seen, A, over_A in bands:
                     for _ in range(2):             # scores and dpattern, z and dq, dv and dk
-                        np.matmul(q[..., rows, :], q[..., seen, :].mT, out=over_A)
-                        np.matmul(A, q[..., seen, :], out=over_q[..., rows, :])
-                        np.matmul(A.mT, q[..., rows, :], out=over_q[..., seen, :])
+                        np.matmul(q[..., seen, :], q[..., rows, :].mT, out=over_A)
+                        np.matmul(A.mT, q[..., seen, :], out=over_q[..., rows, :])
+                        np.matmul(A, q[..., rows, :], out=over_q[..., seen, :])
                     np.exp(A, out=over_A)
             np.matmul(x, W_U.T, out=over_logits)
             np.exp(logits, out=over_logits)
