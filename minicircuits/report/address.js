@@ -6,14 +6,14 @@ const TOGETHER = 500;            // ms: what changes faster is one step back
 
 /* restore(tokens) makes a text of the reader's own, and returns its place in `texts`. */
 function keepAddress(restore) {
-  const given = texts.length, opening = {...state}, heads = page.shown_heads.map(headName);
+  const given = texts.length, opening = {...state};
   let latest = -Infinity, reading = false;
 
   /* The state in words, by name. */
   function written() {
     const {text, head, against, run, ...others} = state, own = text >= given;
     return {...others, text: own ? null : text, tokens: own ? texts[text].tokens.join(".") : null,
-            head: heads[head], against: against ?? "nothing", off: run.off.join(" "),
+            head: headNames[head], against: against ?? "nothing", off: run.off.join(" "),
             frozen: run.frozen ? "yes" : null};
   }
   const opened = written();
@@ -27,14 +27,14 @@ function keepAddress(restore) {
     tokens: ids => ids.split(".").every(id => token(id) !== undefined)
       ? restore(ids.split(".").map(Number)) : undefined,
     place: number, source: number, target: token, path: name => name.slice(0, 99),
-    head: name => heads.includes(name) ? heads.indexOf(name) : undefined,
+    head: name => headNames.includes(name) ? headNames.indexOf(name) : undefined,
     against: name => name === "nothing" ? null : name === "mean" ? name : token(name),
     at: id => byId(id) ? id : undefined};
 
   function read() {
     const given = location.hash.slice(1), asked = new URLSearchParams(byId(given) ? {at: given} : given);
     const off = asked.get("off")?.split(" ") ?? [], changes = {...opening, run: {
-      off: heads.filter(head => off.includes(head)), frozen: asked.get("frozen") === "yes"}};
+      off: headNames.filter(head => off.includes(head)), frozen: asked.get("frozen") === "yes"}};
     if (asked.has("place") && !asked.has("target")) delete changes.target;
     for (const [key, text] of asked) {
       const value = Object.hasOwn(meaning, key) ? meaning[key](text) : undefined;

@@ -64,39 +64,6 @@ function scoreParts(W, acts, h) {
   return [score(q[0], k[0]), score(q[1], k[0]), score(q[0], k[1]), score(q[1], k[1])];
 }
 
-/* Whether the first of these heads rests: it carries a bias, and reads no token. */
-function startsAtBias({rests, n_heads}, [first]) {
-  return Boolean(first) && rests.has(first[0] * n_heads + first[1]);
-}
-
-/* Every path to a logit, read toward a `direction`, as {heads, bias, sources, total}. One that starts
-   at a head that rests starts with a bias: it has a total, and no sources. Such a head reads a 1 that
-   is not divided; others read x_j / σ_j where there are norms. */
-function pathsTo(W, acts, place, toward) {
-  const {n_layers, n_heads, rests} = W, start = new Float64Array(acts.tokens.length);
-  start[place] = 1;
-  let found = [{heads: [], r: reader(W, acts, place, toward), a: start}];
-  for (let layer = n_layers - 1; layer >= 0; layer--) {
-    const later = found;
-    for (let head = 0; head < n_heads; head++) {
-      const h = layer * n_heads + head, norms = !rests.has(h) && acts.norms?.[layer];
-      if (acts.off.has(h)) continue;
-      found = found.concat(later.map(({heads, r, a}) => {
-        const along = backAlong(a, acts.pattern[h]);
-        return {heads: [[layer, head], ...heads],
-                r: backThrough(backThrough(r, W.W_O[h]), W.W_V[h]),
-                a: norms ? along.map((value, j) => value / norms[j]) : along};
-      }));
-    }
-  }
-  return found.map(({heads, r, a}) => {
-    const shares = acts.residual[0].map((row, j) => a[j] ? a[j] * dot(r, row) : 0);
-    const bias = startsAtBias(W, heads);
-    return {heads, bias, sources: bias ? shares.map(() => 0) : shares,
-            total: shares.reduce((sum, value) => sum + value, 0)};
-  });
-}
-
 /* The model's own logit, from what leaves its last layer. */
 function logitOf(W, acts, place, toward) {
   return dot(acts.residual.at(-1)[place], reader(W, acts, place, toward));
@@ -108,26 +75,39 @@ function entering(W, acts) {
   return W.positions === "standard" ? [token, ["position", W.W_pos]] : [token];
 }
 
-/* Σ_p a_p y_p of what a layer reads at the places p, as paths {source, heads, y} that add up to it:
-   the `starts` directly; and through W_OV of each earlier head, what arrives there along a A.
-   shares(r) are those of r · y that come from each place. */
-function arriving(W, acts, layer, a, starts) {
+/* Σ_p a_p y_p of what a layer reads at the places p, as paths {source, heads, bias, y(), shares(r)} that
+   add up to it: the `starts` directly; and through W_OV of each earlier head, what arrives there along
+   a A. shares(r) are those of r · y that come from each place. A path whose first head rests carries a
+   bias: it starts at no token. Such a head reads a 1 that is not divided; others read x_p / σ_p. */
+function arriving(W, acts, layer, a, starts, earlierStarts = starts) {
   const norms = acts.norms?.[layer], divided = norms ? a.map((share, p) => share / norms[p]) : a;
   const found = starts.map(([source, rows]) => {
-    const y = new Float64Array(rows[0].length), at = p => norms ? asRead(W, rows[p], norms[p]) : rows[p];
-    a.forEach((share, p) => share && at(p).forEach((value, d) => { y[d] += share * value; }));
-    return {source, heads: [], y, shares: r => a.map((share, p) => share && share * dot(r, at(p)))};
+    const at = p => norms ? asRead(W, rows[p], norms[p]) : rows[p];
+    const part = (share, p) => Float64Array.from(at(p), value => share * value);
+    const y = () => a.reduce((sum, share, p) => share ? add(sum, part(share, p)) : sum,
+                             new Float64Array(rows[0].length));
+    return {source, heads: [], bias: false, y, shares: r => a.map((share, p) => share && share * dot(r, at(p)))};
   });
   for (let h = 0; h < layer * W.n_heads; h++) {
     if (acts.off.has(h)) continue;
     const earlier = Math.floor(h / W.n_heads), along = backAlong(divided, acts.pattern[h]);
-    for (const {source, heads, y, shares} of arriving(W, acts, earlier, along, entering(W, acts))) {
-      found.push({source, heads: [...heads, [earlier, h % W.n_heads]],
-                  y: read(W.W_O[h], read(W.W_V[h], [y]))[0],
-                  shares: r => shares(backThrough(backThrough(r, W.W_O[h]), W.W_V[h]))});
+    for (const path of arriving(W, acts, earlier, along, earlierStarts)) {
+      found.push({source: path.source, heads: [...path.heads, [earlier, h % W.n_heads]],
+                  bias: path.heads.length ? path.bias : W.rests.has(h),
+                  y: () => read(W.W_O[h], read(W.W_V[h], [path.y()]))[0],
+                  shares: r => path.shares(backThrough(backThrough(r, W.W_O[h]), W.W_V[h]))});
     }
   }
   return found;
+}
+
+/* Every path to a logit, read toward a `direction`: {heads, bias, sources, total}. */
+function pathsTo(W, acts, place, toward) {
+  const here = acts.tokens.map((_, p) => Number(p === place));
+  return arriving(W, acts, W.n_layers, here, [["token", acts.residual[0]]]).map(({heads, bias, shares}) => {
+    const sources = shares(toward);
+    return {heads, bias, sources: bias ? sources.map(() => 0) : sources, total: sumOf(sources)};
+  });
 }
 
 /* How many terms a score of a layer has. */
@@ -144,19 +124,17 @@ function countTerms(W, acts, layer) {
    shares}, a path on either side, and what each place has of the value by the one and by the other.
    Where `level`, less their means over the sources j ≤ i: the key side is read at j, less its mean. */
 function scoreTerms(W, acts, h, i, j, level = false) {
-  const layer = Math.floor(h / W.n_heads), starts = entering(W, acts), n = acts.residual[0][0].length;
-  if (W.positions === "shortformer") starts.push(["position", W.W_pos]);
+  const layer = Math.floor(h / W.n_heads), entered = entering(W, acts), n = acts.residual[0][0].length;
+  const starts = W.positions === "shortformer" ? [...entered, ["position", W.W_pos]] : entered;
   const side = (matrix, a) => {
     const divided = Float64Array.from(matrix, value => value / (matrix.length / n) ** 0.25);
-    return arriving(W, acts, layer, a, starts).map(({source, heads, y, shares}) => ({
-      source, heads, bias: startsAtBias(W, heads), read: read(divided, [y])[0],
-      shares: r => shares(backThrough(r, divided))}));
+    return arriving(W, acts, layer, a, starts, entered).map(({source, heads, bias, y, shares}) => ({
+      source, heads, bias, read: read(divided, [y()])[0], shares: r => shares(backThrough(r, divided))}));
   };
   const queries = side(W.W_Q[h], acts.tokens.map((_, p) => Number(p === i)));
   const keys = side(W.W_K[h], acts.tokens.map((_, p) =>
     Number(p === j) - (level && p <= i ? 1 / (i + 1) : 0)));
-  return queries.flatMap(query => keys.map(key => ({
-    query, key, value: dot(query.read, key.read),
-    shares: () => [query.shares(key.read), key.shares(query.read)]})))
-    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+  const terms = queries.flatMap(query => keys.map(key => ({query, key, value: dot(query.read, key.read),
+    shares: () => [query.shares(key.read), key.shares(query.read)]})));
+  return ranked(terms, ({value}) => Math.abs(value));
 }

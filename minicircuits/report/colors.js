@@ -2,14 +2,6 @@
 /* Orange adds, blue takes away, in light and in dark; both differ for every kind of eye. */
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const repaints = [];
-
-/* Do it now, and whenever light and dark change. */
-function onPalette(paint) {
-  repaints.push(paint);
-  paint();
-}
-
 let palette;
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
@@ -20,7 +12,7 @@ function readPalette() {
 readPalette();
 dark.addEventListener("change", () => {
   readPalette();
-  repaints.forEach(paint => paint());
+  tell(["colors"]);
 });
 
 /* [red, green, blue] of a value from −1 to 1; strength grows with this power of it. */

@@ -5,44 +5,38 @@ const pairName = ({from, to}) => pathName([from, to]);          // as of the pat
 const KINDS = {K: "keys", Q: "queries", V: "values"};
 
 function composition(figures, heads) {
-  const {earlier, later, levels, noise, baseline} = figures, rows = [];
-  const pairs = Object.keys(KINDS).flatMap(kind => later.flatMap((to, row) => earlier.map((from, column) =>
-    ({kind, row, column, to, from, value: figures[kind][row][column], level: levels[kind][row][column]}))));
-  const above = pairs.filter(({value, level}) => value !== null && value > level);
-  const most = Math.max(noise, ...above.map(({value}) => value));
+  const {earlier, later, levels, noise, baseline} = figures, kinds = Object.keys(KINDS);
+  const pairs = kinds.flatMap(kind => later.flatMap((to, row) => earlier.map((from, column) =>
+    ({kind, to, from, value: figures[kind][row][column], level: levels[kind][row][column]}))));
+  const above = ranked(pairs.filter(({value, level}) => value !== null && value > level), ({value}) => value);
+  const most = Math.max(noise, above[0]?.value ?? 0);
 
   const cell = pair => {
-    const {value} = pair, real = above.includes(pair);
-    if (value === null) return el("td", {});
-    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => chooseHead(pair.to, pairName(pair))}, signed(value));
-    if (real) onPalette(() => { element.style.backgroundColor = shadeText(value / most); });
+    if (pair.value === null) return el("td", {});
+    const real = above.includes(pair), element = el("td", {class: `number ${real ? "" : "quiet"}`,
+      onclick: () => chooseHead(pair.to, pairName(pair))}, signed(pair.value));
+    if (real) follow(["colors"], () => { element.style.backgroundColor = shadeText(pair.value / most); });
     return element;
   };
-  const matrix = kind => el("div", {class: "wide"}, el("table", {class: "matrix"},
-    el("caption", {}, `${kind}: ${KINDS[kind]} of …`),
-    el("thead", {}, el("tr", {}, el("td", {}, "reads"),
-      earlier.map(head => el("th", {scope: "col"}, headName(head))))),
-    el("tbody", {}, later.map((head, row) => {
-      rows.push({head, element: el("tr", {onpointerenter: () => light(head), onfocusin: () => light(head)},
-        el("th", {scope: "row"}, headLink(head)),
-        pairs.filter(pair => pair.kind === kind && pair.row === row).map(cell))});
-      return rows.at(-1).element;
-    }))));
-  const matrices = el("div", {class: "matrices", onpointerleave: () => light(null),
-                              onfocusout: () => light(null)}, Object.keys(KINDS).map(matrix));
+  const rows = kinds.flatMap(kind => later.map(head => ({kind, head, element:
+    el("tr", {onpointerenter: () => light(head), onfocusin: () => light(head)},
+      el("th", {scope: "row"}, headLink(head)),
+      pairs.filter(pair => pair.kind === kind && pair.to === head).map(cell))})));
+  const matrices = el("div", {class: "matrices", onpointerleave: () => light(null), onfocusout: () => light(null)},
+    kinds.map(kind => table(["reads", ...earlier.map(headName)], rows.filter(row => row.kind === kind)
+      .map(({element}) => element), `${kind}: ${KINDS[kind]} of …`, "matrix")));
   const diagram = compositionDiagram(above, heads, most);
   function light(head) {
     diagram.light(head);
     rows.forEach(row => row.element.classList.toggle("lit", sameHead(head, row.head)));
   }
 
-  const colors = colorScale("one scale for K, Q and V");
-  byId("composition-figure").append(...above.length ? [diagram.element, matrices, colors.element] : [matrices],
+  const colors = colorScale("one scale for K, Q and V"), [best] = above;
+  byId("composition-figure").append(...best ? [diagram.element, matrices, colors.element] : [matrices],
     el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no more ` +
       `than heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
-  onPalette(() => colors.draw(0, most));
-  markChosen(rows.map(row => row.element), rows.map(row => row.head));
-  const best = above.reduce((best, pair) => pair.value > (best?.value ?? 0) ? pair : best, null);
+  follow(["colors"], () => colors.draw(0, most));
+  markChosen(rows.map(({element}) => element), n => isShown(rows[n].head));
   byId("composition-see").textContent = best
     ? `The ${KINDS[best.kind]} of head ${headName(best.to)} read head ${headName(best.from)}`
     : "No head reads another more than random heads would";
@@ -85,14 +79,13 @@ function compositionDiagram(lines, heads, most) {
       node.classList.toggle("read", read.includes(headName(heads[n])));
     });
   }
-  markChosen(nodes, heads);
-  follow(["path"], () => lines.forEach((pair, n) =>
-    paths[n].classList.toggle("chosen", pairName(pair) === state.path)));
-  const ends = [Math.min(most, ...lines.map(({value}) => value)), most];
+  markChosen(nodes, n => isShown(heads[n]));
+  markChosen(paths, n => pairName(lines[n]) === state.path);
+  const ends = [lines.at(-1)?.value ?? most, most];
   const keys = [...Object.entries(KINDS).map(([kind, text]) => [`link ${kind}`, 2, text]),
                 ...ends.map(value => ["link", thick(value), signed(value)])];
-  return {light, element: el("div", {class: "diagram"}, el("p", {class: "keys"}, keys.map(([look, width, text]) =>
-    el("span", {class: "key"}, swatch(look, width), text))), picture)};
+  return {light, element: el("div", {class: "diagram"}, el("p", {class: "keys"},
+    keys.map(([look, width, text]) => el("span", {class: "key"}, swatch(look, width), text))), picture)};
 }
 
 /* The two behaviors that make induction, head by head; the heads that earned a name, or null. */
@@ -106,9 +99,9 @@ function behaviors(rows, induction, previous) {
     return;
   }
   const shown = table(["head", "previous token", "prefix matching"],
-    rows.map(row => [headLink([row.layer, row.head]), ...["previous", "induction"].map(key =>
+    rows.map(row => [headLink(headOf(row)), ...["previous", "induction"].map(key =>
       el("span", {class: "inbar"}, bar(row[key]), fixed(row[key], 2)))]),
     "mean share of attention; all bars end at 1");
   byId("behavior-figure").append(shown);
-  markChosen([...shown.querySelectorAll("tbody tr")], rows.map(({layer, head}) => [layer, head]));
+  markChosen(shown.querySelectorAll("tbody tr"), n => isShown(headOf(rows[n])));
 }

@@ -26,11 +26,6 @@ function unpacked(packed) {
   return once(() => unpack(packed));
 }
 
-/* Where entry [i, j], j ≤ i, stands in a triangle packed row by row. */
-function triangle(i, j) {
-  return i * (i + 1) / 2 + j;
-}
-
 const words = new Map(page.vocabulary);
 
 /* A token in visible characters, on one line. */
@@ -53,4 +48,17 @@ function roleOf(index) {
 
 function headName([layer, head]) {
   return `${layer}.${head}`;
+}
+
+/* Of what says something about a head: (layer, head). */
+function headOf({layer, head}) {
+  return [layer, head];
+}
+
+function sameHead(one, other) {
+  return Boolean(one && other) && headName(one) === headName(other);
+}
+
+function pathName(heads) {
+  return heads.map(headName).join("→") || "direct";
 }

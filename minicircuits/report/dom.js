@@ -1,5 +1,5 @@
 "use strict";
-/* Elements and numbers. Text is only ever set as text, never as markup. */
+/* Elements. Text is only ever set as text, never as markup. */
 
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
@@ -25,31 +25,23 @@ function byId(id) {
   return document.getElementById(id);
 }
 
-/* 0.123 and −1.234: three digits after the point, unless told otherwise. */
-function fixed(value, digits = 3) {
-  return value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "");
+/* A button that acts. */
+function button(content, act, attributes) {
+  return el("button", {type: "button", onclick: act, ...attributes}, content);
 }
 
-function signed(value, digits = 3) {
-  const text = fixed(value, digits);
-  return text.startsWith("−") ? text : `+${text}`;
+/* A number that counts, in a text. */
+function digits(text) {
+  return el("b", {class: "number"}, text);
 }
 
-function percent(share) {
-  return `${fixed(100 * share, 1)} %`;
-}
-
-function integer(value) {
-  return value.toLocaleString("en-US");
-}
-
-/* A table whose first row of cells are its column titles; numbers stand right. */
-function table(titles, rows, caption) {
-  return el("div", {class: "wide"}, el("table", {},
+/* Column titles, and rows: of cells, or elements already. Numbers stand right. */
+function table(titles, rows, caption = null, look = null) {
+  return el("div", {class: "wide"}, el("table", {class: look},
     caption && el("caption", {}, caption),
     el("thead", {}, el("tr", {}, titles.map(title => el("th", {scope: "col"}, title)))),
-    el("tbody", {}, rows.map(cells => el("tr", {}, cells.map((cell, n) =>
-      n ? el("td", {}, cell) : el("th", {scope: "row"}, cell)))))));
+    el("tbody", {}, rows.map(row => Array.isArray(row) ? el("tr", {}, row.map((cell, n) =>
+      n ? el("td", {}, cell) : el("th", {scope: "row"}, cell))) : row))));
 }
 
 let choices = 0;
@@ -64,35 +56,19 @@ function choice(legend, options, chosen, change) {
       el("span", {}, label))));
 }
 
-/* One of many, by name: a list, and buttons to the one before and the one after. `names()` may
-   change; `go(n)` shows what is chosen. */
-function pager(legend, names, change) {
-  const go = n => {
-    if (names().join("\n") !== written) {
-      written = names().join("\n");
-      list.replaceChildren(...names().map((name, n) => el("option", {value: n}, name)));
-    }
-    list.value = n;
-    before.disabled = n === 0;
-    after.disabled = n === list.length - 1;
-  };
-  let written = null;
-  const step = (label, by) => el("button", {type: "button", "aria-label": `${label} ${legend}`,
-    onclick: () => change(Number(list.value) + by)}, by < 0 ? "←" : "→");
-  const before = step("previous", -1), after = step("next", 1);
-  const list = el("select", {"aria-label": legend, onchange: () => change(Number(list.value))});
-  return {go, element: el("fieldset", {class: "choice pager"}, el("legend", {}, legend),
-                          before, list, after)};
-}
-
-/* A field to search tokens in; `act` is given what is searched, as tokens are shown. */
+/* A field to search tokens in: `act` is given what is searched, as tokens are shown, and the tokens
+   that have it, the shortest first. */
 function tokenSearch(label, act) {
-  return el("input", {type: "search", placeholder: `${label} …`, "aria-label": label,
-                      oninput: event => act(event.target.value.replaceAll(" ", "␣"))});
+  return el("input", {type: "search", placeholder: `${label} …`, "aria-label": label, oninput: event => {
+    const wanted = event.target.value.replaceAll(" ", "␣");
+    const found = page.vocabulary.filter(([, name]) => wanted && name.includes(wanted));
+    act(wanted, ranked(found, ([, name]) => -name.length).map(([id]) => id));
+  }});
 }
 
-/* Other buttons in a group; the chosen one has the focus, where one of the old had it. */
-function refill(group, buttons, held = group.contains(document.activeElement)) {
+/* Other buttons in a group; the chosen one has the focus, where one of the old, or of `others`, had. */
+function refill(group, buttons, others = group) {
+  const held = [group, others].some(element => element.contains(document.activeElement));
   group.replaceChildren(...buttons);
   if (held) (group.querySelector("[aria-pressed=true]") ?? buttons[0])?.focus();
 }
@@ -121,35 +97,13 @@ function pressable(act) {
   }};
 }
 
-function sameHead(one, other) {
-  return Boolean(one && other) && headName(one) === headName(other);
-}
-
-/* Shows a head (layer, head) in all figures; and a path, if one is named. */
-function chooseHead(head, path) {
-  const place = page.shown_heads.findIndex(shown => sameHead(shown, head));
-  select({...place < 0 ? {} : {head: place}, ...path && {path}});
-}
-
-/* Marks those of these elements, of these heads, that show the chosen head. */
-function markChosen(elements, heads) {
-  follow(["head"], () => elements.forEach((element, n) =>
-    element.classList.toggle("chosen", sameHead(heads[n], page.shown_heads[state.head]))));
-}
-
-/* A link to a head's table. */
-function headLink(head) {
-  const text = headName(head);
-  return byId("heads") ? el("a", {href: `#head-${head[0]}-${head[1]}`}, text) : el("b", {}, text);
-}
-
 /* A token as code, cut by the style sheet where it is long. */
 function mono(id) {
   return el("code", {title: word(id)}, word(id));
 }
 
-/* A bar from 0 to a share of the whole width, blue if negative. */
-function bar(share) {
+/* A bar as long as a share of the whole width, blue if negative. */
+function bar(share, style = {}) {
   return el("i", {class: share < 0 ? "bar less" : "bar",
-                  style: {width: `${Math.min(100, 100 * Math.abs(share))}%`}});
+                  style: {width: `${Math.min(100, 100 * Math.abs(share))}%`, ...style}});
 }

@@ -5,24 +5,24 @@
 function spectra(heads, rows) {
   const size = 100, at = scale([-1.15, 1.15], [0, size]);
   const axis = (x, y, text, anchor) => svg("text", {x, y, "text-anchor": anchor}, text);
-  const drawn = heads.map(({layer, head, copying}, n) => el("div", {class: "spectrum"},
+  const drawn = heads.map(({copying, ...head}, n) => el("div", {class: "spectrum"},
     svg("svg", {viewBox: `0 0 ${size} ${size}`, role: "img", "aria-label":
-        `eigenvalues of head ${headName([layer, head])}: ${copying.length} shown`},
+        `eigenvalues of head ${headName(headOf(head))}: ${copying.length} shown`},
       svg("circle", {class: "unit", cx: at(0), cy: at(0), r: at(1) - at(0)}),
       svg("line", {class: "grid", x1: at(-1), x2: at(1), y1: at(0), y2: at(0)}),
       svg("line", {class: "grid", x1: at(0), x2: at(0), y1: at(-1), y2: at(1)}),
       axis(size, at(0) - 3, "re", "end"), axis(at(0) + 3, 8, "im"),
       copying.map(([re, im]) => svg("circle", {class: "eigenvalue", cx: at(re), cy: at(-im), r: 2}))),
-    el("p", {}, headLink([layer, head]), ` copying ${fixed(rows[n].copying, 2)}`)));
+    el("p", {}, headLink(headOf(head)), ` copying ${fixed(rows[n].copying, 2)}`)));
   byId("spectra").append(...drawn);
-  markChosen(drawn, heads.map(({layer, head}) => [layer, head]));
+  markChosen(drawn, n => isShown(headOf(heads[n])));
 }
 
 /* Copying of the later head against same-matching of the pair: induction is in the corner. */
 function eigenvalues(pairs, rows) {
   const size = 380, edge = 52;
   const x = scale([-1, 1], [edge, size - 8]), y = scale([-1, 1], [size - edge, 8]);
-  const prefixMatching = ([layer, head]) => rows.find(row => row.layer === layer && row.head === head)
+  const prefixMatching = later => rows.find(row => sameHead(headOf(row), later))
     .induction;                               // undefined where contexts are too short for it
   const radius = matching => 4 + 8 * (matching ?? 0);
   const nameOf = ({earlier, later}) => pathName([earlier, later]);
@@ -35,8 +35,7 @@ function eigenvalues(pairs, rows) {
                           r: radius(found), onpointerenter: show, onfocus: show,
                           ...pressable(() => chooseHead(pair.later, nameOf(pair)))});
   });
-  const both = pair => Math.min(pair.copying, pair.matching) + 2 * pair.corner;
-  const best = pairs.reduce((best, pair) => both(pair) > both(best) ? pair : best);
+  const [best] = ranked(pairs, pair => Math.min(pair.copying, pair.matching) + 2 * pair.corner);
   byId("eigen-see").textContent = `${best.corner ? `The pair ${nameOf(best)} stands` : "No pair stands"} ` +
                                   "in the corner of induction";
   const sizes = [0, 0.5, 1].map(value => [
@@ -57,6 +56,5 @@ function eigenvalues(pairs, rows) {
                                      "text-anchor": "end"}, nameOf(best)) : null);
   roving(picture, dots);
   byId("eigen-figure").append(picture, readout);
-  follow(["head", "path"], () => dots.forEach((dot, n) => dot.classList.toggle("chosen",
-    nameOf(pairs[n]) === state.path || sameHead(pairs[n].later, page.shown_heads[state.head]))));
+  markChosen(dots, n => nameOf(pairs[n]) === state.path || isShown(pairs[n].later));
 }

@@ -8,18 +8,19 @@ const SCORES = [["previous", "previous token"], ["duplicate", "duplicate token"]
 
 /* previous: the previous-token head (layer, head), or null. */
 function headDump(dump, rows, previous) {
-  const heads = dump.map(({layer, head}) => [layer, head]);
+  const heads = dump.map(headOf);
   const tables = dump.map((head, n) => el("article",
     {id: `head-${head.layer}-${head.head}`, class: "head"},
-    el("h3", {}, `Head ${headName(heads[n])} `, el("button", {type: "button", class: "pick",
-      onclick: () => chooseHead(heads[n])}, "show it in all figures")),
+    el("h3", {}, `Head ${headName(heads[n])} `,
+      button("show it in all figures", () => chooseHead(heads[n]), {class: "pick"})),
     el("div", {class: "scores"}, SCORES.filter(([key]) => key in rows[n]).map(([key, title]) =>
-      el("span", {}, title, " ", el("b", {class: "number"}, fixed(rows[n][key], 2))))),
+      el("span", {}, `${title} `, digits(fixed(rows[n][key], 2))))),
     profile(head.profile), skipTrigrams(head, previous)));
   const links = heads.map(headLink);
   byId("head-list").append(...tables);
   byId("head-links").append(...links);
-  markChosen([...tables, ...links], [...heads, ...heads]);
+  markChosen(tables, n => isShown(heads[n]));
+  markChosen(links, n => isShown(heads[n]));
   searchHeads([...byId("head-list").querySelectorAll(".trigrams tbody tr")]);
 }
 
@@ -54,9 +55,8 @@ function skipTrigrams({rows, through}, previous) {
   for (const side of ["destinations", "outs"]) {
     most[side] = Math.max(...rows.flatMap(row => row[side].map(([, value]) => value)));
   }
-  const back = through && previous && headName(through) === headName(previous);
-  const source = !through ? "source"
-    : `source: ${back ? "the token before" : "a token"}, read through ${headName(through)}`;
+  const source = !through ? "source" : `source: ${
+    sameHead(through, previous) ? "the token before" : "a token"}, read through ${headName(through)}`;
   const lines = rows.flatMap((row, n) => [
     n && row.rank > rows[n - 1].rank + 1
       ? el("tr", {class: "gap"}, el("td", {colspan: 4}, "⋮")) : null,
@@ -64,17 +64,15 @@ function skipTrigrams({rows, through}, previous) {
       el("th", {scope: "row"}, tinted(row.source, row.score, most.score)),
       ["destinations", "outs"].map(side => el("td", {}, row[side].map(([id, value]) =>
         tinted(id, value, most[side])))))]);
-  return el("div", {class: "wide"}, el("table", {class: "trigrams"},
-    el("thead", {}, el("tr", {}, ["", [source, "score", most.score],
-      ["… destinations that match it most", "score", most.destinations],
-      ["→ outs it adds to most", "logit", most.outs]].map(title => el("th", {scope: "col"}, title && [
-        `${title[0]} `, el("br", {}), `${title[1]}, full color: ${fixed(title[2], 2)}`])))),
-    el("tbody", {}, lines)));
+  const titles = [[source, "score", most.score], ["… destinations that match it most", "score", most.destinations],
+                  ["→ outs it adds to most", "logit", most.outs]];
+  return table(["", ...titles.map(([title, unit, value]) =>
+    [`${title} `, el("br", {}), `${unit}, full color: ${fixed(value, 2)}`])], lines, null, "trigrams");
 }
 
 /* A token colored by strength. */
 function tinted(id, value, most) {
   const code = el("code", {class: "tinted", title: `${word(id)} ${signed(value)}`}, word(id));
-  onPalette(() => { code.style.backgroundColor = shadeText(0.7 * value / (most || 1)); });
+  follow(["colors"], () => { code.style.backgroundColor = shadeText(0.7 * value / (most || 1)); });
   return code;
 }

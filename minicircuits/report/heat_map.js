@@ -3,24 +3,18 @@
 
 const FEW = 24;               // tokens whose names fit the edges
 
-/* Colors `values`, a packed triangle of `rows` rows; `limit` is the value of full color. */
-function paintTriangle(canvas, size, rows, values, limit, power) {
+/* Colors `values`, a triangle, in a square; `limit` is the value of full color. */
+function paintTriangle(canvas, size, values, limit, power) {
   canvas.width = canvas.height = size;
   const image = new ImageData(size, size), pixels = image.data, table = shades(power);
   const scale = limit ? 255 / limit : 0;
-  for (let i = 0, n = 0; i < rows; i++) {
+  for (let i = 0, n = 0; n < values.length; i++) {
     for (let j = 0, at = 4 * i * size; j <= i; j++, n++) {
       const color = 4 * (255 + Math.round(scale * values[n]));
       for (let part = 0; part < 4; part++) pixels[at++] = table[color + part];
     }
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
-}
-
-function largest(values) {
-  let most = 0;
-  for (const value of values) most = Math.max(most, Math.abs(value));
-  return most;
 }
 
 /* What colors mean: a strip from the least to the most, with its numbers, and words. */
@@ -43,31 +37,31 @@ function colorScale(words) {
 /* A heat map to point into. `point(i, j)` is called under the pointer and for the arrow keys,
    `lock(i, j)` for clicks and Enter, `leave()` when the pointer goes. Where it `says` what it
    shows, its scale stands below. */
-function heatMap(label, {point, lock = point, leave = () => {}, says = null}) {
+function heatMap(label, {point, lock, leave, says = null}) {
   const canvas = el("canvas", {});
   const row = el("i", {class: "row"}), column = el("i", {class: "column"});
   const edges = el("div", {class: "edges"}), colors = says && colorScale(says);
   let size = 1, at = [0, 0], named = null;
 
-  const place = event => {
-    const box = canvas.getBoundingClientRect();
-    const cell = (from, length, position) =>
-      Math.min(size - 1, Math.max(0, Math.floor((position - from) / length * size)));
-    const i = cell(box.top, box.height, event.clientY);
-    return [i, Math.min(i, cell(box.left, box.width, event.clientX))];
+  /* The cell nearest to [i, j] that there is. */
+  const within = (i, j) => {
+    const row = Math.min(size - 1, Math.max(0, i));
+    return [row, Math.min(row, Math.max(0, j))];
+  };
+  const under = ({clientX, clientY}) => {
+    const {left, top, width, height} = canvas.getBoundingClientRect();
+    return within(Math.floor((clientY - top) / height * size), Math.floor((clientX - left) / width * size));
   };
   const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
   const heat = el("div", {
     class: "heat", tabindex: 0, role: "application", "aria-label": `${label}. Arrow keys move.`,
-    onpointermove: event => point(...place(event)),
-    onpointerleave: () => leave(),
-    onclick: event => lock(...place(event)),
+    onpointermove: event => point(...under(event)),
+    onpointerleave: leave,
+    onclick: event => lock(...under(event)),
     onkeydown: event => {
       if (event.key === "Enter") lock(...at);
-      else if (event.key in step) {
-        const i = Math.min(size - 1, Math.max(0, at[0] + step[event.key][0]));
-        point(i, Math.min(i, Math.max(0, at[1] + step[event.key][1])));
-      } else return;
+      else if (event.key in step) point(...within(...step[event.key].map((by, n) => at[n] + by)));
+      else return;
       event.preventDefault();
     }}, canvas, row, column, edges);
 
@@ -86,15 +80,13 @@ function heatMap(label, {point, lock = point, leave = () => {}, says = null}) {
 
   return {
     element,
-    /* power: as for `shade`; names: of the tokens, for the edges. */
-    draw(length, rows, values, limit, power, names = []) {
-      size = length;
-      paintTriangle(canvas, length, rows, values, limit, power);
+    /* power: as for `shade`; names: of the tokens, which stand at the edges where it `says` more. */
+    draw(names, values, limit, power) {
+      size = names.length;
+      paintTriangle(canvas, size, values, limit, power);
       colors?.draw(values.some(value => value < 0) ? -limit : 0, limit, power);
-      canvas.numbers = () => [[label, ...Array.from({length}, (_, j) => names[j] ?? j)],
-        ...Array.from({length: rows}, (_, i) =>
-          [names[i] ?? i, ...values.slice(triangle(i, 0), triangle(i + 1, 0))])];
-      if (names.length) name(names);
+      canvas.numbers = () => [[label, ...names], ...names.map((name, i) => [name, ...rowOf(values, i)])];
+      if (says) name(names);
     },
     mark(i, j) {
       at = [i, j ?? Math.min(at[1], i)];

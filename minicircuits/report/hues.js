@@ -13,9 +13,9 @@ function hueText(n, count) {
 
 /* The paper, tinted by heads: shares are one number from 0 to 1 a head. */
 function mixture(shares) {
-  const total = shares.reduce((sum, share) => sum + share, 0), strength = 0.65 * Math.sqrt(Math.max(0, ...shares));
-  const mixed = [0, 1, 2].map(part => shares.reduce((sum, share, n) =>
-    sum + share * hue(n, shares.length)[part], 0) / (total || 1));
+  const total = sumOf(shares) || 1, strength = 0.65 * Math.sqrt(largest(shares));
+  const mixed = [0, 1, 2].map(part =>
+    sumOf(shares.map((share, n) => share * hue(n, shares.length)[part])) / total);
   return `rgb(${palette.paper.map((from, part) =>
     Math.round(from + (mixed[part] - from) * strength)).join(" ")})`;
 }

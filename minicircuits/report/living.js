@@ -35,17 +35,15 @@ function livingModel(given, shown) {
     const pattern = view("pattern", (acts, h) => acts.pattern[h]);
     const lengths = view("lengths", (acts, h) => valueLengths(W, acts, h));
     const moved = () => (now(tokens).made.moved ??= weighted(pattern(), lengths()));
-    const total = run => tokens.reduce((sum, _, i) => sum + nats(run, i), 0) / (tokens.length - 1);
+    const total = run => sumOf(tokens.map((_, i) => nats(run, i))) / (tokens.length - 1);
     return {
       name, tokens, written, splitHeads: shown.filter(([layer]) => layer).map(headName),
       views: {pattern, moved, effects: view("effects", (acts, h) => sourceEffects(W, acts, h))},
       /* The 8 likeliest next tokens, of this model or of the whole one: [id, share, whole]. */
       next(i) {
         const here = shares(now(tokens), i), before = shares(all(tokens), i);
-        return Array.from(here.keys())
-          .sort((a, b) => Math.max(here[b], before[b]) - Math.max(here[a], before[a])).slice(0, 8)
-          .sort((a, b) => here[b] - here[a])
-          .map(id => off.size ? [id, here[id], before[id]] : [id, here[id]]);
+        const likely = ranked(here.keys(), id => Math.max(here[id], before[id])).slice(0, 8);
+        return ranked(likely, id => here[id]).map(id => [id, here[id], ...off.size ? [before[id]] : []]);
       },
       nats: i => nats(now(tokens), i),
       loss: () => total(now(tokens)),

@@ -15,7 +15,7 @@ if (!page.absent.attention) {
   steps(byId("steps"), written?.write);
   explorer(byId("explorer"));
 }
-if (!page.absent.ledger) ledger();
+if (!page.absent.ledger) ledger(byId("ledger-figure"));
 if (page.bigrams) bigramTable(page.bigrams);
 if (!page.absent.heads) {
   spectra(page.spectra, page.heads);
@@ -26,8 +26,8 @@ if (!page.absent.composition) {
   eigenvalues(page.eigenvalues, page.heads);
   behaviors(page.heads, page.induction, page.previous);
 }
-if (!page.absent.split) split(page.split);
-if (page.shown_heads.length && (page.model || page.split)) scoreLedger();
+if (!page.absent.split) split(byId("split-figure"), page.split);
+if (page.shown_heads.length && (page.model || page.split)) scoreLedger(byId("score-ledger-figure"));
 if (!page.absent.importance) importance(page.importance);
 overview(page.overview);
 document.querySelectorAll("main figure").forEach(takeAway);

@@ -37,7 +37,7 @@ function forward(W, tokens, off = new Set(), whole = null) {
       acts.k[h] = read(W.W_K[h], y);
       acts.v[h] = read(W.W_V[h], x);
       acts.scores[h] = score(acts.q[h], acts.k[h]);
-      acts.pattern[h] = whole ? whole.pattern[h] : causalSoftmax(acts.scores[h], tokens.length);
+      acts.pattern[h] = whole ? whole.pattern[h] : byRows(acts.scores[h], softmax);
       acts.z[h] = mix(acts.pattern[h], acts.v[h]);
       if (!off.has(h)) read(W.W_O[h], acts.z[h]).forEach((row, i) => add(out[i], row));
     }
@@ -99,25 +99,13 @@ function read(W, x) {
 
 /* q_i · k_j / √d_head of all j ≤ i. */
 function score(q, k) {
-  const scores = new Float64Array(triangle(q.length, 0)), root = Math.sqrt(q[0].length);
-  for (let i = 0, at = 0; i < q.length; i++) {
-    for (let j = 0; j <= i; j++) scores[at++] = dot(q[i], k[j]) / root;
-  }
-  return scores;
-}
-
-function causalSoftmax(scores, size) {
-  const pattern = new Float64Array(scores.length);
-  for (let i = 0; i < size; i++) {
-    pattern.set(softmax(scores.subarray(triangle(i, 0), triangle(i + 1, 0))), triangle(i, 0));
-  }
-  return pattern;
+  const root = Math.sqrt(q[0].length);
+  return byRows(new Float64Array(triangle(q.length, 0)), (row, i) => row.map((_, j) => dot(q[i], k[j]) / root));
 }
 
 function softmax(row) {
-  const largest = row.reduce((most, value) => Math.max(most, value));
-  const shares = row.map(value => Math.exp(value - largest));
-  const total = shares.reduce((sum, value) => sum + value);
+  const most = row.reduce((most, value) => Math.max(most, value));
+  const shares = row.map(value => Math.exp(value - most)), total = sumOf(shares);
   return shares.map(value => value / total);
 }
 

@@ -33,7 +33,7 @@ function overview({losses, exactness, log, formation, ...shape}) {
     ? "Unigram and bigram counts are those of the training text."
     : "Counts are known only where the text was held out of a training text.";
   byId("losses").append(bars(ranked.map(([name, value]) => ({
-    name, value, class: name.startsWith("this ") ? "main" : "quiet"})), "nats"));
+    name, value, look: name.startsWith("this ") ? "main" : "quiet"})), "nats"));
 
   const paths = exactness.paths === 1 ? "the only path" : `the sum of ${integer(exactness.paths)} paths`;
   const rows = [[`${paths} = the logits`, exactness.logits]];
@@ -55,30 +55,24 @@ function overview({losses, exactness, log, formation, ...shape}) {
 }
 
 function training(log, formation, layers) {
-  const xs = log.map(row => row.step);
-  const line = (name, key, style) => ({name, class: style, values: log.map(row => row[key])});
-  const mark = formation && {x: formation.step, text: "induction"};
-  const losses = log.flatMap(row => [row.loss, row.validation]);
-  const inContext = log.map(row => row.in_context);
+  const xs = log.map(row => row.step), column = key => log.map(row => row[key]);
+  const losses = [...column("loss"), ...column("validation")], inContext = column("in_context");
+  const charts = [
+    {label: "loss", up: "nats per token", range: [Math.floor(Math.min(...losses)), Math.ceil(Math.max(...losses))],
+     drawn: [["loss in training", "loss", "soft"], ["held-out loss", "validation", "a"]]},
+    {label: "in-context score", up: "nats, late less early",
+     range: [Math.min(-0.5, ...inContext), Math.max(0.5, ...inContext)],
+     drawn: [["in-context score", "in_context", "b"]]},
+    {label: "best heads", up: "share of attention", range: [0, 1],
+     drawn: [["best previous-token head", "previous_token", "soft"], ["best prefix matching", "prefix_matching", "a"]]}];
   byId("training-see").textContent = formation
     ? `An induction head forms ${formation.before == null ? "" : `after step ${
         integer(formation.before)}, `}by step ${integer(formation.step)}`
     : layers ? "No induction head has formed" : "The loss, step by step; there are no heads to form";
-  byId("curves").append(
-    lineChart({xs, units: ["step", "nats per token"], mark, label: "loss", range: [Math.floor(Math.min(...losses)),
-                                                              Math.ceil(Math.max(...losses))],
-               lines: [line("loss in training", "loss", "soft"),
-                       line("held-out loss", "validation", "a")]}));
-  if (!inContext.includes(null)) {
-    byId("curves").append(
-      lineChart({xs, units: ["step", "nats, late less early"], mark, label: "in-context score",
-                 range: [Math.min(-0.5, ...inContext), Math.max(0.5, ...inContext)],
-                 lines: [line("in-context score", "in_context", "b")]}));
-  }
-  if (layers && !log.some(row => row.prefix_matching === null)) {
-    byId("curves").append(
-      lineChart({xs, units: ["step", "share of attention"], mark, label: "best heads", range: [0, 1],
-                 lines: [line("best previous-token head", "previous_token", "soft"),
-                         line("best prefix matching", "prefix_matching", "a")]}));
+  for (const {up, drawn, ...chart} of charts) {
+    if (drawn.some(([, key]) => column(key).includes(null))) continue;              // not measured
+    byId("curves").append(lineChart({xs, ...chart, units: ["step", up],
+      mark: formation && {x: formation.step, text: "induction"},
+      lines: drawn.map(([name, key, look]) => ({name, look, values: column(key)}))}));
   }
 }

@@ -14,9 +14,9 @@ from minicircuits.report.packing import json_in_html
 
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "figures.css", "captions.css")
-COMMON = ("data.js", "state.js", "texts.js", "dom.js", "colors.js", "hues.js", "heat_map.js",
-          "token_strip.js", "explorer.js", "model.js", "circuits.js", "tokenizer.js", "living.js",
-          "sentence.js")
+COMMON = ("numbers.js", "data.js", "state.js", "texts.js", "dom.js", "links.js", "colors.js",
+          "hues.js", "heat_map.js", "token_strip.js", "explorer.js", "model.js", "circuits.js",
+          "tokenizer.js", "living.js", "sentence.js")
 SCRIPTS = {
     "page": (*COMMON, "steps.js", "charts.js", "sums.js", "python.js", "ledger.js", "heads.js",
              "composition.js", "eigenvalues.js", "split.js", "score_ledger.js", "importance.js",

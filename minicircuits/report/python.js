@@ -12,7 +12,7 @@ function inPython(section) {
       const heads = off.map(name => `(${name.replace(".", ", ")})`).join(", ");
       const without = off.length ? [`weights = mc.without_heads(weights, [${heads}])`] : [];
       code.textContent = ["import minicircuits as mc       # weights: those of this page's model",
-        `tokens = [[${texts[state.text].tokens.join(", ")}]]`,
+        `tokens = [[${shownText().tokens.join(", ")}]]`,
         ...frozen ? [acts, ...without] : [...without, acts], ...lines].join("\n");
     }};
 }

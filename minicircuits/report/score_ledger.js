@@ -5,9 +5,8 @@ const SOURCES_OFFERED = 8;
 
 /* The source that is chosen, or the one at which the head looks most. */
 function sourceOf({text, head, place, source}) {
-  if (source !== null && source <= place) return source;
-  const row = texts[text].views.pattern()[head].subarray(triangle(place, 0), triangle(place + 1, 0));
-  return row.indexOf(row.reduce((most, share) => Math.max(most, share)));
+  const row = rowOf(texts[text].views.pattern()[head], place);
+  return source !== null && source <= place ? source : row.indexOf(largest(row));
 }
 
 /* token→0.3, a side of a term, as `ScoreTerm.label` has it. */
@@ -15,74 +14,67 @@ function sideName({source, heads}) {
   return [source, ...heads.map(headName)].join("→");
 }
 
-function scoreLedger() {
-  const own = {level: true, term: null}, text = () => texts[state.text];
-  const head = () => page.shown_heads[state.head];
-  let terms = [];
-  const pattern = j => text().views.pattern()[state.head][triangle(state.place, j)];
-  const level = (part, i, j) => (own.level ? levelled(part, text().tokens.length) : part)[triangle(i, j)];
-
-  const strip = tokenStrip("the text", "score-strip", {choose: place => select({place})});
-  const title = el("p", {class: "head-title"}), notice = el("p", {class: "small"});
+function scoreLedger(place) {
+  const own = {level: true, term: null}, strip = tokenStrip("score-strip");
+  const title = el("p", {class: "head-title"}), python = inPython("Path Expansion of Attention Scores QK Circuit");
   const sources = el("div", {class: "candidates", role: "group", "aria-label": "source"});
-  const python = inPython("Path Expansion of Attention Scores QK Circuit");
   const bars = sumOfBars("term", ["query side · key side", "adds to the score",
                                    "heads on which side, and the tokens that they read"], {
-    chosen: () => own.term, point: colorStrip,
-    choose: ({name}) => { own.term = name === own.term ? null : name; bars.choose(); colorStrip(null); }});
+    chosen: () => own.term, look: colorStrip, choose: name => { own.term = name; bars.choose(); }});
+  const open = figureOnText(place, "parts",
+    choice("the score", [[true, "less its row’s mean"], [false, "as it is"]], true,
+           level => { own.level = level; show(); }),
+    el("div", {class: "ledger"},
+      el("div", {}, strip.element, el("p", {class: "small"}, "source, with its attention"), sources),
+      el("div", {class: "terms"}, title, bars.element)), python.element);
 
-  /* The text colored by what the two sides of a term read; or by where the head looks. */
+  const row = () => rowOf(shownText().views.pattern()[state.head], state.place);
+  const level = (scores, i, j) => (own.level ? levelled(scores) : scores)[triangle(i, j)];
+
+  /* What the two sides of a term read; or where the head looks. */
   function colorStrip(term) {
-    const sides = (term ?? terms.find(({name}) => name === own.term))?.shares?.();
-    const sums = text().tokens.map((_, j) => sides ? sides.reduce((sum, side) => sum + side[j], 0)
-      : j <= state.place ? pattern(j) : 0);
-    const most = sides ? largest(sums) : 1;
-    strip.color(j => most ? sums[j] / most : 0);
+    const sides = term?.shares?.();
+    if (!sides) strip.color(shownText().tokens.map((_, j) => row()[j] ?? 0), 1);
+    else strip.color(shownText().tokens.map((_, j) => sumOf(sides.map(side => side[j]))));
   }
 
   function oneByOne(i, j) {
-    return text().terms(head(), i, j, own.level).map(({query, key, value, shares: made}) => {
-      const sides = [query, key], shares = once(made), kind = Number(query.heads.length > 0) + 2 * (key.heads.length > 0);
+    return shownText().terms(shownHead(), i, j, own.level).map(({query, key, value, shares: made}) => {
+      const sides = [query, key], shares = once(made);
+      const [kind] = PARTS[Number(query.heads.length > 0) + 2 * (key.heads.length > 0)].slice(1);
       return {name: sides.map(sideName).join(" · "), value,
               shares: () => shares().filter((_, n) => !sides[n].bias),
-              sources: all => [PARTS[kind][1], ...sides.flatMap((side, n) => !all && !side.heads.length ? []
+              sources: all => [kind, ...sides.flatMap((side, n) => !all && !side.heads.length ? []
                 : [n ? "; key reads " : "; query reads ",
-                   ...side.bias ? ["the bias b_O"] : tokenShares(shares()[n], text().tokens, all)])]};
+                   ...side.bias ? ["the bias b_O"] : tokenShares(shares()[n], shownText().tokens, all)])]};
     });
   }
 
   function byKind(i, j) {
-    return text().parts(headName(head())).map((part, n) => ({
-      name: PARTS[n][1], value: level(part, i, j), sources: () => []}))
-      .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+    return shownText().parts(headName(shownHead())).map((part, n) => (
+      {name: PARTS[n][1], value: level(part, i, j), sources: () => []}));
   }
 
   function offered(j) {
-    const ranked = Array.from({length: state.place + 1}, (_, j) => j).sort((a, b) => pattern(b) - pattern(a));
-    return [...new Set([...ranked.slice(0, SOURCES_OFFERED), j])].map(source => el("button", {
-      type: "button", "aria-pressed": String(source === j), onclick: () => select({source})},
-      mono(text().tokens[source]), el("sub", {}, source), el("b", {class: "number"}, fixed(pattern(source)))));
+    const most = ranked(row().keys(), j => row()[j]).slice(0, SOURCES_OFFERED);
+    return [...new Set([...most, j])].map(source => candidate(
+      [mono(shownText().tokens[source]), el("sub", {}, source)], row()[source], source === j, () => select({source})));
   }
 
   function show() {
-    const [layer, h] = head(), i = state.place, {tokens, terms: alive, splitHeads, scores} = text();
-    const count = alive && text().countTerms(head()), few = count <= MOST_TERMS;
-    elsewhere.hidden = Boolean(alive || splitHeads);
-    figure.hidden = !alive && !splitHeads?.includes(headName(head()));
-    notice.hidden = few || !elsewhere.hidden;
-    notice.textContent = figure.hidden ? `The scores of head ${headName(head())} were not taken apart.`
+    const [layer, h] = shownHead(), i = state.place, {tokens, terms: alive, splitHeads, scores} = shownText();
+    const count = alive && shownText().countTerms([layer, h]), few = count <= MOST_TERMS;
+    const name = headName([layer, h]), can = alive || splitHeads?.includes(name);
+    if (!open(can, few ? "" : !can ? `The scores of head ${name} were not taken apart.`
       : `${alive ? `This score has ${integer(count)} terms, and a page adds up ${integer(MOST_TERMS)} at most`
-                 : "The model does not run in this page"}: here are its terms by kind.`;
-    if (figure.hidden) return;
-    const j = sourceOf(state), named = `${headName(head())} ${roleOf(state.head)}`.trim();
-    terms = few ? oneByOne(i, j) : byKind(i, j);
-    title.replaceChildren(`head ${named}: why does ${i} `, mono(tokens[i]), ` look at ${j} `, mono(tokens[j]),
-      "? It has ", el("b", {class: "number"}, fixed(pattern(j))), " of the attention");
+                 : "The model does not run in this page"}: here are its terms by kind.`)) return;
+    const j = sourceOf(state);
+    title.replaceChildren(`head ${`${name} ${roleOf(state.head)}`.trim()}: why does ${i} `, mono(tokens[i]),
+      ` look at ${j} `, mono(tokens[j]), "? It has ", digits(fixed(row()[j])), " of the attention");
     refill(sources, offered(j));
-    bars.show(terms, scores ? [[`the model’s score${own.level ? ", less the mean" : ""}`,
-                                level(scores(head()), i, j)]] : []);
+    bars.show(few ? oneByOne(i, j) : byKind(i, j), scores ? [[`the model’s score${own.level ? ", less the mean" : ""}`,
+                                                            level(scores([layer, h]), i, j)]] : []);
     strip.mark(i, j, true);
-    colorStrip(null);
     const of = part => `${part}[0, ${i}, ${j}]${own.level ? ` - ${part}[0, ${i}, :${i + 1}].mean()` : ""}`;
     const given = `(weights, tokens, acts.pattern, ${layer}, ${h}, acts.norms)`;
     python.show(few ? [`terms = mc.expand_scores${given}`,
@@ -92,14 +84,5 @@ function scoreLedger() {
   }
 
   byId("score-ledger").hidden = false;
-  const figure = el("div", {}, el("div", {class: "ledger"},
-    el("div", {}, strip.element, el("p", {class: "small"}, "source, with its attention"), sources),
-    el("div", {class: "terms"}, title, bars.element)), python.element);
-  const elsewhere = elsewhereNotice("parts");
-  byId("score-ledger-figure").append(el("div", {class: "controls"},
-    choice("the score", [[true, "less its row’s mean"], [false, "as it is"]], true,
-           chosen => { own.level = chosen; show(); })), elsewhere, notice, figure);
-  follow(["text"], () => strip.write(text()));
   follow(["text", "place", "source", "head", "run"], show);
-  dark.addEventListener("change", () => colorStrip(null));
 }

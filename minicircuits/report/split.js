@@ -5,75 +5,53 @@ const PARTS = [["neither", "neither"], ["Q", "Q-composition"], ["K", "K-composit
                ["both", "both"], ["total", "total"]];
 
 /* figures: what was found of the page's induction head, or null. */
-function split(figures) {
+function split(place, figures) {
   const own = {level: true, at: null}, heads = texts.find(text => text.parts).splitHeads;
-  const text = () => texts[state.text], head = () => headName(page.shown_heads[state.head]);
-  let drawn, limit;
+  let drawn = null, limit;
   const maps = PARTS.map(([, title]) => heatMap(`scores, ${title}`, {
     point: (...at) => { own.at = at; showPoint(); },
     lock: (place, source) => select({place, source}),
     leave: () => { own.at = null; showPoint(); }}));
-  const numbers = PARTS.map(() => el("b", {class: "number"}));
+  const numbers = PARTS.map(() => digits());
   const readout = el("p", {class: "readout", "aria-live": "polite"});
-  const picker = choice("head", heads.map(name => [name, name]), head(), name =>
-    select({head: page.shown_heads.findIndex(head => headName(head) === name)}));
+  const picker = choice("head", heads.map(name => [name, name]), null, name =>
+    select({head: headNames.indexOf(name)}));
   const python = inPython("Analyzing a Two-Layer Model");
+  const rows = choice("rows", [[true, "less their mean"], [false, "as they are"]], true,
+                      level => { own.level = level; show(); });
+  const open = figureOnText(place, "parts", [picker, textPager(), rows],
+    el("div", {class: "parts"}, PARTS.map(([key, title], k) => el("div", {class: "part"},
+      el("p", {class: "name"}, `${{neither: "", total: "= "}[key] ?? "+ "}${title}`, numbers[k]), maps[k].element))),
+    readout, python.element);
 
   function show() {
-    const size = text().tokens.length, given = heads.includes(head());
-    picker.querySelectorAll("input").forEach(input => { input.checked = input.value === head(); });
-    figure.hidden = !text().parts || !given;
-    elsewhere.hidden = Boolean(text().parts);
-    others.hidden = given;
-    others.textContent = page.shown_heads[state.head][0]
-      ? `The scores of head ${head()} were not taken apart.`
-      : `Head ${head()} is in the first layer: neither side of its scores reads earlier heads.`;
-    if (figure.hidden) return;
-    const [layer, h] = page.shown_heads[state.head];
+    const [layer, h] = shownHead(), name = headName([layer, h]), {tokens, parts: partsOf} = shownText();
+    picker.querySelectorAll("input").forEach(input => { input.checked = input.value === name; });
+    drawn = null;
+    if (!open(heads.includes(name), heads.includes(name) ? "" : layer ? `The scores of head ${name} were not taken apart.`
+      : `Head ${name} is in the first layer: neither side of its scores reads earlier heads.`)) return;
     python.show([`split = mc.split_scores(weights, tokens, acts.pattern, ${layer}, ${h}, acts.norms)`]);
-    const parts = text().parts(head());
-    const raw = [...parts, parts[0].map((_, n) => parts.reduce((sum, part) => sum + part[n], 0))];
-    drawn = own.level ? raw.map(part => levelled(part, size)) : raw;
+    const parts = partsOf(name), all = [...parts, parts[0].map((_, n) => sumOf(parts.map(part => part[n])))];
+    drawn = own.level ? all.map(levelled) : all;
     limit = Math.max(...drawn.map(largest));
-    maps.forEach((map, k) => map.draw(size, size, drawn[k], limit, 0.8));
+    maps.forEach((map, k) => map.draw(tokens.map(word), drawn[k], limit, 0.8));
     showPoint();
   }
 
   /* Of what is pointed at, or else of what is chosen. */
   function showPoint() {
-    const [i, j] = own.at ?? [state.place, sourceOf(state)];
+    const [i, j] = own.at ?? [state.place, sourceOf(state)], {tokens} = shownText();
     maps.forEach((map, k) => {
       map.mark(i, j);
       numbers[k].textContent = signed(drawn[k][triangle(i, j)]);
     });
-    readout.replaceChildren(`destination ${i} `, mono(text().tokens[i]), " ← ", `source ${j} `,
-                            mono(text().tokens[j]), `; full color is ±${fixed(limit)}`);
+    readout.replaceChildren(`destination ${i} `, mono(tokens[i]), " ← ", `source ${j} `,
+                            mono(tokens[j]), `; full color is ±${fixed(limit)}`);
   }
 
-  const figure = el("div", {},
-    el("div", {class: "parts"}, PARTS.map(([key, title], k) => el("div", {class: "part"},
-      el("p", {class: "name"}, `${{neither: "", total: "= "}[key] ?? "+ "}${title}`, numbers[k]), maps[k].element))),
-    readout, python.element);
-  const elsewhere = elsewhereNotice("parts"), others = el("p", {class: "small"});
-  byId("split-figure").append(
-    el("div", {class: "controls"}, picker, textPager(),
-      choice("rows", [[true, "less their mean"], [false, "as they are"]], true,
-             level => { own.level = level; show(); })), elsewhere, others, figure);
   if (figures) splitTable(figures, headName(page.induction));
-  follow(["text", "head", "run"], show);
-  follow(["place", "source"], () => figure.hidden || showPoint());
-  dark.addEventListener("change", show);
-}
-
-/* Each row less its mean over its sources: the same pattern, and the level is out of sight. */
-function levelled(part, size) {
-  const result = new Float32Array(part.length);
-  for (let i = 0; i < size; i++) {
-    const row = part.subarray(triangle(i, 0), triangle(i, i) + 1);
-    const mean = row.reduce((sum, value) => sum + value, 0) / row.length;
-    result.set(row.map(value => value - mean), triangle(i, 0));
-  }
-  return result;
+  follow(["text", "head", "run", "colors"], show);
+  follow(["place", "source"], () => drawn && showPoint());
 }
 
 function splitTable({parts, carrier, block, attention}, name) {

@@ -7,12 +7,26 @@
 const state = {text: 0, place: 0, source: null, head: 0, path: null, target: 0, against: "mean",
                run: {off: [], frozen: false}, at: null};
 const texts = [];                // to choose from: those given, then those that the reader made
+const headNames = page.shown_heads.map(headName);
 const followers = [];
 
-/* show(changed) now, and whenever one of these keys of the state has changed: all that have. */
+function shownText() {
+  return texts[state.text];
+}
+
+function shownHead() {
+  return page.shown_heads[state.head];
+}
+
+/* show(changed) now, and whenever one of these keys of the state has changed: all that have. Another
+   key is "colors": light and dark change them. */
 function follow(keys, show) {
   followers.push({keys, show});
   show(Object.keys(state));
+}
+
+function tell(changed) {
+  for (const {keys, show} of followers) if (keys.some(key => changed.includes(key))) show(changed);
 }
 
 /* Changes the state, and all that follow it. A text or place that is chosen has no source yet, and
@@ -33,7 +47,23 @@ function select(changes) {
   const changed = Object.keys(state).filter(key => next[key] !== state[key]);
   if ("text" in changes) changed.push("text");             // of one place, texts may change
   Object.assign(state, next);
-  for (const {keys, show} of followers) if (keys.some(key => changed.includes(key))) show(changed);
+  tell(changed);
+}
+
+/* Shows a head (layer, head) in all figures; and a path, if one is named. */
+function chooseHead(head, path) {
+  const place = headNames.indexOf(headName(head));
+  select({...place < 0 ? {} : {head: place}, ...path && {path}});
+}
+
+/* Marks those of these elements, by their places, that show the head or the path that is chosen. */
+function markChosen(elements, isChosen) {
+  follow(["head", "path"], () => elements.forEach((element, n) =>
+    element.classList.toggle("chosen", isChosen(n))));
+}
+
+function isShown(head) {
+  return sameHead(head, shownHead());
 }
 
 function isOff(head) {
@@ -44,24 +74,4 @@ function isOff(head) {
 function switchHead(head) {
   const off = state.run.off.filter(name => name !== headName(head));
   select({run: {...state.run, off: isOff(head) ? off : [...off, headName(head)]}});
-}
-
-/* Scrolls to a section or a head's table, whose heading then has the focus. */
-function jump(id) {
-  const at = byId(id), heading = at.querySelector("h2, h3") ?? at;
-  heading.tabIndex = -1;
-  heading.focus({preventScroll: true});
-  at.scrollIntoView();
-}
-
-/* Links inside the page, which leave the address to the state. A head's link selects it. */
-function followLinks() {
-  document.addEventListener("click", event => {
-    const id = event.target.closest?.("a[href^='#']")?.hash.slice(1);
-    if (!id || event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    const head = page.shown_heads.findIndex(([layer, head]) => id === `head-${layer}-${head}`);
-    select(head < 0 ? {at: id} : {at: id, head});
-    jump(id);
-  });
 }

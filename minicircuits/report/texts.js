@@ -2,18 +2,40 @@
 /* A text as figures see it: {name, tokens, next(i), views, parts(h), paths(i, id), …}. Here it is
    one that was computed before; living.js makes the same by running the model. */
 
-/* The text that is shown, by name, to choose another. */
+/* The text that is shown, by name: a list, and buttons to the one before and the one after. */
 function textPager() {
-  const paging = pager("text", () => texts.map(({name}) => name), text => select({text}));
-  follow(["text"], () => paging.go(state.text));
-  return paging.element;
+  const step = (label, arrow, by) =>
+    button(arrow, () => select({text: state.text + by}), {"aria-label": label});
+  const before = step("previous text", "←", -1), after = step("next text", "→", 1);
+  const list = el("select", {"aria-label": "text", onchange: () => select({text: Number(list.value)})});
+  follow(["text"], () => {
+    const names = texts.map(({name}) => name);
+    if (list.textContent !== names.join("")) {
+      list.replaceChildren(...names.map((name, n) => el("option", {value: n}, name)));
+    }
+    list.value = state.text;
+    before.disabled = state.text === 0;
+    after.disabled = state.text === texts.length - 1;
+  });
+  return el("fieldset", {class: "choice pager"}, el("legend", {}, "text"), before, list, after);
 }
 
-/* Says which texts have what the one that is shown has not: its `key`. */
-function elsewhereNotice(key) {
-  const links = texts.flatMap((text, n) => text[key] ? [el("button", {
-    type: "button", onclick: () => select({text: n})}, text.name)] : []);
-  return el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", links);
+/* Fills `place` with a figure about the text that is shown: controls and contents. Returns
+   open(can, said), whether there is something to show: else it says which texts have the `key` that
+   this one lacks, or what is said. */
+function figureOnText(place, key, controls, ...contents) {
+  const others = texts.flatMap(({name, [key]: has}, text) =>
+    has ? [button(name, () => select({text}))] : []);
+  const elsewhere = el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", others);
+  const notice = el("p", {class: "small"}), figure = el("div", {}, contents);
+  place.append(el("div", {class: "controls"}, controls), elsewhere, notice, figure);
+  return (can, said) => {
+    elsewhere.hidden = Boolean(shownText()[key]);
+    notice.hidden = !elsewhere.hidden || !said;
+    notice.textContent = said;
+    figure.hidden = !elsewhere.hidden || !can;
+    return !figure.hidden;
+  };
 }
 
 /* Opens the texts of the page, at the one it opens at, in a model that runs, or as computed before.
@@ -42,13 +64,8 @@ function givenText({name, tokens, next, pattern, lengths, effects, parts, run}, 
 
 /* Patterns times the length of what is written for each source: value-weighted patterns. */
 function weighted(patterns, lengths) {
-  return patterns.map((pattern, head) => {
-    const moved = new Float32Array(pattern.length);
-    for (let i = 0, at = 0; at < moved.length; i++) {
-      for (let j = 0; j <= i; j++, at++) moved[at] = pattern[at] * lengths[head][j];
-    }
-    return moved;
-  });
+  return patterns.map((pattern, head) =>
+    byRows(pattern, row => row.map((share, j) => share * lengths[head][j])));
 }
 
 /* What circuits.js reads of weights, and of a run on a text, as much as a ledger needs. */
@@ -61,12 +78,11 @@ function givenWeights({tokens, ...packed}) {
 }
 
 function givenPaths(text, {embedded, residual, normalizer, norms}, weights) {
-  const at = new Map(page.shown_heads.map((head, n) => [headName(head), n]));
   const acts = once(() => {
     const {n_layers, n_heads} = weights(), given = text.views.pattern();
     const even = text.tokens.flatMap((_, i) => Array(i + 1).fill(1 / (i + 1)));
     const pattern = Array.from({length: n_layers * n_heads}, (_, h) =>
-      given[at.get(headName([Math.floor(h / n_heads), h % n_heads]))] ?? even);
+      given[headNames.indexOf(headName([Math.floor(h / n_heads), h % n_heads]))] ?? even);
     return {tokens: text.tokens, off: new Set(), norms, pattern,
             residual: [unpack(embedded), unpack(residual)]};
   });

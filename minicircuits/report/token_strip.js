@@ -1,18 +1,19 @@
 "use strict";
-/* A text, token by token, each colored by a number (never so much that it hides its words); the pointer, a click and keys choose one. */
+/* The text that is shown, token by token, each colored by a number (never so much that it hides its
+   words); the pointer, a click and keys choose one. */
 
-/* `hover(i)` and `hover(null)` follow the pointer; `choose(i)` is a click, Enter or an arrow. */
-function tokenStrip(label, id, {hover = () => {}, choose, release = () => {}}) {
-  let spans = [], chosen = 0;
-  const index = event => {
+/* `hover(i)` and `hover(null)` follow the pointer; `choose(i, moved)` is a click, Enter or an arrow. */
+function tokenStrip(id, {choose = place => select({place}), hover = () => {}, release = () => {}} = {}) {
+  let spans = [], chosen = 0, color = () => "";
+  const placeOf = event => {
     const span = event.target.closest("[data-place]");
     return span ? Number(span.dataset.place) : null;
   };
   const element = el("div", {
-    id, class: "tokens", tabindex: 0, role: "listbox", "aria-label": `${label}. Arrow keys move.`,
-    onpointerover: event => hover(index(event)),
+    id, class: "tokens", tabindex: 0, role: "listbox", "aria-label": "the text. Arrow keys move.",
+    onpointerover: event => hover(placeOf(event)),
     onpointerleave: () => hover(null),
-    onclick: event => index(event) !== null && choose(index(event)),
+    onclick: event => placeOf(event) !== null && choose(placeOf(event)),
     onkeydown: event => {
       const to = {ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: spans.length - 1};
       if (event.key in to) choose(Math.min(spans.length - 1, Math.max(0, to[event.key])), true);
@@ -21,31 +22,37 @@ function tokenStrip(label, id, {hover = () => {}, choose, release = () => {}}) {
       else return;
       event.preventDefault();
     }});
+  const paint = () => spans.forEach((span, i) => { span.style.backgroundColor = color(i); });
+
+  follow(["text"], () => {
+    const {tokens, written = Infinity} = shownText();      // from which place on the model wrote it
+    spans = tokens.map((token, i) => el("span", {
+      class: i < written ? "token" : "token written", "data-place": i, role: "option", id: `${id}-${i}`,
+      title: `${i} ${word(token)}`}, running(token)));
+    element.replaceChildren(...spans);
+  });
+  follow(["colors"], paint);
 
   return {
     element,
-    /* `written`: the place from which on the model wrote it. */
-    write({tokens, written = Infinity}) {
-      spans = tokens.map((token, i) => el("span", {
-        class: i < written ? "token" : "token written", "data-place": i, role: "option", id: `${id}-${i}`,
-        title: `${i} ${word(token)}`}, running(token)));
-      element.replaceChildren(...spans);
+    /* of(i): the color of a token. */
+    paint(of) {
+      color = of;
+      paint();
     },
-    paint(color) {
-      spans.forEach((span, i) => span.style.setProperty("background-color", color(i)));
-    },
-    color(value) {
-      this.paint(i => shadeText(0.65 * value(i)));
+    /* values: a number a token; `most` is that of full color. */
+    color(values, most = largest(values)) {
+      this.paint(i => shadeText(most ? 0.65 * values[i] / most : 0));
     },
     mark(place, other, locked) {
-      chosen = place ?? chosen;
+      chosen = place;
       spans.forEach((span, i) => {
         span.classList.toggle("here", i === place);
         span.classList.toggle("there", i === other);
         span.classList.toggle("locked", i === place && locked);
         span.setAttribute("aria-selected", i === place);
       });
-      if (place != null) element.setAttribute("aria-activedescendant", `${id}-${place}`);
+      element.setAttribute("aria-activedescendant", `${id}-${place}`);
     },
   };
 }

@@ -590,8 +590,8 @@ def test_names_at_the_edges_of_heat_maps(opened):
             window.map?.element.remove();
             window.map = heatMap("m", {point: () => {}, says: "share"});
             document.querySelector("#overview").prepend(map.element);
-            map.draw(n, n, new Float32Array(n * (n + 1) / 2).fill(0.5), 1, 0.5,
-                     Array.from({length: n}, (_, i) => `t${i}`));
+            map.draw(Array.from({length: n}, (_, i) => `t${i}`),
+                     new Float32Array(n * (n + 1) / 2).fill(0.5), 1, 0.5);
             map.mark(7, 3); }""", n)
         for side, at in ("down", "t7"), ("across", "t3"):
             names = page.locator(f"#overview .edges .{side}")

@@ -24,9 +24,8 @@ from tests.with_norms import random_model
 
 playwright = (importlib.import_module("playwright.sync_api")
               if importlib.util.find_spec("playwright") else None)
-SCRIPTS = ("data.js", "state.js", "texts.js", "model.js", "circuits.js", "tokenizer.js",
-           "living.js",
-           "sentence.js")
+SCRIPTS = ("numbers.js", "data.js", "state.js", "texts.js", "model.js", "circuits.js",
+           "tokenizer.js", "living.js", "sentence.js")
 # A run in arrays that JSON has: [layer or head][position][dimension], triangles filled up.
 RUN = """({tokens, off, frozen}) => {
   const living = livingModel(page.model, page.shown_heads);
@@ -262,7 +261,7 @@ CASES = """cases => cases.map(({model, tokens}) => tokens.map(row => {
 def test_it_passes_the_oracle(run):
     """Every golden vector, as `minicircuits check` holds any program to it."""
     vectors = [vector for vector in core().values() if vector.tokens.shape[1] <= 64]
-    found = run({"vocabulary": []}, CASES, [
+    found = run({"vocabulary": [], "shown_heads": []}, CASES, [
         {**in_page(vector.weights), "tokens": vector.tokens.tolist()} for vector in vectors])
     assert len(vectors) > 15
     for vector, contexts in zip(vectors, found, strict=True):
@@ -303,7 +302,7 @@ def as_bytes(data):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_tokenizer_gives_the_same_ids(run, name):
     tokenizer = TOKENIZERS[name]()
-    page = {"merges": tokenizer.to_array().tolist(), "vocabulary": []}
+    page = {"merges": tokenizer.to_array().tolist(), "vocabulary": [], "shown_heads": []}
     rng = np.random.default_rng(0)
     texts = [*map(as_bytes, HOSTILE), *(rng.integers(0, 256, 300).astype(np.uint8).tobytes()
                                         for _ in range(20)),
@@ -315,7 +314,7 @@ def test_the_tokenizer_gives_the_same_ids(run, name):
 
 
 def test_text_is_utf8_as_python_has_it(run):
-    page = {"merges": [], "vocabulary": []}
+    page = {"merges": [], "vocabulary": [], "shown_heads": []}
     texts = [data for data in HOSTILE if isinstance(data, str)]
     found = run(page, "texts => texts.map(text => tokenizerOf([]).encode(text))", texts)
     assert found == [list(as_bytes(data)) for data in texts]
@@ -327,6 +326,7 @@ def test_text_is_utf8_as_python_has_it(run):
 def test_names_and_numbers_where_there_is_no_tokenizer(run):
     encode = ("texts => texts.map(text => { try { return namedTokens([[0, 'a'], [1, '␣b'], "
               "[2, 'a']], 5).encode(text); } catch (error) { return error.message; } })")
-    assert run({"vocabulary": []}, encode, ["a #4\n␣b  #0", "", "c", "#5", "#", "#-1"]) == [
+    page = {"vocabulary": [], "shown_heads": []}
+    assert run(page, encode, ["a #4\n␣b  #0", "", "c", "#5", "#", "#-1"]) == [
         [0, 4, 1, 0], [], "no token is called c", "no token is called #5", "no token is called #",
         "no token is called #-1"]
