@@ -44,16 +44,18 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     residual stream. A large score shows overlap, not what it does.
 
     Each M = left right is first reduced to a thin factor. If left = F R and the columns of F
-    are orthonormal, then ‖M X‖ = ‖R right X‖ for any X. So a later layer costs one product.
+    are orthonormal, then ‖M X‖ = ‖R right X‖ for any X. What is left to do takes d_model d_head²
+    multiplications a pair. ⟨MᵀM, W_OV W_OVᵀ⟩ would take d_model², but round small scores away.
     """
-    L, H, d = weights.n_layers, weights.n_heads, weights.d_model
     readers, writers = thin(weights, kind)
+    L, H, e, d = readers.shape
 
     def of_layer(layer):
-        M = readers[layer].reshape(-1, d)                                       # (h·e, d)
-        W = writers[:layer].transpose(2, 0, 1, 3).reshape(d, -1)                # (d, l'·g·e)
-        squares = (np.abs(M @ W) ** 2).reshape(H, -1, layer * H, writers.shape[-1])
-        return np.sqrt(squares.sum((1, 3))).reshape(H, layer, H)
+        M, part = readers[layer].reshape(-1, d), np.empty((H, layer, H), readers.real.dtype)
+        for earlier in range(layer):                     # a product of two layers stays in cache
+            product = (M @ writers[earlier].reshape(-1, d).mT).reshape(H, e, H, -1)
+            part[:, earlier] = np.vecdot(product, product).real.sum(1)
+        return np.sqrt(part)
 
     scores, later = np.zeros((L, H, L, H), readers.real.dtype), range(L - 1, 0, -1)
     for layer, part in zip(later, side_by_side(of_layer, later)):       # the longest first
@@ -62,17 +64,28 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
 
 
 def thin(weights, kind):
-    """Of each head a thin factor of M, (l, h, e, d), and one of W_OV, (l, h, d, e), both of norm 1.
+    """Of each head a thin factor of M, and one of W_OVᵀ, both (l, h, e, d) and of norm 1.
 
-    Their products have the norms of M W_OV.
+    The product of the first and the other's transpose has the norm of M W_OV.
     """
     if kind not in ("Q", "K", "V"):
         raise InputError(f"kind must be Q, K or V; got {kind!r}")
     left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
                    "V": (weights.W_O, weights.W_V)}[kind]
-    # With W_Vᵀ = F R too, W_OV = W_O Rᵀ Fᵀ: of each head g the thin W_O Rᵀ is enough.
-    writers = unit(near_one(weights.W_O) @ np.linalg.qr(near_one(weights.W_V.mT), "r").mT)
-    return unit(np.linalg.qr(near_one(left), "r") @ near_one(right)), writers
+    return reduced(left, right), reduced(weights.W_V.mT, weights.W_O.mT)
+
+
+def reduced(left, right):
+    """R right over its norm, (l, h, e, d), where left (l, h, d, e) = F R."""
+    factors = np.empty((*left.shape[:2], min(left.shape[2:]), right.shape[-1]), right.dtype)
+
+    def of_layer(layer):
+        R = np.linalg.qr(near_one(left[layer]), "r")
+        factors[layer] = unit(R @ near_one(right[layer]))
+
+    for _ in side_by_side(of_layer, range(len(left))):
+        pass
+    return factors
 
 
 def near_one(W):
@@ -126,7 +139,7 @@ def chance_levels(weights, kind, chance):
     """
     d, (readers, writers) = weights.d_model, thin(weights, kind)
     eigenvalues = [np.linalg.eigvalsh(gram).astype(float)     # those that are not 0: (l, h, e)
-                   for gram in (readers @ readers.mT, writers.mT @ writers)]
+                   for gram in (readers @ readers.mT, writers @ writers.mT)]
 
     def sums(power):
         """Σμ^power Σν^power for all pairs; of d eigenvalues those that are left out are 0."""

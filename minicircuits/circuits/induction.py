@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicircuits.circuits.copying import copying_score
+from minicircuits.circuits.copying import TILE, copying_score
 from minicircuits.circuits.heads import W_OV, W_QK, ov_circuit
 from minicircuits.circuits.low_rank import LowRank
+from minicircuits.cores import side_by_side
 from minicircuits.door import door
 from minicircuits.notation import InputError, Weights, check_real
 
@@ -61,8 +62,8 @@ class Matches(NamedTuple):
 def nearest_matches(low_rank: LowRank, k: int = 3) -> Matches:
     """Which other tokens a token takes for itself: the best entries of a row off the diagonal.
 
-    This is approximate induction, [a′][b] … [a] → [b]: cat may match cats. A block of rows at a
-    time. Raises InputError unless the circuit is square and k < d_vocab.
+    This is approximate induction, [a′][b] … [a] → [b]: cat may match cats. Equal ones go by token.
+    A tile at a time. Raises InputError unless the circuit is square and k < d_vocab.
 
     >>> circuit = LowRank(np.eye(3), np.array([[5., 1, 2], [0, 7, 3], [4, 8, 6]]))
     >>> nearest_matches(circuit, k=1).tokens.ravel()
@@ -74,11 +75,26 @@ def nearest_matches(low_rank: LowRank, k: int = 3) -> Matches:
         raise InputError(f"matches need a square circuit; got shape {low_rank.shape}")
     if not 0 < k < n:
         raise InputError(f"k must be from 1 to {n - 1}; got {k}")
-    tokens, values = np.empty((n, k), np.intp), np.empty((n, k), low_rank.A.dtype)
-    for rows, block in low_rank.blocks():
-        row, best = np.arange(len(block)), np.arange(rows.start, rows.stop)
-        for rank in range(k):                       # the best so far (first: itself) is out
-            block[row, best] = -np.inf
-            best = block.argmax(1)
-            tokens[rows, rank], values[rows, rank] = best, block[row, best]
-    return Matches(tokens, values, low_rank.diagonal())
+    tiles = [slice(start, min(start + TILE, n)) for start in range(0, n, TILE)]
+    best = side_by_side(lambda rows: best_of_rows(low_rank, rows, tiles, k), tiles)
+    return Matches(*map(np.concatenate, zip(*best)), low_rank.diagonal())
+
+
+def best_of_rows(low_rank, rows, tiles, k):
+    """Of each of `rows`, one of the tiles, the k best others: tokens and values (u, k)."""
+    A = low_rank.A[rows]
+    tokens, values = np.zeros((len(A), k), np.intp), np.full((len(A), k), -np.inf, A.dtype)
+    for columns in tiles:
+        tile = A @ low_rank.B[:, columns]
+        if columns == rows:
+            np.fill_diagonal(tile, -np.inf)
+        better = np.flatnonzero(tile.max(1) > values[:, -1])     # of equals the first stay
+        row, had = np.arange(len(better)), tokens[better]
+        both = np.hstack([values[better], tile[better]])
+        for rank in range(k):                                    # the best so far are out
+            best = both.argmax(1)
+            tokens[better, rank] = np.where(best < k, had[row, np.minimum(best, k - 1)],
+                                            columns.start + best - k)
+            values[better, rank] = both[row, best]
+            both[row, best] = -np.inf
+    return tokens, values

@@ -114,18 +114,23 @@ def variance_shares(terms: list[ScoreTerm]) -> list[TermShare]:
     """
     if not terms:
         raise InputError("shares need at least one term; got none")
-    scores = np.array([term.scores for term in terms])                  # (term, b, i, j)
-    check_real(scores)
-    scores = scores / power_of_two(scores)                              # squares stay in range
-    causal = np.tri(scores.shape[-1], dtype=bool)
-    parts = np.where(causal, scores - scores.mean(-1, keepdims=True, where=causal), 0)
-    total, size = parts.sum(0), np.abs(scores).sum(0)
+    total = size = 0
+    for term in terms:                               # one is held at a time
+        check_real(scores := term.scores)
+        total, size = total + scores, size + np.abs(scores)
+    causal, scale = np.tri(size.shape[-1], dtype=bool), power_of_two(size)
+
+    def centered(scores):
+        scores = scores / scale                                         # squares stay in range
+        return np.where(causal, scores - scores.mean(-1, keepdims=True, where=causal), 0)
+
+    total = centered(total)
     variance = (total * total).sum()
-    rounding = 8 * size.shape[-1] * np.finfo(size.dtype).eps * size
+    rounding = 8 * size.shape[-1] * np.finfo(size.dtype).eps * size / scale
     if variance <= (rounding ** 2).sum():              # the same for all sources, but for rounding
-        parts, variance = 0 * parts, 1
-    shares = (parts * total).sum((1, 2, 3)) / variance
-    return sorted(map(TermShare, terms, shares.tolist()), key=lambda found: -found.share)
+        total, variance = 0 * total, 1
+    shares = [float((centered(term.scores) * total).sum() / variance) for term in terms]
+    return sorted(map(TermShare, terms, shares), key=lambda found: -found.share)
 
 
 class Split(NamedTuple):

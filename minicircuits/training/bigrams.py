@@ -14,7 +14,7 @@ Paper: "Zero-Layer Transformers".
 """
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy                          # scipy.optimize loads when it is used, which is seldom
 from scipy.special import xlogy
 
 from minicircuits.notation import InputError
@@ -97,5 +97,6 @@ def fit_zero_layer(C, d_model, rng, iterations=150):
 
     W_U = rng.normal(0, d_model ** -0.5, (d_vocab, d_model))
     W_E = rng.normal(0, d_model ** -0.5, (d_model, d_vocab)) / unit
-    return minimize(loss_and_gradient, np.concatenate([W_U, W_E], axis=None), jac=True,
-                    method="L-BFGS-B", options={"maxiter": iterations}).fun
+    begin = np.concatenate([W_U, W_E], axis=None)
+    return scipy.optimize.minimize(loss_and_gradient, begin, jac=True, method="L-BFGS-B",
+                                   options={"maxiter": iterations}).fun

@@ -1,10 +1,12 @@
 """Composition scores of all pairs of 144 heads: here, and by TransformerLens 3.9.
 
     python tests/benchmarks/composition.py --python /path/to/an/environment/with/it/bin/python
+    python tests/benchmarks/composition.py --against CHECKOUT
 
 12 layers of 12 heads, d_model 768, d_head 64, float32, the same random weights. The sum over the
 three kinds, each side in a process of its own, in turn; medians of rounds, the least and the
-largest. The values must agree. Without --python only this side is timed.
+largest. The values must agree. Without --python only this side is timed; with --against another
+checkout of this project is, too.
 """
 
 import argparse
@@ -43,7 +45,8 @@ def transformer_lens_scores(file):
     return scores
 
 
-SIDES = {"minicircuits": minicircuits_scores, "transformer_lens": transformer_lens_scores}
+SIDES = {"minicircuits": minicircuits_scores, "against": minicircuits_scores,
+         "transformer_lens": transformer_lens_scores}
 
 
 def measure(side, file, output):
@@ -56,6 +59,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", help="the Python of an environment with TransformerLens 3.9")
+    parser.add_argument("--against", metavar="CHECKOUT", help="another one of this project")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -63,16 +67,20 @@ def main():
         return
     np, mc = import_module("numpy"), import_module("minicircuits")
     with tempfile.TemporaryDirectory() as folder:
-        weights, *outputs = (os.path.join(folder, name) for name in ("weights.npz", *SIDES))
+        weights, *outputs = (os.path.join(folder, f"{name}.npz") for name in ("weights", *SIDES))
         mc.save(weights, mc.init_weights(LAYERS, HEADS, D_MODEL, D_HEAD, 10, 8, "none",
                                          np.random.default_rng(0), np.float32))
-        ours, theirs = (partial(in_own_process, __file__, "--side", side, weights, f"{output}.npz")
-                        for side, output in zip(SIDES, outputs))
-        sides = {"minicircuits": partial(ours, held=True)}
+        measured = {side: partial(in_own_process, __file__, "--side", side, weights, output)
+                    for side, output in zip(SIDES, outputs)}
+        sides = {"minicircuits": partial(measured["minicircuits"], held=True)}
+        if options.against:
+            sides["against"] = partial(measured["against"], held=True, package=options.against)
         if options.python:
-            sides["transformer_lens"] = partial(theirs, python=options.python)
+            sides["transformer_lens"] = partial(measured["transformer_lens"],
+                                                python=options.python)
         results = in_turn(sides, options.rounds)
-        scores = [dict(np.load(f"{output}.npz")) for _, output in zip(sides, outputs)]
+        scores = {side: dict(np.load(output)) for side, output in zip(SIDES, outputs)
+                  if side in sides}
     # a later layer's heads against each earlier layer's: one inner product of d_model per entry
     floor = 3 * 2 * D_MODEL * (HEADS * D_HEAD) ** 2 * LAYERS * (LAYERS - 1) / 2
     print(f"floor of the products alone: {floor / product_rate(3):.2f} s")
@@ -80,9 +88,9 @@ def main():
     for side, times in totals.items():
         print(f"{side:<18}{spread(times)} s   ratio "
               f"{spread(ratios(times, totals['minicircuits']), '{:.1f}')}")
-    if len(scores) > 1:
-        error = max(np.abs(scores[0][kind] - scores[1][kind]).max() for kind in "QKV")
-        print(f"values differ by at most {error:.1e}")
+    for side, theirs in scores.items():
+        error = max(np.abs(scores["minicircuits"][kind] - theirs[kind]).max() for kind in "QKV")
+        print(f"values of {side} differ by at most {error:.1e}")
         assert error < 1e-6
 
 

@@ -4,12 +4,10 @@ Each object follows the paper's equation for it and shares no code with `minicir
 context at a time: here a pattern has axes (l, h, i, j) and tokens are (i,).
 """
 
-from contextlib import contextmanager
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 
 from minicircuits.circuits.low_rank import LowRank
@@ -159,14 +157,6 @@ def looped_scores(weights, tokens, pattern, layer, head):
             for W in (W_Q, W_K))
     return np.array([[sum(q[i][e] * k[j][e] for e in range(E)) / E ** 0.5 for j in range(len(y))]
                      for i in range(len(y))])
-
-
-@contextmanager
-def blocks_of(limit):
-    """Every `LowRank.blocks()` in blocks of at most `limit` bytes, or of one row."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LowRank.blocks, "__defaults__", (limit,))
-        yield
 
 
 def whole_numbers(rng, m, n, rank, dtype=np.float64):

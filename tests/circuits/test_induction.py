@@ -1,6 +1,7 @@
 """The induction corner: matching and copying against dense matrices, terms and hand-built heads."""
 
 import tracemalloc
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from math import sqrt
@@ -19,7 +20,7 @@ from minicircuits.circuits.low_rank import LowRank
 from minicircuits.circuits.score_expansion import expand_scores
 from minicircuits.model.transformer import forward
 from minicircuits.notation import InputError
-from tests.circuits.dense import blocks_of, draw_frozen, whole_numbers
+from tests.circuits.dense import draw_frozen, whole_numbers
 from tests.draws import (SEEDS, assert_close, disguised, magnitudes, random_case,
                          random_weights)
 
@@ -146,6 +147,13 @@ def test_approximate_induction_is_off_the_diagonal_and_in_what_the_model_does():
 
 # Nearest matches
 
+@contextmanager
+def tiles_of(size):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(induction, "TILE", size)
+        yield
+
+
 def check_nearest_matches(circuit, k):
     """Whole numbers: ties everywhere, the first of equals first."""
     W, found = circuit.AB, nearest_matches(circuit, k)
@@ -160,10 +168,10 @@ def check_nearest_matches(circuit, k):
 
 
 @settings(max_examples=60, deadline=None)
-@given(SEEDS, st.integers(2, 9), st.integers(0, 4), st.integers(1, 700), st.data())
-def test_nearest_matches_equal_the_loops(seed, n, rank, limit, data):
+@given(SEEDS, st.integers(2, 9), st.integers(0, 4), st.integers(1, 9), st.data())
+def test_nearest_matches_equal_the_loops(seed, n, rank, size, data):
     circuit = whole_numbers(np.random.default_rng(seed), n, n, rank)
-    with blocks_of(limit):
+    with tiles_of(size):
         check_nearest_matches(circuit, data.draw(st.integers(1, n - 1)))
 
 
@@ -197,7 +205,7 @@ def test_nearest_matches_in_bounded_memory():
     """2,000² entries would be 32 MB."""
     rng = np.random.default_rng(2)
     circuit = LowRank(rng.normal(size=(2000, 3)), rng.normal(size=(3, 2000)))
-    with blocks_of(1 << 20):
+    with tiles_of(128):
         tracemalloc.start()
         try:
             nearest_matches(circuit)
