@@ -7,15 +7,16 @@ Paper: "Three Kinds of Composition", "Path Expansion of Attention Scores QK Circ
 erratum.
 """
 
-from dataclasses import replace
-
 import numpy as np
+from scipy.special import gammainccinv
 
 from minicircuits.circuits.heads import W_OV, W_QK
 from minicircuits.circuits.low_rank import power_of_two
 from minicircuits.cores import side_by_side
 from minicircuits.door import door
 from minicircuits.notation import InputError, Weights
+
+SMALL = 1e-3          # a standard deviation, of the mean, and a skewness that pass for none
 
 
 def composition_score(weights, kind, later, earlier):
@@ -45,14 +46,8 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     Each M = left right is first reduced to a thin factor. If left = F R and the columns of F
     are orthonormal, then ‖M X‖ = ‖R right X‖ for any X. So a later layer costs one product.
     """
-    if kind not in ("Q", "K", "V"):
-        raise InputError(f"kind must be Q, K or V; got {kind!r}")
-    left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
-                   "V": (weights.W_O, weights.W_V)}[kind]
     L, H, d = weights.n_layers, weights.n_heads, weights.d_model
-    # With W_Vᵀ = F R too, W_OV = W_O Rᵀ Fᵀ: of each head g the thin W_O Rᵀ is enough. (l', g, d, e)
-    writers = unit(near_one(weights.W_O) @ np.linalg.qr(near_one(weights.W_V.mT), "r").mT)
-    readers = unit(np.linalg.qr(near_one(left), "r") @ near_one(right))         # (l, h, e, d)
+    readers, writers = thin(weights, kind)
 
     def of_layer(layer):
         M = readers[layer].reshape(-1, d)                                       # (h·e, d)
@@ -64,6 +59,20 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     for layer, part in zip(later, side_by_side(of_layer, later)):       # the longest first
         scores[layer, :, :layer] = part
     return scores
+
+
+def thin(weights, kind):
+    """Of each head a thin factor of M, (l, h, e, d), and one of W_OV, (l, h, d, e), both of norm 1.
+
+    Their products have the norms of M W_OV.
+    """
+    if kind not in ("Q", "K", "V"):
+        raise InputError(f"kind must be Q, K or V; got {kind!r}")
+    left, right = {"Q": (weights.W_K.mT, weights.W_Q), "K": (weights.W_Q.mT, weights.W_K),
+                   "V": (weights.W_O, weights.W_V)}[kind]
+    # With W_Vᵀ = F R too, W_OV = W_O Rᵀ Fᵀ: of each head g the thin W_O Rᵀ is enough.
+    writers = unit(near_one(weights.W_O) @ np.linalg.qr(near_one(weights.W_V.mT), "r").mT)
+    return unit(np.linalg.qr(near_one(left), "r") @ near_one(right)), writers
 
 
 def near_one(W):
@@ -101,8 +110,33 @@ def composition_excess(weights: Weights, kind: str) -> np.ndarray:
     return np.where(pairs, scores - composition_baseline(weights.d_model), 0)
 
 
-def random_composition_scores(weights, kind, rng):
-    """Scores of Gaussian weights of the same shapes: the spread around the baseline."""
-    return composition_scores(replace(weights, **{
-        name: rng.standard_normal(W.shape).astype(weights.dtype)
-        for name, W in weights.items() if name in ("W_Q", "W_K", "W_V", "W_O")}), kind)
+def chance_levels(weights, kind, chance):
+    """For every pair the score it has with this chance, were the two heads turned at random.
+
+    Axes as in `composition_scores`. What h reads and g writes keep their sizes: the eigenvalues
+    of MᵀM and of W_OV W_OVᵀ, each over their sum. Less 1/d_model, let them be μ and ν. Where g
+    writes is turned by a rotation, all rotations being as likely. The squared score then has the
+    mean 1/d_model, and
+
+        variance = 2 Σμ² Σν² / ((d − 1) (d + 2)),        skewness ≈ 8 Σμ³ Σν³ / d³ / variance^1.5
+
+    where d is d_model. The variance is exact. The skewness is that of Gaussian rotations, with
+    longer tails. The level is that of a gamma distribution with these moments. Random weights
+    pass it less often than `chance`, if hardly less where d_model is large.
+    """
+    d, (readers, writers) = weights.d_model, thin(weights, kind)
+    eigenvalues = [np.linalg.eigvalsh(gram).astype(float)     # those that are not 0: (l, h, e)
+                   for gram in (readers @ readers.mT, writers.mT @ writers)]
+
+    def sums(power):
+        """Σμ^power Σν^power for all pairs; of d eigenvalues those that are left out are 0."""
+        of_later, of_earlier = (
+            ((some - 1 / d) ** power).sum(-1) + (d - some.shape[-1]) * (-1 / d) ** power
+            for some in eigenvalues)
+        return of_later[:, :, None, None] * of_earlier
+
+    variance = np.maximum(2 * sums(2) / (max(d - 1, 1) * (d + 2)), (SMALL / d) ** 2)
+    skewness = np.maximum(8 * sums(3) / d ** 3 / variance ** 1.5, SMALL)
+    half = 4 / skewness ** 2                                  # of the degrees of freedom
+    above = (gammainccinv(half, chance) - half) / np.sqrt(half)
+    return np.sqrt(1 / d + np.sqrt(variance) * above)

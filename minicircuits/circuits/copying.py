@@ -33,14 +33,18 @@ def copying_score(low_rank: LowRank) -> float:
     >>> copying_score(LowRank(np.eye(4), np.diag([1, 1, 1, -1])))
     0.5
     """
+    values = spectrum(low_rank)
+    return float(values.real.sum() / np.abs(values).sum()) if values.size else 0.0
+
+
+def spectrum(low_rank):
+    """`eigenvalues` of a circuit but for a positive factor; none if all are 0 but for rounding."""
     W = low_rank.near_one()
     values = W.eigenvalues()
     size = np.abs(values).sum()
     rounding = max(W.shape) * np.finfo(values.dtype).eps
     most = np.linalg.norm(W.A) * np.linalg.norm(W.B)       # no less than the norm, and cheaper
-    if size <= rounding * most and size <= rounding * W.norm():
-        return 0.0                                         # nothing but rounding
-    return float(values.real.sum() / size)
+    return values[:0] if size <= rounding * most and size <= rounding * W.norm() else values
 
 
 class Companions(NamedTuple):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicircuits.circuits.heads import ov_circuit, qk_circuit
+from minicircuits.circuits.induction import matching_circuit
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.cores import side_by_side
 from minicircuits.door import door
@@ -28,14 +29,15 @@ class SkipTrigrams(NamedTuple):
     source: int
     score: float                      # what sources are ranked by
     destinations: np.ndarray          # (k,) tokens that attend to the source most
-    destination_scores: np.ndarray    # (k,) W_Eᵀ W_QK W_E, unscaled
+    destination_scores: np.ndarray    # (k,) of QK, unscaled
     outs: np.ndarray                  # (k,) tokens to whose logits the source adds most
     out_logits: np.ndarray            # (k,) logits, at full attention
 
 
 @door
 def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: np.ndarray,
-                  n_sources: int = 10, k: int = 5) -> list[SkipTrigrams]:
+                  n_sources: int = 10, k: int = 5, through: tuple[int, int] | None = None
+                  ) -> list[SkipTrigrams]:
     """The table of a head: its n_sources strongest sources, best first, as `SkipTrigrams`.
 
     score_u = max_dest QK[dest, u] · max_out OV[out, u] · probability_u^0.1, the ranking of the
@@ -43,6 +45,12 @@ def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: 
     could be), so there may be fewer. token_probabilities : (u,), unigram. "…" is any distance,
     0 included. One row added to every row of W_U, or a constant added to a destination's row of
     QK (which changes no pattern), does change the ranking.
+
+    through : an earlier head g (layer, head) that moves tokens into the keys. QK is then the
+    `matching_circuit`, W_Eᵀ W_QK W_OV^g W_E: destinations attend to where g has brought the
+    source from elsewhere; the token after it, if g attends one back. OV stays: outs are added
+    where the source itself is attended to. An induction head has both of one token: [u] draws
+    attention to what follows it, and makes itself likelier.
 
     >>> from minicircuits.circuits.hand_built import skip_trigram_machine
     >>> weights = skip_trigram_machine(d_vocab=6, heads=[[(1, 2, 3)]])     # 1 … 2 → 3
@@ -56,7 +64,9 @@ def skip_trigrams(weights: Weights, layer: int, head: int, token_probabilities: 
     if not (probabilities >= 0).all():
         raise InputError("token_probabilities must not be negative or NaN")
     factor = probabilities.astype(weights.dtype) ** 0.1
-    QK, OV = qk_circuit(weights, layer, head), ov_circuit(weights, layer, head)
+    QK = (matching_circuit(weights, through, (layer, head)) if through else
+          qk_circuit(weights, layer, head))
+    OV = ov_circuit(weights, layer, head)
     table = []
     for source in strongest_sources_pruned(QK.near_one(), OV.near_one(), factor, n_sources):
         attended, added = QK.columns(source), OV.columns(source)

@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 from minicircuits.behavior import ablation, excerpt
 from minicircuits.behavior.attribution import head_effects
-from minicircuits.behavior.in_context import ordered_versus_shuffled
+from minicircuits.behavior.in_context import least_prefix_matching, ordered_versus_shuffled
 from minicircuits.circuits.biases import resting_heads, without_biases
 from minicircuits.circuits.expansion import (Ledger, count_paths, each_order, expand_logits, label,
                                              ledger)
@@ -18,6 +18,7 @@ from minicircuits.notation import relative_error
 
 MAX_PATHS = 2000      # that are looked at one by one
 MAX_TERMS = 100_000   # of the scores of all heads together
+MATTERS = 0.01        # nats a virtual head takes off; untrained ones that predict: 0.003 at most
 MAX_LOGITS = 2 ** 30  # that virtual heads take, some ten seconds; a check takes an eighth
 
 
@@ -68,7 +69,9 @@ def importance_table(weights, tokens, acts, watch=unwatched):
     """Term importance by order, and the virtual heads by importance.
 
     Virtual heads are tried on as many contexts as MAX_LOGITS allows. Orders at which they are too
-    many for one context are left out. `limit` says so, or is None.
+    many for one context are left out. `limit` says so, or is None. matters: the most important
+    virtual head, if it takes off more than MATTERS, and the model's loss is below that where every
+    token is as likely; or None. Of a worse model all that is taken away takes off something.
     """
     found = ablation.term_importance(weights, tokens, acts)
     counts = count_paths(without_biases(weights))                # heads that rest make none
@@ -83,9 +86,12 @@ def importance_table(weights, tokens, acts, watch=unwatched):
                       f"are too many to try: {most:,} are not.")
     heads = watch(ablation.each_virtual_head(weights, *excerpt(tokens, acts, slice(tried)),
                                              longest), "virtual heads", total=virtual[longest])
+    heads = [head._asdict() | {"heads": label(head.heads)}
+             for head in sorted(heads, key=lambda head: -head.importance)]
+    predicts = found.losses[-1] < np.log(weights.d_vocab)
+    matter = [head["heads"] for head in heads if predicts and head["importance"] > MATTERS]
     return {name: np.asarray(value).tolist() for name, value in found._asdict().items()} | {
-        "virtual_heads": [head._asdict() | {"heads": label(head.heads)}
-                          for head in sorted(heads, key=lambda head: -head.importance)],
+        "virtual_heads": heads, "matters": matter[0] if matter else None,
         "limit": " ".join(limits) or None}
 
 
@@ -95,7 +101,8 @@ def induction_split(weights, tokens, acts, block, layer, head):
     tokens, acts : of contexts that end in two blocks of `block` tokens
     On the stripe: the source that followed the earlier copy, i − (block − 1). Off it: the mean
     of all other sources the destination may see. A constant added to all scores of a destination
-    changes neither a difference nor a pattern. The part with the largest difference is `carrier`.
+    changes neither a difference nor a pattern. The part with the largest difference is `carrier`;
+    None is, where the total is no larger on the stripe, or attention there no induction head's.
     """
     T = tokens.shape[1]
     i, j = np.ogrid[T - block:T, :T]                                 # i: in the second block
@@ -109,9 +116,11 @@ def induction_split(weights, tokens, acts, block, layer, head):
     split = split_scores(weights, tokens, acts.pattern, layer, head, acts.norms)
     parts = {name: {"stripe": mean_over(stripe, part), "elsewhere": mean_over(others, part)}
              for name, part in {**split._asdict(), "total": sum(split)}.items()}
-    carrier = max(split._fields, key=lambda name: parts[name]["stripe"] - parts[name]["elsewhere"])
-    return {"parts": parts, "carrier": carrier, "block": block,
-            "attention": mean_over(stripe, acts.pattern[layer, :, head])}
+    larger = {name: part["stripe"] - part["elsewhere"] for name, part in parts.items()}
+    attention = mean_over(stripe, acts.pattern[layer, :, head])
+    carries = larger["total"] > 0 and attention > least_prefix_matching(block)
+    return {"parts": parts, "carrier": max(split._fields, key=larger.get) if carries else None,
+            "block": block, "attention": attention}
 
 
 def removals(weights, tokens, acts, induction, previous, start, seed):
@@ -130,6 +139,17 @@ def removals(weights, tokens, acts, induction, previous, start, seed):
                 weights, tokens, removed, acts)._asdict() for removed in heads.values() if removed}}
 
 
+def log_shares(tokens, acts):
+    """log p of the token that comes next, at each place (b, i) but the last of a context."""
+    return np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(targets)), targets]
+                     for logits, targets in zip(acts.logits, tokens[:, 1:])])     # one at a time
+
+
+def confident(log_p):
+    """Where the next token has a probability of one half or more, or as much as it gets."""
+    return log_p >= min(np.log(0.5), log_p.max(initial=-np.inf))
+
+
 def prediction(weights, tokens, acts, head):
     """The confident prediction that `head`, a pair (layer, head), helped most, as a ledger.
 
@@ -137,14 +157,11 @@ def prediction(weights, tokens, acts, head):
     the one where the head added most to its logit, `effect`. Where there is none, the likeliest
     place is taken. The 8 strongest entries are listed.
     """
-    following = tokens[:, 1:]
-    log_p = np.array([log_softmax(logits[:-1], axis=-1)[np.arange(len(following[0])), targets]
-                      for logits, targets in zip(acts.logits, following)])        # one at a time
+    log_p = log_shares(tokens, acts)
     effect = head_effects(weights, tokens, acts)[head[0], :, head[1]]
-    confident = log_p >= min(np.log(0.5), log_p.max())         # or as confident as it gets
-    best = np.where(confident, effect, -np.inf).argmax()
+    best = np.where(confident(log_p), effect, -np.inf).argmax()
     context, place = map(int, np.unravel_index(best, effect.shape))
-    target, one = int(following[context, place]), slice(context, context + 1)
+    target, one = int(tokens[context, place + 1]), slice(context, context + 1)
     found = {"row": context, "context": tokens[context, :place + 1].tolist(),
              "head": label([head]), "effect": float(effect[context, place]),
              "target": target, "probability": float(np.exp(log_p[context, place])),

@@ -11,8 +11,8 @@ from minicircuits.circuits.biases import without_biases
 from minicircuits.circuits.normalization import as_read, norm_of
 from minicircuits.circuits.skip_trigrams import skip_trigrams, strongest
 from minicircuits.findings import effects
-from minicircuits.findings.heads import (RANKS, folded, head_table, named_heads,
-                                         strongest_pairs, unwatched)
+from minicircuits.findings.heads import (RANKS, composed, feeders, folded, head_table,
+                                         named_heads, strongest_pairs, unwatched)
 from minicircuits.model.cross_entropy import cross_entropy
 from minicircuits.model.transformer import forward
 from minicircuits.training.bigrams import fit_zero_layer, zero_layer_loss
@@ -87,14 +87,29 @@ class Study:
         return tokens, acts
 
     def sources(self, head):
-        """The strongest sources of a head (layer, head), ranked when first asked for."""
+        """The head that a head (layer, head) reads through, or None; and its strongest sources.
+
+        They are ranked when first asked for.
+        """
         if head not in self.ranked:
+            through = self.feeders.get(head)
             shares = self.contexts.probabilities
             if head[0]:
                 most = strongest(shares, SOURCES)[0]
                 shares = np.where(np.isin(np.arange(len(shares)), most), shares, 0)
-            self.ranked[head] = skip_trigrams(self.matrices, *head, shares, max(RANKS))
+            self.ranked[head] = through, skip_trigrams(self.matrices, *head, shares, max(RANKS),
+                                                       through=through)
         return self.ranked[head]
+
+    @cached_property
+    def composed(self):
+        """`findings.heads.composed`, of all pairs of heads."""
+        return composed(self.weights)
+
+    @cached_property
+    def feeders(self):
+        """`findings.heads.feeders`: which earlier head feeds the keys of each most."""
+        return feeders(self.weights, self.composed)
 
     @cached_property
     def matrices(self):
@@ -144,7 +159,7 @@ def sections(study, watch=unwatched):
     named = named_heads(rows, blocks)
     induction, previous = named["induction_head"], named["previous_token_head"]
     yield "named", named
-    yield "composition", {"composition": strongest_pairs(weights)}
+    yield "composition", {"composition": strongest_pairs(weights, study.composed)}
     if study.loss is None:
         yield "short", {}
     else:
@@ -201,11 +216,11 @@ def bigrams(study):
     entering = weights.W_E.mT                                                        # (u, d)
     read = as_read(weights, entering, norm_of(weights, entering))
     found = {"next_tokens": [
-        {"token": word, "model": likeliest(softmax(read[word] @ weights.W_U.mT))}
+        {"token": word, "model": likeliest(softmax(read[word] @ weights.W_U.mT), 3)}
         for word in words]}
     for row in found["next_tokens"] if counts is not None else ():
         if (total := counts[:, row["token"]].sum()):
-            row["text"] = likeliest(counts[:, row["token"]] / total)
+            row["text"] = likeliest(counts[:, row["token"]] / total, 3)
     if counts is not None and study.contexts.held_out:
         found["training_loss"] = float(zero_layer_loss(weights.W_U, read.mT, counts)[0])
         found["fitted_loss"] = fit_zero_layer(counts, weights.d_model,
@@ -213,6 +228,6 @@ def bigrams(study):
     return found
 
 
-def likeliest(shares):
-    """The three largest of shares (v,), as pairs [token, share]; none that is 0."""
-    return [[int(v), float(share)] for v, share in zip(*strongest(shares, 3)) if share]
+def likeliest(shares, most):
+    """The largest of shares (v,), as pairs [token, share]; none that is 0."""
+    return [[int(v), float(share)] for v, share in zip(*strongest(shares, most)) if share]

@@ -18,26 +18,34 @@ function ticks([from, to], count = 4) {
   return Array.from({length: last - first + 1}, (_, n) => Number(((first + n) * step).toPrecision(9)));
 }
 
-/* A line chart. lines: {name, values, class, digits}; `mark` is {x, text} or nothing. */
-function lineChart({xs, lines, range, label, mark, unit}) {
-  const width = 460, height = 190, left = 38, right = 10, top = 14, bottom = 24;
+/* A piece of a line, for a legend. */
+function swatch(look, width) {
+  return svg("svg", {class: "swatch", viewBox: "0 0 20 10"},
+    svg("line", {class: look, x1: 0, x2: 20, y1: 5, y2: 5, "stroke-width": width}));
+}
+
+/* A line chart. lines: {name, values, class, digits}; `mark` is {x, text} or nothing; `units` are
+   the words at the axes, across and up. */
+function lineChart({xs, lines, range, label, mark, units: [unit, up]}) {
+  const width = 460, height = 204, left = 38, right = 18, top = 24, bottom = 28;
   const x = scale([0, xs.at(-1)], [left, width - right]);
   const y = scale(range, [height - bottom, top]);
   const grid = ticks(range).map(value => [
     svg("line", {class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value)}),
     svg("text", {x: left - 5, y: y(value) + 4, "text-anchor": "end"}, String(value).replace("-", "−"))]);
   const steps = ticks([0, xs.at(-1)], 5).map(value =>
-    svg("text", {x: x(value), y: height - 8, "text-anchor": "middle"}, integer(value)));
+    svg("text", {x: x(value), y: height - 12, "text-anchor": "middle"}, integer(value)));
+  const axes = [svg("text", {x: 2, y: 11}, up), svg("text", {x: width, y: height, "text-anchor": "end"}, `${unit} →`)];
   const vertical = mark && [
     svg("line", {class: "mark", x1: x(mark.x), x2: x(mark.x), y1: top, y2: height - bottom}),
     svg("text", {class: "mark", x: x(mark.x) + 4, y: top + 9}, mark.text)];
   const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label},
-    grid, steps, vertical, lines.map(line =>
+    axes, grid, steps, vertical, lines.map(line =>
       svg("path", {class: `line ${line.class}`,
                    d: path(line.values.map((value, n) => [x(xs[n]), y(value)]))})));
   const pointer = svg("line", {class: "pointer", y1: top, y2: height - bottom, visibility: "hidden"});
   picture.append(pointer);
-  const keys = lines.map(line => el("span", {class: `key ${line.class}`}, el("i", {}), line.name, " ",
+  const keys = lines.map(line => el("span", {class: "key"}, swatch(`line ${line.class}`), line.name, " ",
                                     el("b", {class: "number"})));
   const at = el("span", {class: "key"});
   const show = n => {
@@ -59,11 +67,18 @@ function lineChart({xs, lines, range, label, mark, unit}) {
   return el("div", {class: "chart"}, el("p", {class: "keys"}, keys, at), picture);
 }
 
-/* Horizontal bars: rows of {name, value, text, class}, to the scale of the largest. */
-function bars(rows) {
-  const most = Math.max(...rows.map(row => Math.abs(row.value)), 1e-12);
-  return el("div", {class: "bars"}, rows.map(row => [
-    el("span", {class: "name"}, row.name),
-    el("span", {class: `track ${row.class ?? ""}`}, bar(row.value / most)),
-    el("span", {class: "number"}, row.text ?? fixed(row.value))]));
+/* Horizontal bars to one scale, `unit` at its end: rows of {name, value, text, class}. A row that
+   adds to others begins at `from`, where the one above ends. */
+function bars(rows, unit) {
+  const ends = rows.flatMap(({from = 0, value}) => [from, from + value]);
+  const least = Math.min(0, ...ends), most = Math.max(0, ...ends, least + 1e-12);
+  const x = scale([least, most], [0, 100]);
+  return el("table", {class: "bars"}, rows.map(({name, value, text, from = 0, ...row}) =>
+    el("tr", {}, el("th", {scope: "row", class: "name"}, name),
+      el("td", {class: `track ${row.class ?? ""}`}, el("i", {class: value < 0 ? "bar less" : "bar",
+        style: {marginLeft: `${x(Math.min(from, from + value))}%`,
+                width: `${Math.abs(x(value) - x(0))}%`}})),
+      el("td", {class: "number"}, text ?? fixed(value)))),
+    el("tr", {class: "axis"}, el("td", {}), el("td", {class: "track"}, el("span", {}, fixed(least, 0)),
+                                               el("span", {}, `${fixed(most, 2)} ${unit}`))));
 }

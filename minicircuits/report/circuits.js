@@ -1,6 +1,8 @@
 "use strict";
-/* What heads and paths do on tokens, given a run: `behavior/attribution.py`, `split_scores` and
-   `ledger`. Letters and shapes as in model.js. */
+/* What heads and paths do on tokens, given a run: `behavior/attribution.py`, `split_scores`,
+   `ledger` and `expand_scores`. Letters and shapes as in model.js. */
+
+const MOST_TERMS = 100000;       // of a score, that are added up one by one
 
 /* x W: a row of the residual stream, back through a matrix (out, in). */
 function backThrough(x, W) {
@@ -20,9 +22,17 @@ function backAlong(a, pattern) {
   return result;
 }
 
-/* The row `id` of W_U, divided by the last σ where what it reads is. */
-function reader(W, acts, place, id) {
-  return acts.norms ? asRead(W, W.W_U[id], acts.norms[W.n_layers][place]) : W.W_U[id];
+/* What the logit of a token reads: its row of W_U; or less the row of another token, or less the
+   mean row of the vocabulary. */
+function direction(W, id, against = null) {
+  if (against === null) return W.W_U[id];
+  const other = against === "mean" ? W.mean_U : W.W_U[against];
+  return Float64Array.from(W.W_U[id], (value, d) => value - other[d]);
+}
+
+/* A direction of the residual stream, divided by the last σ where what it reads is. */
+function reader(W, acts, place, toward) {
+  return acts.norms ? asRead(W, toward, acts.norms[W.n_layers][place]) : toward;
 }
 
 /* The lengths |W_O v_j| of what a head writes for each source. */
@@ -36,7 +46,7 @@ function sourceEffects(W, acts, h) {
   const n = acts.tokens.length - 1, effects = new Float64Array(triangle(n, 0));
   if (acts.off.has(h)) return effects;
   for (let i = 0, at = 0; i < n; i++) {
-    const written = backThrough(reader(W, acts, i, acts.tokens[i + 1]), W.W_O[h]);
+    const written = backThrough(reader(W, acts, i, W.W_U[acts.tokens[i + 1]]), W.W_O[h]);
     for (let j = 0; j <= i; j++, at++) effects[at] = acts.pattern[h][at] * dot(written, acts.v[h][j]);
   }
   return effects;
@@ -54,13 +64,18 @@ function scoreParts(W, acts, h) {
   return [score(q[0], k[0]), score(q[1], k[0]), score(q[0], k[1]), score(q[1], k[1])];
 }
 
-/* Every path to a logit, as {heads, bias, sources, total}. One that starts at a head that rests
-   starts with a bias: it has a total, and no sources. Such a head reads a 1 that is not divided;
-   others read x_j / σ_j where there are norms. */
-function pathsTo(W, acts, place, id) {
+/* Whether the first of these heads rests: it carries a bias, and reads no token. */
+function startsAtBias({rests, n_heads}, [first]) {
+  return Boolean(first) && rests.has(first[0] * n_heads + first[1]);
+}
+
+/* Every path to a logit, read toward a `direction`, as {heads, bias, sources, total}. One that starts
+   at a head that rests starts with a bias: it has a total, and no sources. Such a head reads a 1 that
+   is not divided; others read x_j / σ_j where there are norms. */
+function pathsTo(W, acts, place, toward) {
   const {n_layers, n_heads, rests} = W, start = new Float64Array(acts.tokens.length);
   start[place] = 1;
-  let found = [{heads: [], r: reader(W, acts, place, id), a: start}];
+  let found = [{heads: [], r: reader(W, acts, place, toward), a: start}];
   for (let layer = n_layers - 1; layer >= 0; layer--) {
     const later = found;
     for (let head = 0; head < n_heads; head++) {
@@ -76,13 +91,72 @@ function pathsTo(W, acts, place, id) {
   }
   return found.map(({heads, r, a}) => {
     const shares = acts.residual[0].map((row, j) => a[j] ? a[j] * dot(r, row) : 0);
-    const bias = heads.length > 0 && rests.has(heads[0][0] * n_heads + heads[0][1]);
+    const bias = startsAtBias(W, heads);
     return {heads, bias, sources: bias ? shares.map(() => 0) : shares,
             total: shares.reduce((sum, value) => sum + value, 0)};
   });
 }
 
 /* The model's own logit, from what leaves its last layer. */
-function logitOf(W, acts, place, id) {
-  return dot(acts.residual.at(-1)[place], reader(W, acts, place, id));
+function logitOf(W, acts, place, toward) {
+  return dot(acts.residual.at(-1)[place], reader(W, acts, place, toward));
+}
+
+/* What enters layer 0, as pairs of a source and its rows. */
+function entering(W, acts) {
+  const token = ["token", acts.tokens.map(id => W.W_E[id])];
+  return W.positions === "standard" ? [token, ["position", W.W_pos]] : [token];
+}
+
+/* Σ_p a_p y_p of what a layer reads at the places p, as paths {source, heads, y} that add up to it:
+   the `starts` directly; and through W_OV of each earlier head, what arrives there along a A.
+   shares(r) are those of r · y that come from each place. */
+function arriving(W, acts, layer, a, starts) {
+  const norms = acts.norms?.[layer], divided = norms ? a.map((share, p) => share / norms[p]) : a;
+  const found = starts.map(([source, rows]) => {
+    const y = new Float64Array(rows[0].length), at = p => norms ? asRead(W, rows[p], norms[p]) : rows[p];
+    a.forEach((share, p) => share && at(p).forEach((value, d) => { y[d] += share * value; }));
+    return {source, heads: [], y, shares: r => a.map((share, p) => share && share * dot(r, at(p)))};
+  });
+  for (let h = 0; h < layer * W.n_heads; h++) {
+    if (acts.off.has(h)) continue;
+    const earlier = Math.floor(h / W.n_heads), along = backAlong(divided, acts.pattern[h]);
+    for (const {source, heads, y, shares} of arriving(W, acts, earlier, along, entering(W, acts))) {
+      found.push({source, heads: [...heads, [earlier, h % W.n_heads]],
+                  y: read(W.W_O[h], read(W.W_V[h], [y]))[0],
+                  shares: r => shares(backThrough(backThrough(r, W.W_O[h]), W.W_V[h]))});
+    }
+  }
+  return found;
+}
+
+/* How many terms a score of a layer has. */
+function countTerms(W, acts, layer) {
+  let paths = 1;
+  for (let earlier = 0; earlier < layer; earlier++) {
+    const off = [...acts.off].filter(h => Math.floor(h / W.n_heads) === earlier).length;
+    paths *= 1 + W.n_heads - off;
+  }
+  return (paths + {none: 0, shortformer: 1, standard: paths}[W.positions]) ** 2;
+}
+
+/* The terms of the score q_i · k_j / √d_head of a head, the strongest first: {query, key, value,
+   shares}, a path on either side, and what each place has of the value by the one and by the other.
+   Where `level`, less their means over the sources j ≤ i: the key side is read at j, less its mean. */
+function scoreTerms(W, acts, h, i, j, level = false) {
+  const layer = Math.floor(h / W.n_heads), starts = entering(W, acts), n = acts.residual[0][0].length;
+  if (W.positions === "shortformer") starts.push(["position", W.W_pos]);
+  const side = (matrix, a) => {
+    const divided = Float64Array.from(matrix, value => value / (matrix.length / n) ** 0.25);
+    return arriving(W, acts, layer, a, starts).map(({source, heads, y, shares}) => ({
+      source, heads, bias: startsAtBias(W, heads), read: read(divided, [y])[0],
+      shares: r => shares(backThrough(r, divided))}));
+  };
+  const queries = side(W.W_Q[h], acts.tokens.map((_, p) => Number(p === i)));
+  const keys = side(W.W_K[h], acts.tokens.map((_, p) =>
+    Number(p === j) - (level && p <= i ? 1 / (i + 1) : 0)));
+  return queries.flatMap(query => keys.map(key => ({
+    query, key, value: dot(query.read, key.read),
+    shares: () => [query.shares(key.read), key.shares(query.read)]})))
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
 }

@@ -37,6 +37,6 @@ function shades(power) {
   return table;
 }
 
-function shadeText(value) {
-  return `rgb(${shade(value).join(" ")})`;
+function shadeText(value, power) {
+  return `rgb(${shade(value, power).join(" ")})`;
 }

@@ -46,6 +46,11 @@ function running(id) {
   return blank ? spaced.replaceAll("\\n", "↵\n") : spaced;
 }
 
+/* What a head is called, by a score above what untrained heads reach: "induction 0.46", or "". */
+function roleOf(index) {
+  return page.roles?.[index] ?? "";
+}
+
 function headName([layer, head]) {
   return `${layer}.${head}`;
 }

@@ -5,6 +5,7 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "style") Object.assign(element.style, value);
+    else if (name.startsWith("aria-")) element.setAttribute(name, value);
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
@@ -82,6 +83,58 @@ function pager(legend, names, change) {
   const list = el("select", {"aria-label": legend, onchange: () => change(Number(list.value))});
   return {go, element: el("fieldset", {class: "choice pager"}, el("legend", {}, legend),
                           before, list, after)};
+}
+
+/* A field to search tokens in; `act` is given what is searched, as tokens are shown. */
+function tokenSearch(label, act) {
+  return el("input", {type: "search", placeholder: `${label} …`, "aria-label": label,
+                      oninput: event => act(event.target.value.replaceAll(" ", "␣"))});
+}
+
+/* Other buttons in a group; the chosen one has the focus, where one of the old had it. */
+function refill(group, buttons, held = group.contains(document.activeElement)) {
+  group.replaceChildren(...buttons);
+  if (held) (group.querySelector("[aria-pressed=true]") ?? buttons[0])?.focus();
+}
+
+/* One of these buttons has the Tab key's stop; arrows go from one to the next. */
+function roving(group, buttons) {
+  const stop = at => buttons.forEach(button => { button.tabIndex = button === at ? 0 : -1; });
+  stop(buttons[0]);
+  group.addEventListener("focusin", event => buttons.includes(event.target) && stop(event.target));
+  group.addEventListener("keydown", event => {
+    const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+    const to = step && buttons[buttons.indexOf(document.activeElement) + step];
+    if (to) {
+      to.focus();
+      event.preventDefault();
+    }
+  });
+}
+
+/* Attributes of what is no button, and acts like one. */
+function pressable(act) {
+  return {role: "button", tabindex: 0, onclick: act, onkeydown: event => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    act();
+  }};
+}
+
+function sameHead(one, other) {
+  return Boolean(one && other) && headName(one) === headName(other);
+}
+
+/* Shows a head (layer, head) in all figures; and a path, if one is named. */
+function chooseHead(head, path) {
+  const place = page.shown_heads.findIndex(shown => sameHead(shown, head));
+  select({...place < 0 ? {} : {head: place}, ...path && {path}});
+}
+
+/* Marks those of these elements, of these heads, that show the chosen head. */
+function markChosen(elements, heads) {
+  follow(["head"], () => elements.forEach((element, n) =>
+    element.classList.toggle("chosen", sameHead(heads[n], page.shown_heads[state.head]))));
 }
 
 /* A link to a head's table. */

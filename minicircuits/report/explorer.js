@@ -8,156 +8,140 @@ const SAYS = {
   effects: "what it adds to the logit of the token that really came next",
 };
 
-/* Builds the explorer in `container`, open at a text, a head (an index into `page.shown_heads`)
-   and a place. Returns {show(n, place), at()}. chose(n) is called with a text that the reader
-   chose; `model` is a `livingModel`, where there is one, whose heads can be switched off. */
-function explorer(container, texts, text, head, place, chose = null, model = null) {
-  const state = {text, view: "pattern", across: "looks", head, over: null,
-                 place, locked: true, pointed: null, cell: null};
+/* Builds the explorer in `container`. What is chosen is the page's `state`; what is pointed at, and
+   how it is looked at, is the explorer's own. */
+function explorer(container) {
+  const own = {view: "pattern", across: "looks", over: null, pointed: null, cell: null, kept: false};
   const names = page.shown_heads.map(headName);
 
   const tokens = () => texts[state.text].tokens;
-  const values = index => texts[state.text].views[state.view]()[index];
-  const shown = () => state.over ?? state.head;
-  const rows = () => tokens().length - (state.view === "effects" ? 1 : 0);
-  const value = (i, j) => j <= i && i < rows() ? values(shown())[triangle(i, j)] : 0;
-  const format = number => state.view === "pattern" ? fixed(number) : signed(number);
+  const values = index => texts[state.text].views[own.view]()[index];
+  const shown = () => own.over ?? state.head;
+  const rows = () => tokens().length - (own.view === "effects" ? 1 : 0);
+  const value = (i, j, index = shown()) => j <= i && i < rows() ? values(index)[triangle(i, j)] : 0;
+  const limit = index => own.view === "pattern" ? 1 : largest(values(index)) || 1;
+  const format = number => own.view === "pattern" ? fixed(number) : signed(number);
 
+  const point = index => { own.over = index; showHead(); };
   const canvases = names.map(() => el("canvas", {}));
   const thumbnails = names.map((name, index) => el("button", {
-    type: "button", class: "thumbnail", "aria-label": `head ${name}`,
-    onpointerenter: () => { state.over = index; showHead(); },
-    onpointerleave: () => { state.over = null; showHead(); },
-    onfocus: () => { state.over = index; showHead(); },
-    onblur: () => { state.over = null; showHead(); },
-    onclick: () => { state.head = index; showHead(); }}, canvases[index], el("span", {}, name)));
-  const gallery = el("div", {class: "gallery", role: "group", "aria-label": "heads",
-    onkeydown: event => {
-      const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
-      const to = thumbnails[thumbnails.indexOf(document.activeElement) + step];
-      if (to) { to.focus(); event.preventDefault(); }
-    }}, thumbnails);
+    type: "button", class: "thumbnail", "aria-label": `head ${name} ${roleOf(index)}`,
+    style: {borderBottomColor: hueText(index, names.length)},
+    onpointerenter: () => point(index), onpointerleave: () => point(null),
+    onfocus: () => point(index), onblur: () => point(null),
+    onclick: () => select({head: index})},
+    canvases[index], el("span", {}, name), el("small", {}, roleOf(index))));
+  const gallery = el("div", {class: "gallery", role: "group", "aria-label": "heads"}, thumbnails);
+  roving(gallery, thumbnails);
 
-  const strip = tokenStrip("the text", {
-    hover: i => {
-      state.cell = null;
-      if (state.locked) state.pointed = i;
-      else if (i !== null) state.place = i;
-      showPlace();
-    },
+  const strip = tokenStrip("the text", "explorer-strip", {
+    hover: i => { Object.assign(own, {pointed: i, cell: null}); showPlace(); },
     choose: (i, moved) => {
-      state.locked = moved || !(state.locked && state.place === i);
-      Object.assign(state, {place: i, pointed: null, cell: null});
+      own.kept = moved || !(own.kept && state.place === i);
+      Object.assign(own, {pointed: own.kept ? null : i, cell: null});
+      select({place: i});
       showPlace();
     },
-    release: () => { state.locked = false; state.pointed = null; showPlace(); }});
-  strip.element.id = "explorer-strip";
+    release: () => { Object.assign(own, {kept: false, pointed: null}); select({source: null}); showPlace(); }});
   const map = heatMap("The head, destinations down, sources across", {
-    point: (i, j) => { state.cell = [i, j]; showPlace(); },
-    lock: (i, j) => {
-      Object.assign(state, {place: state.across === "looks" ? i : j, locked: true, cell: [i, j]});
-      showPlace();
-    },
-    leave: () => { state.cell = null; showPlace(); }});
+    point: (i, j) => { own.cell = [i, j]; showPlace(); },
+    lock: (i, j) => { Object.assign(own, {kept: true, cell: [i, j]}); select({place: i, source: j}); showPlace(); },
+    leave: () => { own.cell = null; showPlace(); }, says: "in this head"});
   const title = el("p", {class: "head-title"});
   const readout = el("p", {class: "readout", "aria-live": "polite"});
+  const hint = el("p", {class: "small"});
   const strongest = el("ol", {class: "strongest"});
-  const next = el("ol", {class: "next"});
+  const next = el("ol", {class: "next"}), nextTitle = el("h4", {});
 
-  /* The pair under the pointer: [destination, source]. */
-  function pair() {
-    if (state.cell) return state.cell;
-    if (state.pointed === null) return null;
-    const two = [state.place, state.pointed];
-    return state.across === "looks" ? two : two.reverse();
+  /* What is looked at: a place, and where it is paired with another, [destination, source]. */
+  function looked() {
+    const looks = own.across === "looks", {cell, pointed} = own;
+    if (cell) return {place: looks ? cell[0] : cell[1], other: looks ? cell[1] : cell[0], pair: cell};
+    const place = own.kept ? state.place : pointed ?? state.place;
+    const other = own.kept ? pointed ?? (looks ? state.source : null) : null;
+    return {place, other, pair: other === null ? null : looks ? [place, other] : [other, place]};
   }
 
   function showPlace() {
-    const ids = tokens(), n = ids.length, looks = state.across === "looks";
-    const [i, j] = pair() ?? [];
-    const place = state.cell ? (looks ? i : j) : state.place;
-    const surprise = state.across === "nats" && texts[state.text].nats;
-    const other = surprise || (other => looks ? value(place, other) : value(other, place));
-    const limit = surprise ? Math.max(...ids.map((_, k) => surprise(k)))
-      : state.view === "pattern" ? 1 : largest(values(shown()));
-    strip.color(k => limit ? other(k) / limit : 0);
-    strip.mark(place, state.cell ? (looks ? j : i) : state.pointed, state.locked);
-    map.mark(looks || state.cell ? place : null, looks && !state.cell ? null : j ?? place);
-    if (state.cell) map.mark(i, j);
-    readout.replaceChildren(...surprise
-      ? [`${state.pointed ?? place} `, mono(ids[state.pointed ?? place]), " cost ",
-         el("b", {class: "number"}, fixed(surprise(state.pointed ?? place))),
+    const ids = tokens(), looks = own.across === "looks", {place, other, pair} = looked();
+    const nats = own.across === "nats" && texts[state.text].nats, hues = own.across === "hues";
+    const here = hues || looks ? k => value(place, k) : nats || (k => value(k, place));
+    const most = nats ? Math.max(...ids.map((_, k) => nats(k))) : limit(shown());
+    if (hues) strip.paint(k => mixture(names.map((_, n) => Math.abs(value(place, k, n)) / limit(n))));
+    else strip.color(k => most ? here(k) / most : 0);
+    strip.mark(place, other, own.kept);
+    thumbnails.forEach((button, n) => {
+      const faded = hues && other !== null ? Math.abs(value(place, other, n)) / limit(n) : 1;
+      button.style.opacity = 0.25 + 0.75 * Math.sqrt(faded);
+    });
+    map.mark(looks || hues || pair ? pair?.[0] ?? place : null, pair ? pair[1] : looks || hues ? null : place);
+    readout.replaceChildren(...nats
+      ? [`${place} `, mono(ids[place]), " cost ", el("b", {class: "number"}, fixed(nats(place))),
          " nats; the costliest:"]
-      : i == null
-      ? [`${place} `, mono(ids[place]), looks ? " looks at:" : " is looked at by:"]
-      : [`${i} `, mono(ids[i]), " ← ", `${j} `, mono(ids[j]), " ",
-         el("b", {class: "number"}, j <= i && i < rows() ? format(value(i, j)) : "not allowed")]);
-    const ranked = ids.map((_, k) => k).sort((a, b) => Math.abs(other(b)) - Math.abs(other(a)))
-      .filter(k => Math.abs(other(k)) >= 5e-4).slice(0, 6);
-    strongest.replaceChildren(...ranked.map(k => el("li", {},
-      bar(other(k) / (limit || 1)), `${k} `, mono(ids[k]),
-      el("b", {class: "number"}, format(other(k))))));
+      : pair
+      ? [`${pair[0]} `, mono(ids[pair[0]]), " ← ", `${pair[1]} `, mono(ids[pair[1]]), " ",
+         el("b", {class: "number"}, pair[1] <= pair[0] && pair[0] < rows() ? format(value(...pair)) : "not allowed")]
+      : [`${place} `, mono(ids[place]), looks || hues ? " looks at:" : " is looked at by:"]);
+    const ranked = ids.map((_, k) => k).sort((a, b) => Math.abs(here(b)) - Math.abs(here(a)))
+      .filter(k => Math.abs(here(k)) >= 5e-4).slice(0, 6);
+    strongest.replaceChildren(...ranked.map(k => el("li", {}, el("button", {type: "button", onclick: () => {
+      own.kept = true;
+      select(looks || hues ? {place, source: k} : {place: k, source: nats ? null : place}); }},
+      bar(here(k) / most), `${k} `, mono(ids[k]), el("b", {class: "number"}, nats ? fixed(here(k)) : format(here(k)))))));
     if (!ranked.length) strongest.replaceChildren(el("li", {}, "nothing above 0.0005"));
-    next.replaceChildren(...texts[state.text].next(state.cell ? i : place).map(([id, share, whole]) =>
-      el("li", {class: id === ids[(state.cell ? i : place) + 1] ? "true" : null},
-         bar(share), mono(id), whole === undefined ? null
-           : el("span", {class: "was"}, `with all heads ${fixed(whole)}`),
+    const reading = pair ? pair[0] : place;
+    next.replaceChildren(...texts[state.text].next(reading).map(([id, share, whole]) =>
+      el("li", {class: id === ids[reading + 1] ? "true" : null}, bar(share), mono(id),
+         whole === undefined ? null : el("span", {class: "was"}, `with all heads ${fixed(whole)}`),
          el("b", {class: "number"}, fixed(share)))));
-    nextTitle.textContent = `the model's next token after ${state.cell ? i : place}`;
+    nextTitle.textContent = `the model's next token after ${reading}`;
+    hint.textContent = own.kept ? `Kept: ${state.place}. Click it again, or press Escape, to let it go.`
+                                : "Click a token to keep it.";
   }
-  const nextTitle = el("h4", {});
 
   function showHead() {
     thumbnails.forEach((button, index) => {
       button.setAttribute("aria-pressed", index === state.head);
       button.classList.toggle("over", index === shown());
-      button.classList.toggle("off", Boolean(model?.isOff(page.shown_heads[index])));
+      button.classList.toggle("off", isOff(page.shown_heads[index]));
     });
-    title.replaceChildren("head ", headLink(page.shown_heads[shown()]), ` – ${SAYS[state.view]}`);
-    if (model) {
-      const head = page.shown_heads[state.head];
-      power.textContent = `switch ${headName(head)} ${model.isOff(head) ? "on" : "off"}`;
-    }
-    const drawn = values(shown());
-    map.draw(tokens().length, rows(), drawn, state.view === "pattern" ? 1 : largest(drawn));
+    const head = page.shown_heads[state.head];
+    title.replaceChildren("head ", headLink(page.shown_heads[shown()]), ` ${roleOf(shown())} – ${SAYS[own.view]}`);
+    power.textContent = `switch ${headName(head)} ${isOff(head) ? "on" : "off"}`;
+    map.draw(tokens().length, rows(), values(shown()), limit(shown()), 0.5, tokens().map(word));
     showPlace();
   }
 
-  function showAll() {
+  function showHeads() {
     names.forEach((_, index) => {
-      const drawn = values(index);
       canvases[index].classList.toggle("enlarged", tokens().length < 64);
-      paintTriangle(canvases[index], tokens().length, rows(), drawn,
-                    state.view === "pattern" ? 1 : largest(drawn));
+      paintTriangle(canvases[index], tokens().length, rows(), values(index), limit(index));
     });
     showHead();
   }
 
-  /* Shows a text, or again the one that is shown. */
-  function show(n = state.text, place = state.place) {
-    Object.assign(state, {text: n, pointed: null, cell: null});
-    state.place = Math.min(place, tokens().length - 1);
-    paging.go(n);
-    strip.write(tokens(), texts[n].written);
-    showAll();
-  }
-  const paging = pager("text", () => texts.map(({name}) => name), chose ?? show);
-  const power = model && el("button", {type: "button", class: "power", onclick: () => {
-    model.toggle(page.shown_heads[state.head]);
-    chose(); }});
-
-  const set = (name, show) => value => { state[name] = value; show(); };
+  const power = el("button", {type: "button", class: "power", hidden: !page.model,
+                              onclick: () => switchHead(page.shown_heads[state.head])});
+  const set = (name, show) => value => { own[name] = value; show(); };
   container.append(
     el("div", {class: "controls"},
-      paging.element,
-      choice("view", VIEWS, "pattern", set("view", showAll)),
-      choice("the token", [["looks", "looks at"], ["seen", "is looked at by"],
-                           ...model ? [["nats", "costs (nats)"]] : []], "looks",
+      textPager(),
+      choice("view", VIEWS, "pattern", set("view", showHeads)),
+      choice("the token", [["looks", "looks at"], ["seen", "is looked at by"], ["hues", "all heads in hues"],
+                           ...page.model ? [["nats", "costs (nats)"]] : []], "looks",
              set("across", showPlace)), power),
     el("div", {class: "explorer"},
       gallery,
-      el("div", {class: "reading"}, title, strip.element, readout, strongest),
+      el("div", {class: "reading"}, title, strip.element, hint, readout, strongest),
       el("div", {class: "aside"}, map.element, nextTitle, next)));
-  onPalette(() => show());
-  return {show, at: () => ({text: state.text, place: state.place})};
+  follow(["text", "run", "head", "place", "source"], changed => {
+    if (changed.includes("text")) {
+      Object.assign(own, {pointed: null, cell: null});
+      strip.write(texts[state.text]);
+    }
+    if (changed.includes("text") || changed.includes("run")) showHeads();
+    else if (changed.includes("head")) showHead();
+    else showPlace();
+  });
+  dark.addEventListener("change", showHeads);
 }

@@ -6,14 +6,31 @@ const SCORES = [["previous", "previous token"], ["duplicate", "duplicate token"]
                 ["by_position", "by position"], ["copying", "copying score"],
                 ["top_own", "own top output"]];
 
-function headDump(dump, rows) {
-  byId("head-list").append(...dump.map((head, n) => el("article",
+/* previous: the previous-token head (layer, head), or null. */
+function headDump(dump, rows, previous) {
+  const heads = dump.map(({layer, head}) => [layer, head]);
+  const tables = dump.map((head, n) => el("article",
     {id: `head-${head.layer}-${head.head}`, class: "head"},
-    el("h3", {}, `Head ${headName([head.layer, head.head])}`),
+    el("h3", {}, `Head ${headName(heads[n])} `, el("button", {type: "button", class: "pick",
+      onclick: () => chooseHead(heads[n])}, "show it in all figures")),
     el("div", {class: "scores"}, SCORES.filter(([key]) => key in rows[n]).map(([key, title]) =>
       el("span", {}, title, " ", el("b", {class: "number"}, fixed(rows[n][key], 2))))),
-    profile(head.profile), skipTrigrams(head.rows))));
-  byId("head-links").append(...dump.map(({layer, head}) => headLink([layer, head])));
+    profile(head.profile), skipTrigrams(head, previous)));
+  const links = heads.map(headLink);
+  byId("head-list").append(...tables);
+  byId("head-links").append(...links);
+  markChosen([...tables, ...links], [...heads, ...heads]);
+  searchHeads([...byId("head-list").querySelectorAll(".trigrams tbody tr")]);
+}
+
+/* A field that leaves, of the rows of all heads, those with a token. */
+function searchHeads(rows) {
+  const named = rows.map(row => Array.from(row.querySelectorAll("code"), code => code.textContent));
+  const all = named.filter(({length}) => length).length, many = el("span", {class: "small", role: "status"});
+  byId("head-search").append(tokenSearch("only rows with a token", wanted => {
+    rows.forEach((row, n) => { row.hidden = wanted && !named[n].some(text => text.includes(wanted)); });
+    many.textContent = wanted ? `${rows.filter(row => !row.hidden).length} of ${all} rows have it` : "";
+  }), many);
 }
 
 /* Mean attention by distance back, near ones to the right as in a text. */
@@ -27,15 +44,19 @@ function profile(values) {
         x: width - 4 * (offset + 1), width: 3, y: 40 - 38 * value / (most || 1),
         height: 38 * value / (most || 1)},
         svg("title", {}, `${offset} back: ${fixed(value)}`)))),
-    el("p", {}, `${values.length - 1} back … 0 back; most at ${best} back, ${fixed(most)}`));
+    el("p", {}, `${values.length - 1} back … 0 back; own scale, most at ${best} back: ${fixed(most)}`));
 }
 
-function skipTrigrams(rows) {
+/* The table of a head. `through`: the earlier head whose output its keys read, or null. */
+function skipTrigrams({rows, through}, previous) {
   if (!rows.length) return el("p", {class: "notice"}, "No source both matches a destination and adds to an out.");
   const most = {score: rows[0].score};
   for (const side of ["destinations", "outs"]) {
     most[side] = Math.max(...rows.flatMap(row => row[side].map(([, value]) => value)));
   }
+  const back = through && previous && headName(through) === headName(previous);
+  const source = !through ? "source"
+    : `source: ${back ? "the token before" : "a token"}, read through ${headName(through)}`;
   const lines = rows.flatMap((row, n) => [
     n && row.rank > rows[n - 1].rank + 1
       ? el("tr", {class: "gap"}, el("td", {colspan: 4}, "⋮")) : null,
@@ -44,8 +65,10 @@ function skipTrigrams(rows) {
       ["destinations", "outs"].map(side => el("td", {}, row[side].map(([id, value]) =>
         tinted(id, value, most[side])))))]);
   return el("div", {class: "wide"}, el("table", {class: "trigrams"},
-    el("thead", {}, el("tr", {}, ["", "source", "… destinations that match it most", "→ outs it adds to most"]
-      .map(title => el("th", {scope: "col"}, title)))),
+    el("thead", {}, el("tr", {}, ["", [source, "score", most.score],
+      ["… destinations that match it most", "score", most.destinations],
+      ["→ outs it adds to most", "logit", most.outs]].map(title => el("th", {scope: "col"}, title && [
+        `${title[0]} `, el("br", {}), `${title[1]}, full color: ${fixed(title[2], 2)}`])))),
     el("tbody", {}, lines)));
 }
 

@@ -1,6 +1,8 @@
 "use strict";
 /* A square of destinations (rows) by sources (columns), lower triangle; canvas, one pixel each. */
 
+const FEW = 24;               // tokens whose names fit the edges
+
 /* Colors `values`, a packed triangle of `rows` rows; `limit` is the value of full color. */
 function paintTriangle(canvas, size, rows, values, limit, power) {
   canvas.width = canvas.height = size;
@@ -21,12 +23,31 @@ function largest(values) {
   return most;
 }
 
+/* What colors mean: a strip from the least to the most, with its numbers, and words. */
+function colorScale(words) {
+  const strip = el("canvas", {width: 81, height: 1}), low = el("span", {}), high = el("span", {});
+  return {
+    element: el("p", {class: "scale"}, low, strip, high, el("span", {}, words)),
+    draw(least, most, power, noise = 0) {
+      const pen = strip.getContext("2d"), digits = Math.max(-least, most) < 10 ? 2 : 0;
+      for (let n = 0; n < 81; n++) {
+        const value = least + n / 80 * (most - least);
+        pen.fillStyle = shadeText(Math.abs(value) <= noise ? 0 : value / most, power);
+        pen.fillRect(n, 0, 1, 1);
+      }
+      [low.textContent, high.textContent] = [least, most].map(value => fixed(value, digits));
+    },
+  };
+}
+
 /* A heat map to point into. `point(i, j)` is called under the pointer and for the arrow keys,
-   `lock(i, j)` for clicks and Enter, `leave()` when the pointer goes. */
-function heatMap(label, {point, lock = point, leave = () => {}}) {
+   `lock(i, j)` for clicks and Enter, `leave()` when the pointer goes. Where it `says` what it
+   shows, its scale stands below. */
+function heatMap(label, {point, lock = point, leave = () => {}, says = null}) {
   const canvas = el("canvas", {});
   const row = el("i", {class: "row"}), column = el("i", {class: "column"});
-  let size = 1, at = [0, 0];
+  const edges = el("div", {class: "edges"}), colors = says && colorScale(says);
+  let size = 1, at = [0, 0], named = null;
 
   const place = event => {
     const box = canvas.getBoundingClientRect();
@@ -36,7 +57,7 @@ function heatMap(label, {point, lock = point, leave = () => {}}) {
     return [i, Math.min(i, cell(box.left, box.width, event.clientX))];
   };
   const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
-  const element = el("div", {
+  const heat = el("div", {
     class: "heat", tabindex: 0, role: "application", "aria-label": `${label}. Arrow keys move.`,
     onpointermove: event => point(...place(event)),
     onpointerleave: () => leave(),
@@ -48,13 +69,32 @@ function heatMap(label, {point, lock = point, leave = () => {}}) {
         point(i, Math.min(i, Math.max(0, at[1] + step[event.key][1])));
       } else return;
       event.preventDefault();
-    }}, canvas, row, column);
+    }}, canvas, row, column, edges);
+
+  /* Names of tokens, below and to the left: all of few, of many those pointed at. */
+  function name(names) {
+    if (names.join("\n") === named?.join("\n")) return;
+    named = names;
+    element.classList.add("named");
+    edges.classList.toggle("many", size > FEW);
+    edges.style.fontSize = `${size > FEW ? 10 : Math.min(10, 190 / size)}px`;
+    edges.replaceChildren(...["across", "down"].flatMap(side => names.map((text, n) =>
+      el("span", {class: side, style: {[side === "down" ? "top" : "left"]:
+        `${100 * (n + 0.5) / size}%`}}, text))));
+  }
+  const element = el("div", {class: "map"}, heat, colors?.element);
 
   return {
     element,
-    draw(length, rows, values, limit, power) {
+    /* power: as for `shade`; names: of the tokens, for the edges. */
+    draw(length, rows, values, limit, power, names = []) {
       size = length;
       paintTriangle(canvas, length, rows, values, limit, power);
+      colors?.draw(values.some(value => value < 0) ? -limit : 0, limit, power);
+      canvas.numbers = () => [[label, ...Array.from({length}, (_, j) => names[j] ?? j)],
+        ...Array.from({length: rows}, (_, i) =>
+          [names[i] ?? i, ...values.slice(triangle(i, 0), triangle(i + 1, 0))])];
+      if (names.length) name(names);
     },
     mark(i, j) {
       at = [i, j ?? Math.min(at[1], i)];
@@ -63,6 +103,8 @@ function heatMap(label, {point, lock = point, leave = () => {}}) {
       row.style.top = `${100 * i / size}%`;
       column.style.left = `${100 * (j ?? 0) / size}%`;
       row.style.height = column.style.width = `${100 / size}%`;
+      [...edges.children].forEach((span, n) =>
+        span.classList.toggle("at", n < size ? n === j : n - size === i));
     },
   };
 }

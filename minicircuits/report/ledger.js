@@ -1,125 +1,113 @@
 "use strict";
-/* One logit as a sum: the strongest paths, their sources, and all the rest, as bars that add up. */
+/* One logit as a sum over paths, and the tokens that they read. */
 
-const PATHS_SHOWN = 12;
-const SOURCES_SHOWN = 3;
+const AGAINST = [["mean", "less the mean of all tokens"], ["token", "less that of another token"],
+                 ["nothing", "as it is"]];
 
 function pathName(heads) {
   return heads.map(headName).join("→") || "direct";
 }
 
-/* Opens at a text, a place and a target. Returns {show(n, place), at()}; chose(n) is called with a text
-   that the reader chose. */
-function ledger(texts, text, {place, target}, chose = null) {
-  const vocabulary = page.vocabulary.filter(([id]) => texts[text].targets(id));
-  const state = {text, place, target};
-  let paths = [], latest = texts[text];
+function ledger() {
+  const text = () => texts[state.text], truth = () => text().tokens[state.place + 1];
+  let paths = [];
+  const strip = tokenStrip("the text", "ledger-strip", {choose: place => select({place})});
+  const title = el("p", {class: "head-title"}), python = inPython("Path Expansion of Logits");
+  const target = tokenChooser("target", "target token"), against = tokenChooser("against", "token to compare with");
+  const comparison = choice("the logit", AGAINST, "mean", kind =>
+    select({against: {mean: "mean", nothing: null, token: runnerUp()}[kind]}));
+  const bars = sumOfBars("path", ["path", "adds to the logit", "tokens that it reads, with their shares"], {
+    chosen: () => state.path, choose: ({name}) => select({path: name === state.path ? null : name}),
+    point: colorStrip});
 
-  const strip = tokenStrip("the text", {choose: i => { state.place = i; likeliest(); show(); }});
-  strip.element.id = "ledger-strip";
-  const candidates = el("div", {class: "candidates", role: "group", "aria-label": "target token"});
-  const found = el("div", {class: "candidates"});
-  const search = el("input", {type: "search", placeholder: "any other token …",
-    "aria-label": "search for a target token", oninput: () => {
-      const wanted = search.value.replaceAll(" ", "␣");
-      const matches = wanted ? vocabulary.filter(([, text]) => text.includes(wanted)) : [];
-      matches.sort((a, b) => a[1].length - b[1].length);
-      found.replaceChildren(...matches.slice(0, 16).map(([id]) => candidate(id)),
-        matches.length > 16 ? el("span", {class: "notice"}, `and ${matches.length - 16} more`) : "");
-    }});
-  const title = el("p", {class: "head-title"});
-  const rows = el("div", {class: "waterfall", onpointerleave: () => colorStrip(null)});
+  const runnerUp = () => text().next(state.place).map(([id]) => id).find(id => id !== state.target);
 
-  const truth = () => texts[state.text].tokens[state.place + 1];
-  function likeliest() {
-    state.target = truth() ?? texts[state.text].next(state.place)[0][0];
-  }
-
-  function candidate(id) {
-    const chance = texts[state.text].probability(state.place, id);
-    return el("button", {type: "button", "aria-pressed": id === state.target,
-                         class: id === truth() ? "true" : null,
-                         onclick: () => { state.target = id; show(); }},
-              mono(id), el("b", {class: "number"}, fixed(chance)));
-  }
-
-  /* The text colored by what each token adds, through one path or through all. */
+  /* The text colored by what each token adds: through a path, the one that is chosen, or all. */
   function colorStrip(path) {
-    const sums = texts[state.text].tokens.map((_, j) => path ? path.sources[j]
-      : paths.reduce((sum, {sources}) => sum + sources[j], 0));
+    const on = [path ?? paths.find(({name}) => name === state.path) ?? paths].flat();
+    const sums = text().tokens.map((_, j) => on.reduce((sum, {shares}) => sum + shares[j], 0));
     const most = largest(sums);
     strip.color(j => most ? sums[j] / most : 0);
   }
 
+  /* What the sum is: a logit means nothing alone, since adding to all of them changes nothing. */
+  function said() {
+    const {place, target: id, against: other} = state, {tokens, probability} = text();
+    const [one, two] = [id, other].map(id => typeof id === "number" && probability(place, id));
+    return [`after ${place} `, mono(tokens[place]), ": the logit of ", mono(id), ` (probability ${fixed(one)})`,
+      ...other === null ? [" as it is"] : other === "mean" ? [", less the mean of all tokens’ logits"]
+        : [", less that of ", mono(other), ` (${fixed(two)}): `, mono(one < two ? other : id),
+           ` is ${integer(Number(Math.max(one / two, two / one).toPrecision(3)))} times as likely`]];
+  }
+
   function show() {
-    const {place, target} = state, text = texts[state.text], ids = text.tokens;
-    paths = text.paths(place, target)
-      .sort((a, b) => Math.abs(b.total) - Math.abs(a.total));
-    const logit = text.logit(place, target);
-    const offered = text.next(place).map(([id]) => id);
-    const all = [...new Set([...offered, ...(truth() == null ? [] : [truth()]), target])];
-    candidates.replaceChildren(...all.map(candidate));
-    search.value = "";
-    found.replaceChildren();
-    title.replaceChildren(`after ${place} `, mono(ids[place]), ": the logit of ", mono(target),
-      ` (probability ${fixed(text.probability(place, target))})`);
-    rows.replaceChildren(...waterfall(paths, logit, ids));
-    strip.mark(place, null, true);
+    figure.hidden = !text().paths;
+    elsewhere.hidden = !figure.hidden;
+    if (figure.hidden) return;
+    const {place, target: id, against: other} = state, {tokens, paths: pathsOf, logit} = text();
+    paths = pathsOf(place, id, other).map(({heads, bias, sources, total}) => ({
+      name: pathName(heads), value: total, shares: sources,
+      sources: all => bias ? ["the bias b_O"] : tokenShares(sources, tokens, all)}))
+      .sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+    const offered = text().next(place).map(([id]) => id), asked = typeof other === "number";
+    target.show([...offered, truth() ?? id, id]);
+    against.show([...offered, asked ? other : id].filter(one => one !== id));
+    against.element.hidden = !asked;
+    comparison.querySelector(`[value=${asked ? "token" : other ?? "nothing"}]`).checked = true;
+    title.replaceChildren(...said());
+    bars.show(paths, [[asked ? "the model’s difference" : other ? "the model’s logit, less the mean"
+      : "the model’s logit", logit(place, id, other)]]);
+    strip.mark(place, state.source, true);
     colorStrip(null);
+    const other_U = asked ? `weights.W_U[${other}]` : "weights.W_U.mean(0)";
+    python.show([
+      ...other === null ? [] : ["from dataclasses import replace",
+                                `weights = replace(weights, W_U=weights.W_U - ${other_U})`],
+      `ledger = mc.ledger(weights, tokens, acts.pattern, ${place}, ${id}, acts.norms)`,
+      "shares = dict(zip(ledger.paths, ledger.contributions.sum(1)))"]);
   }
 
-  function waterfall(paths, logit, ids) {
-    const shown = paths.slice(0, PATHS_SHOWN), rest = paths.slice(PATHS_SHOWN);
-    const others = rest.reduce((sum, {total}) => sum + total, 0);
-    const lines = shown.map(path => ({name: pathName(path.heads), value: path.total, path}));
-    if (rest.length) lines.push({name: `${rest.length} other paths`, value: others});
-    let low = 0, high = 0, sum = 0;
-    for (const line of lines) {
-      line.from = sum;
-      sum += line.value;
-      low = Math.min(low, sum);
-      high = Math.max(high, sum);
-    }
-    lines.push({name: "sum", value: sum, from: 0, class: "sum"},
-               {name: "the model’s logit", value: logit, from: 0, class: "sum"});
-    const x = scale([low, Math.max(high, low + 1e-9)], [0, 100]);
-    return lines.map(line => el("div", {
-      class: `entry ${line.class ?? ""}`, onpointerenter: () => colorStrip(line.path)},
-      el("span", {class: "name"}, line.name),
-      el("span", {class: "track"},
-        el("i", {class: "zero", style: {left: `${x(0)}%`}}),
-        el("i", {class: line.value < 0 ? "bar less" : "bar", style: {
-          left: `${x(Math.min(line.from, line.from + line.value))}%`,
-          width: `${Math.abs(x(line.value) - x(0))}%`}})),
-      el("span", {class: "number"}, signed(line.value)),
-      el("span", {class: "sources"}, line.path?.bias ? "the bias b_O"
-        : line.path && strongest(line.path.sources, ids))));
+  const figure = el("div", {}, el("div", {class: "ledger"},
+    el("div", {}, strip.element, target.element, against.element),
+    el("div", {}, title, bars.element)), python.element);
+  const elsewhere = elsewhereNotice("paths");
+  byId("ledger-figure").append(el("div", {class: "controls"}, textPager(), comparison), elsewhere, figure);
+  follow(["text"], () => strip.write(text()));
+  follow(["text", "place", "target", "against", "run"], show);
+  follow(["path"], () => { bars.choose(); colorStrip(null); });
+  follow(["source"], () => strip.mark(state.place, state.source, true));
+  dark.addEventListener("change", () => colorStrip(null));
+}
+
+/* Tokens to choose from, with their probabilities, and all others by name; `key` of the state is
+   the one that is chosen. */
+function tokenChooser(key, legend) {
+  const text = () => texts[state.text];
+  const offered = el("div", {class: "candidates", role: "group", "aria-label": legend});
+  const found = el("div", {class: "candidates"});
+  const search = el("input", {type: "search", placeholder: "any other token …",
+    "aria-label": `search for a ${legend}`, oninput: () => {
+      const wanted = search.value.replaceAll(" ", "␣");
+      const matches = wanted ? page.vocabulary.filter(([id, name]) =>
+        name.includes(wanted) && text().targets(id)) : [];
+      matches.sort((a, b) => a[1].length - b[1].length);
+      found.replaceChildren(...matches.slice(0, 16).map(([id]) => candidate(id)),
+        matches.length > 16 ? el("span", {class: "notice"}, `and ${matches.length - 16} more`) : "");
+    }});
+
+  function candidate(id) {
+    return el("button", {type: "button", "aria-pressed": String(id === state[key]),
+                         class: id === text().tokens[state.place + 1] ? "true" : null,
+                         onclick: () => select({[key]: id})},
+              mono(id), el("b", {class: "number"}, fixed(text().probability(state.place, id))));
   }
 
-  function strongest(sources, ids) {
-    return sources.map((value, j) => [value, j]).filter(([value]) => Math.abs(value) >= 5e-4)
-      .sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).slice(0, SOURCES_SHOWN)
-      .map(([value, j]) => el("span", {}, mono(ids[j]), el("sub", {}, j), ` ${signed(value)} `));
-  }
-
-  /* Shows a text, and there the token that came next, or the likeliest one. */
-  function showText(n = state.text, place = Math.min(state.place, texts[n].tokens.length - 2)) {
-    Object.assign(state, {text: n, place: Math.max(0, place)});
-    paging.go(n);
-    strip.write(texts[n].tokens, texts[n].written);
-    if (texts[n] !== latest) likeliest();
-    latest = texts[n];
-    show();
-  }
-
-  const paging = pager("text", () => texts.map(({name}) => name), chose ?? showText);
-  byId("ledger-figure").append(
-    el("div", {class: "controls"}, paging.element),
-    el("div", {class: "ledger"}, el("div", {}, strip.element,
-      el("p", {class: "small"}, "target, with its probability"), candidates, search, found),
-      el("div", {}, title, rows)));
-  paging.go(text);
-  strip.write(texts[text].tokens);
-  onPalette(show);
-  return {show: showText, at: () => ({text: state.text, place: state.place})};
+  return {
+    element: el("div", {}, el("p", {class: "small"}, `${legend}, with its probability`), offered, search, found),
+    show(ids) {
+      const held = found.contains(document.activeElement);
+      refill(offered, [...new Set(ids)].map(candidate), held);
+      search.value = "";
+      found.replaceChildren();
+    }};
 }

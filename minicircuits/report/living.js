@@ -5,10 +5,13 @@ const RUNS = 4;                 // that are kept
 
 function livingModel(given, shown) {
   const W = weightsOf(given), ofHead = ([layer, head]) => layer * W.n_heads + head;
-  const heads = shown.map(ofHead);
-  const splitHeads = shown.filter(([layer]) => layer).map(headName);
-  const off = new Set(), whole = new Map(), without = new Map();
-  const model = {W, off, frozen: false, toggle};
+  const heads = shown.map(ofHead), off = new Set(), whole = new Map(), without = new Map();
+
+  follow(["run"], () => {
+    off.clear();
+    shown.filter(isOff).forEach(head => off.add(ofHead(head)));
+    without.clear();
+  });
 
   /* What `make` makes of tokens, kept for the latest of them. */
   function kept(runs, tokens, make) {
@@ -20,22 +23,11 @@ function livingModel(given, shown) {
   }
   const all = tokens => kept(whole, tokens, () => forward(W, tokens));
   const now = tokens => off.size ? kept(without, tokens, () =>
-    forward(W, tokens, new Set(off), model.frozen ? all(tokens).acts : null)) : all(tokens);
+    forward(W, tokens, new Set(off), state.run.frozen ? all(tokens).acts : null)) : all(tokens);
   const shares = (run, i) => (run.made[`shares ${i}`] ??= softmax(run.acts.logits[i]));
   const nats = (run, i) => i ? -Math.log(shares(run, i - 1)[run.acts.tokens[i]]) : 0;
 
-  /* Switches a head (layer, head) off, or on again; null switches all on; `frozen` says whether
-     patterns stay as they were. */
-  function toggle(head, frozen = model.frozen) {
-    if (head === null) off.clear();
-    else if (head && !off.delete(ofHead(head))) off.add(ofHead(head));
-    model.frozen = frozen;
-    without.clear();
-  }
-  model.isOff = head => off.has(ofHead(head));
-  model.shares = (tokens, i) => shares(now(tokens), i);
-
-  model.text = (name, tokens, written = Infinity) => {
+  function text(name, tokens, written = Infinity) {
     const view = (key, make) => () => {
       const {acts, made} = now(tokens);
       return (made[key] ??= heads.map(h => make(acts, h)));
@@ -45,7 +37,7 @@ function livingModel(given, shown) {
     const moved = () => (now(tokens).made.moved ??= weighted(pattern(), lengths()));
     const total = run => tokens.reduce((sum, _, i) => sum + nats(run, i), 0) / (tokens.length - 1);
     return {
-      name, tokens, written, splitHeads,
+      name, tokens, written, splitHeads: shown.filter(([layer]) => layer).map(headName),
       views: {pattern, moved, effects: view("effects", (acts, h) => sourceEffects(W, acts, h))},
       /* The 8 likeliest next tokens, of this model or of the whole one: [id, share, whole]. */
       next(i) {
@@ -58,12 +50,15 @@ function livingModel(given, shown) {
       nats: i => nats(now(tokens), i),
       loss: () => total(now(tokens)),
       wholeLoss: () => total(all(tokens)),
-      parts: head => scoreParts(W, now(tokens).acts, ofHead(head.split(".").map(Number))),
-      paths: (place, id) => pathsTo(W, now(tokens).acts, place, id),
-      logit: (place, id) => logitOf(W, now(tokens).acts, place, id),
+      parts: name => scoreParts(W, now(tokens).acts, ofHead(name.split(".").map(Number))),
+      scores: head => now(tokens).acts.scores[ofHead(head)],
+      terms: (head, i, j, level) => scoreTerms(W, now(tokens).acts, ofHead(head), i, j, level),
+      countTerms: ([layer]) => countTerms(W, now(tokens).acts, layer),
+      paths: (place, id, against) => pathsTo(W, now(tokens).acts, place, direction(W, id, against)),
+      logit: (place, id, against) => logitOf(W, now(tokens).acts, place, direction(W, id, against)),
       probability: (place, id) => shares(now(tokens), place)[id],
       targets: () => true,
     };
-  };
-  return model;
+  }
+  return {W, text, shares: (tokens, i) => shares(now(tokens), i)};
 }

@@ -7,8 +7,10 @@
 
 /* The weights that the page was given, as `forward` reads them. */
 function weightsOf({W_E, W_pos, W_U, ...others}) {
+  const rows = unpack(W_U), mean = rows.reduce(add, new Float64Array(rows[0].length));
   return {...byHeads(others), d_vocab: W_U.shape[0], n_ctx: W_pos ? W_pos.shape[0] : null,
-          W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_U: unpack(W_U)};
+          W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_U: rows,
+          mean_U: mean.map(value => value / rows.length)};
 }
 
 /* Those that heads have (l, h, …), one array a head; and the set of the heads that rest. */

@@ -1,6 +1,21 @@
 "use strict";
 /* What the model is, how it was trained, how good it is, and that the algebra is exact. */
 
+/* Relative differences that are rounding, some thousand times. */
+const EXACT = {float64: 1e-12, float32: 1e-3};
+
+/* What is next to the model among losses, largest first; less than 0.05 nats is no difference. */
+function againstCounts(ranked) {
+  const own = ranked.find(([name]) => name.startsWith("this "));
+  if (!own) return "One token has no loss: nothing comes next";
+  const worse = ranked.filter(([, loss]) => loss - own[1] >= 0.05).at(-1);
+  const better = ranked.find(row => row !== own && row[1] - own[1] < 0.05);
+  if (!worse) return `This model is no better than ${better[0]}`;
+  return `This model is ${fixed(worse[1] - own[1], 2)} nats better than ${worse[0]}` +
+    (!better ? "" : own[1] - better[1] < 0.05 ? `, and as good as ${better[0]}`
+      : `, and ${fixed(own[1] - better[1], 2)} worse than ${better[0]}`);
+}
+
 function overview({losses, exactness, log, formation, ...shape}) {
   const facts = [
     [shape.n_layers, shape.n_layers === 1 ? "layer" : "layers"],
@@ -13,17 +28,22 @@ function overview({losses, exactness, log, formation, ...shape}) {
     el("div", {}, el("b", {}, number), " ", el("span", {}, text))));
 
   const ranked = Object.entries(losses).sort((a, b) => b[1] - a[1]);
-  byId("counts").hidden = !Object.keys(losses).some(name => name.includes("counts"));
+  byId("losses-see").textContent = againstCounts(ranked);
+  byId("counts").textContent = ranked.some(([name]) => name.includes("counts"))
+    ? "Unigram and bigram counts are those of the training text."
+    : "Counts are known only where the text was held out of a training text.";
   byId("losses").append(bars(ranked.map(([name, value]) => ({
-    name, value, class: name.startsWith("this ") ? "main" : "quiet"}))));
+    name, value, class: name.startsWith("this ") ? "main" : "quiet"})), "nats"));
 
   const paths = exactness.paths === 1 ? "the only path" : `the sum of ${integer(exactness.paths)} paths`;
-  const rows = [[`${paths} is the logits`, exactness.logits]];
+  const rows = [[`${paths} = the logits`, exactness.logits]];
   if (exactness.terms) {
-    rows.push([`the sum of ${integer(exactness.terms)} terms is the scores`, exactness.scores],
-              ["patterns rebuilt from weights and tokens alone", exactness.patterns],
-              ["logits through the rebuilt patterns", exactness.rebuilt_logits]);
+    rows.push([`the sum of ${integer(exactness.terms)} terms = the scores`, exactness.scores],
+              ["patterns rebuilt from weights and tokens alone = the patterns", exactness.patterns],
+              ["logits through the rebuilt patterns = the logits", exactness.rebuilt_logits]);
   }
+  const exact = rows.every(([, error]) => error < EXACT[exactness.precision]);
+  byId("exactness-see").textContent = `The sums over paths are ${exact ? "" : "not "}the model, to rounding`;
   byId("exactness").append(table(["", "relative difference"],
     rows.map(([name, error]) => [name, error.toExponential(1).replace("-", "−")])));
   if (exactness.limit) byId("exactness").append(el("p", {class: "small"}, exactness.limit));
@@ -43,21 +63,21 @@ function training(log, formation, layers) {
   byId("training-see").textContent = formation
     ? `An induction head forms ${formation.before == null ? "" : `after step ${
         integer(formation.before)}, `}by step ${integer(formation.step)}`
-    : layers ? "No induction head has formed" : "The loss falls; there are no heads to form";
+    : layers ? "No induction head has formed" : "The loss, step by step; there are no heads to form";
   byId("curves").append(
-    lineChart({xs, unit: "step", mark, label: "loss", range: [Math.floor(Math.min(...losses)),
+    lineChart({xs, units: ["step", "nats per token"], mark, label: "loss", range: [Math.floor(Math.min(...losses)),
                                                               Math.ceil(Math.max(...losses))],
                lines: [line("loss in training", "loss", "soft"),
                        line("held-out loss", "validation", "a")]}));
   if (!inContext.includes(null)) {
     byId("curves").append(
-      lineChart({xs, unit: "step", mark, label: "in-context score",
+      lineChart({xs, units: ["step", "nats, late less early"], mark, label: "in-context score",
                  range: [Math.min(-0.5, ...inContext), Math.max(0.5, ...inContext)],
                  lines: [line("in-context score", "in_context", "b")]}));
   }
   if (layers && !log.some(row => row.prefix_matching === null)) {
     byId("curves").append(
-      lineChart({xs, unit: "step", mark, label: "best heads", range: [0, 1],
+      lineChart({xs, units: ["step", "share of attention"], mark, label: "best heads", range: [0, 1],
                  lines: [line("best previous-token head", "previous_token", "soft"),
                          line("best prefix matching", "prefix_matching", "a")]}));
   }

@@ -1,7 +1,4 @@
-"""What a page can hold: arrays as short numbers, text as visible characters, JSON as HTML.
-
-Tokens come from strangers: nothing of them may end a script, hide, or turn the line round.
-"""
+"""What a page can hold: arrays as short numbers, and JSON that no token of a stranger can end."""
 
 import base64
 import json
@@ -10,9 +7,6 @@ from math import prod
 import numpy as np
 
 from minicircuits.notation import InputError
-
-LONGEST = 48                     # characters of a token that are shown
-BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
 
 
 def pack_floats(array):
@@ -36,27 +30,6 @@ def pack(array):
     integers = np.rint(rows / np.where(scale == 0, 1, scale)[:, None]).astype("<i2")
     return {"shape": list(array.shape), "scale": scale.tolist(),
             "data": base64.b64encode(integers.tobytes()).decode()}
-
-
-def visible(text):
-    r"""A token in visible characters, on one line, in their order, at most LONGEST and a count.
-
-    Spaces are ␣; what Unicode does not call printable (control, zero-width, bidirectional
-    characters, lone surrogates) is escaped, and so is what it does but nobody sees.
-
-    >>> visible("a\0\u202eb \ud800"), visible(""), visible("x" * 5000)[46:]
-    ('a\\x00\\u202eb␣\\ud800', '(empty)', 'xx… (5,000 characters)')
-    """
-    shown = escaped(text.replace(" ", "␣"))
-    if len(shown) > LONGEST:
-        shown = f"{shown[:LONGEST]}… ({len(text):,} characters)"
-    return shown or "(empty)"
-
-
-def escaped(text):
-    """The text, on one line, with everything escaped that nobody sees; spaces stay."""
-    return "".join(character if character.isprintable() and character not in BLANK
-                   else character.encode("unicode_escape").decode() for character in text)
 
 
 def json_in_html(value):

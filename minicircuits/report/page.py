@@ -13,13 +13,14 @@ from minicircuits import files
 from minicircuits.report.packing import json_in_html
 
 FOLDER = Path(__file__).parent
-STYLES = ("page.css", "figures.css")
-COMMON = ("data.js", "texts.js", "dom.js", "colors.js", "heat_map.js", "token_strip.js",
-          "explorer.js")
+STYLES = ("page.css", "figures.css", "captions.css")
+COMMON = ("data.js", "state.js", "texts.js", "dom.js", "colors.js", "hues.js", "heat_map.js",
+          "token_strip.js", "explorer.js", "model.js", "circuits.js", "tokenizer.js", "living.js",
+          "sentence.js")
 SCRIPTS = {
-    "page": (*COMMON, "model.js", "circuits.js", "tokenizer.js", "living.js", "sentence.js",
-             "charts.js", "overview.js", "split.js", "heads.js", "ledger.js", "composition.js",
-             "importance.js", "main.js"),
+    "page": (*COMMON, "steps.js", "charts.js", "sums.js", "python.js", "ledger.js", "heads.js",
+             "composition.js", "eigenvalues.js", "split.js", "score_ledger.js", "importance.js",
+             "overview.js", "bigrams.js", "take_away.js", "address.js", "main.js"),
     "attention": (*COMMON, "attention.js")}
 
 

@@ -32,9 +32,9 @@ function drawn(shares, u) {
   return id < 0 ? shares.length - 1 : id;
 }
 
-/* texts: those that figures choose from; what is written here takes the place of all after the
-   first ones. at(): the text and the place that are shown; show(n, place) shows another. */
-function sentence(container, model, tokenizer, texts, at, show) {
+/* The field, and what is beside it. Returns {write(text), restore(tokens)}: both make a text of the
+   reader's own, which takes the place of the one before. */
+function sentence(container, model, tokenizer) {
   const {start, d_vocab, n_ctx} = model.W, given = texts.length;
   const first = start === null ? [] : [start], longest = Math.min(n_ctx ?? 128, 128);
   let timer = null, frame = null, random = Math.random;
@@ -45,7 +45,7 @@ function sentence(container, model, tokenizer, texts, at, show) {
       cancelAnimationFrame(frame);             // of several changes at once, the last is shown
       frame = requestAnimationFrame(() => write(field.value));
     },
-    placeholder: page.merges ? "Write a text of your own …"
+    placeholder: page.merges ? "The model runs in this page: write a text, and all figures show it …"
       : "Tokens by name or by number, with spaces between: #17 #3"});
   const said = el("p", {class: "small said", role: "status"});
   const number = (label, value, most) => el("input", {type: "number", min: 1, max: most, value,
@@ -60,11 +60,22 @@ function sentence(container, model, tokenizer, texts, at, show) {
   function own(name, contexts, place, written) {
     texts.splice(given, Infinity, ...contexts.map((tokens, n) => model.text(
       contexts.length > 1 ? `${name}, ${n + 1} of ${contexts.length}` : name, tokens, written)));
-    show(texts.length > given ? given : 0, place);
+    select({text: given, place});
+  }
+  const spelled = tokens => tokenizer.decode(tokens.filter(id => id !== start));
+
+  function restore(tokens) {
+    if (texts[given]?.tokens.join() !== tokens.join()) {
+      texts.splice(given, Infinity, model.text("your text", tokens.slice(0, longest)));
+      field.value = spelled(texts[given].tokens);
+    }
+    return given;
   }
 
   function write(value) {
     let ids;
+    stop();
+    field.value = value;
     try {
       ids = tokenizer.encode(value);
     } catch (error) {
@@ -88,7 +99,7 @@ function sentence(container, model, tokenizer, texts, at, show) {
 
   /* One token more, after the place that is shown; false where the context is full. */
   function writeOne() {
-    const {text, place} = at(), tokens = texts[text].tokens.slice(0, place + 1);
+    const {text, place} = state, tokens = texts[text].tokens.slice(0, place + 1);
     if (tokens.length >= longest) {
       said.textContent = `A context is full with ${longest} tokens.`;
       return false;
@@ -96,7 +107,7 @@ function sentence(container, model, tokenizer, texts, at, show) {
     const shares = model.shares(texts[text].tokens, place);
     const id = chance.checked ? drawn(shares, random()) : shares.indexOf(largest(shares));
     const written = Math.min(texts[text].written, tokens.length);
-    field.value = tokenizer.decode([...tokens, id].filter(id => id !== start));
+    field.value = spelled([...tokens, id]);
     own("your text, written on", [[...tokens, id]], tokens.length, written);
     return true;
   }
@@ -113,30 +124,27 @@ function sentence(container, model, tokenizer, texts, at, show) {
 
   const off = el("span", {});
   const patterns = choice("patterns of the others", [["no", "recomputed"], ["yes", "frozen"]], "no",
-    value => { model.toggle(undefined, value === "yes"); show(); });
+    value => select({run: {...state.run, frozen: value === "yes"}}));
   const switches = el("div", {class: "controls switches", hidden: true}, off,
-    button("all on again", () => { model.toggle(null); show(); }), patterns);
-  container.append(el("div", {class: "sentence"},
-    el("p", {class: "read"}, "The model runs in this page. Write a text, and all figures show it. ",
-      page.shown_heads.length ? "Keep a head and switch it off, and see what is lost: the other " +
-        "patterns are recomputed, or frozen as they were. " : "",
-      "Let the model write on after the token that you chose."), field,
+    button("all on again", () => select({run: {...state.run, off: []}})), patterns);
+  container.append(el("div", {class: "sentence"}, field,
     el("div", {class: "controls"},
       !page.merges ? null : el("span", {class: "buttons"}, "for example", EXAMPLES.map(text =>
-        button(text, () => { field.value = text; stop(); write(text); }))),
+        button(text, () => write(text)))),
       half < 1 ? null : el("span", {class: "buttons"}, button("random tokens, twice", repeat),
         el("label", {}, "length ", length), el("label", {}, "seed ", seed)),
       el("span", {class: "buttons"}, "after the chosen token", button("one token", writeOne), writing,
         el("label", {}, chance, " by chance"))), said, switches));
 
-  /* Says how the model does on the text that is shown, and which heads are off. */
-  return () => {
-    const {text} = at(), {tokens, loss, wholeLoss} = texts[text];
-    const names = page.shown_heads.filter(model.isOff).map(headName);
+  /* How the model does on the text that is shown, and which heads are off. */
+  follow(["text", "run"], () => {
+    const {tokens, loss, wholeLoss} = texts[state.text], names = state.run.off;
     switches.hidden = !names.length;
     off.textContent = `off: ${names.join(", ")}`;
+    patterns.querySelector(`[value=${state.run.frozen ? "yes" : "no"}]`).checked = true;
     said.textContent = tokens.length < 2 ? `${tokens.length} token` : `${tokens.length} tokens, ` +
       `${fixed(loss())} nats for each that comes next${
         names.length ? ` (${fixed(wholeLoss())} with all heads)` : ""}`;
-  };
+  });
+  return {write, restore};
 }

@@ -4,67 +4,65 @@
 const PARTS = [["neither", "neither"], ["Q", "Q-composition"], ["K", "K-composition"],
                ["both", "both"], ["total", "total"]];
 
-/* Opens at the last text. Returns show(n); chose(n) is called with a text that the reader chose. */
-function split(texts, figures, head, chose = null) {
-  const state = {text: texts.length - 1, head: headName(head), level: true, at: null};
-  const repeated = state.text;
-  let raw, drawn;
+/* figures: what was found of the page's induction head, or null. */
+function split(figures) {
+  const own = {level: true, at: null}, heads = texts.find(text => text.parts).splitHeads;
+  const text = () => texts[state.text], head = () => headName(page.shown_heads[state.head]);
+  let drawn, limit;
   const maps = PARTS.map(([, title]) => heatMap(`scores, ${title}`, {
-    point: (i, j) => { state.at = [i, j]; showPoint(); }}));
+    point: (...at) => { own.at = at; showPoint(); },
+    lock: (place, source) => select({place, source}),
+    leave: () => { own.at = null; showPoint(); }}));
   const numbers = PARTS.map(() => el("b", {class: "number"}));
   const readout = el("p", {class: "readout", "aria-live": "polite"});
-  const tokens = () => texts[state.text].tokens;
+  const picker = choice("head", heads.map(name => [name, name]), head(), name =>
+    select({head: page.shown_heads.findIndex(head => headName(head) === name)}));
+  const python = inPython("Analyzing a Two-Layer Model");
 
   function show() {
-    raw = texts[state.text].parts(state.head);
-    raw = [...raw, raw[0].map((_, n) => raw[0][n] + raw[1][n] + raw[2][n] + raw[3][n])];
-    drawn = state.level ? raw.map(part => levelled(part, tokens().length)) : raw;
-    const limit = Math.max(...drawn.map(largest));
-    const n = tokens().length;
-    maps.forEach((map, k) => map.draw(n, n, drawn[k], limit, 0.8));
-    if (!state.at || state.at[0] >= n) state.at = brightest();
+    const size = text().tokens.length, given = heads.includes(head());
+    picker.querySelectorAll("input").forEach(input => { input.checked = input.value === head(); });
+    figure.hidden = !text().parts || !given;
+    elsewhere.hidden = Boolean(text().parts);
+    others.hidden = given;
+    others.textContent = page.shown_heads[state.head][0]
+      ? `The scores of head ${head()} were not taken apart.`
+      : `Head ${head()} is in the first layer: neither side of its scores reads earlier heads.`;
+    if (figure.hidden) return;
+    const [layer, h] = page.shown_heads[state.head];
+    python.show([`split = mc.split_scores(weights, tokens, acts.pattern, ${layer}, ${h}, acts.norms)`]);
+    const parts = text().parts(head());
+    const raw = [...parts, parts[0].map((_, n) => parts.reduce((sum, part) => sum + part[n], 0))];
+    drawn = own.level ? raw.map(part => levelled(part, size)) : raw;
+    limit = Math.max(...drawn.map(largest));
+    maps.forEach((map, k) => map.draw(size, size, drawn[k], limit, 0.8));
     showPoint();
   }
 
-  /* Where the total is strongest: on the stripe of repeated tokens, or in the last row. */
-  function brightest() {
-    const n = tokens().length, stripe = state.text === repeated;
-    const places = Array.from({length: n}, (_, k) => stripe ? [k, k - figures.block + 1] : [n - 1, k])
-      .filter(([, j]) => j > 0);
-    return places.reduce((best, at) =>
-      drawn[4][triangle(...at)] > drawn[4][triangle(...best)] ? at : best, places.at(-1) ?? [0, 0]);
-  }
-
+  /* Of what is pointed at, or else of what is chosen. */
   function showPoint() {
-    const [i, j] = state.at;
+    const [i, j] = own.at ?? [state.place, sourceOf(state)];
     maps.forEach((map, k) => {
       map.mark(i, j);
       numbers[k].textContent = signed(drawn[k][triangle(i, j)]);
     });
-    readout.replaceChildren(`destination ${i} `, mono(tokens()[i]), " ← ", `source ${j} `,
-                            mono(tokens()[j]));
+    readout.replaceChildren(`destination ${i} `, mono(text().tokens[i]), " ← ", `source ${j} `,
+                            mono(text().tokens[j]), `; full color is ±${fixed(limit)}`);
   }
 
-  function showText(n = state.text) {
-    if (n !== state.text) state.at = null;
-    state.text = n;
-    paging.go(n);
-    show();
-  }
-
-  const paging = pager("text", () => texts.map(({name}) => name), chose ?? showText);
-  const set = name => value => { state[name] = value; show(); };
+  const figure = el("div", {},
+    el("div", {class: "parts"}, PARTS.map(([key, title], k) => el("div", {class: "part"},
+      el("p", {class: "name"}, `${{neither: "", total: "= "}[key] ?? "+ "}${title}`, numbers[k]), maps[k].element))),
+    readout, python.element);
+  const elsewhere = elsewhereNotice("parts"), others = el("p", {class: "small"});
   byId("split-figure").append(
-    el("div", {class: "controls"},
-      choice("head", texts[0].splitHeads.map(name => [name, name]), state.head, set("head")),
-      paging.element,
-      choice("rows", [[true, "less their mean"], [false, "as they are"]], true, set("level"))),
-    el("div", {class: "parts"}, PARTS.map(([, title], k) =>
-      el("div", {class: "part"}, el("p", {class: "name"}, title, numbers[k]), maps[k].element))),
-    readout);
-  splitTable(figures, headName(head));
-  onPalette(() => showText());
-  return showText;
+    el("div", {class: "controls"}, picker, textPager(),
+      choice("rows", [[true, "less their mean"], [false, "as they are"]], true,
+             level => { own.level = level; show(); })), elsewhere, others, figure);
+  if (figures) splitTable(figures, headName(page.induction));
+  follow(["text", "head", "run"], show);
+  follow(["place", "source"], () => figure.hidden || showPoint());
+  dark.addEventListener("change", show);
 }
 
 /* Each row less its mean over its sources: the same pattern, and the level is out of sight. */
@@ -80,9 +78,9 @@ function levelled(part, size) {
 
 function splitTable({parts, carrier, block, attention}, name) {
   const carries = Object.fromEntries(PARTS)[carrier];
-  byId("split-see").textContent = `Head ${name}: the stripe comes from ${{
+  byId("split-see").textContent = carrier ? `Head ${name}: the stripe comes from ${{
     neither: "neither side’s heads", Q: "Q-composition", K: "K-composition",
-    both: "heads on both sides at once"}[carrier]}`;
+    both: "heads on both sides at once"}[carrier]}` : `Head ${name} has no stripe to speak of`;
   byId("split-table").append(table(["part", "on the stripe", "elsewhere", "difference"],
     PARTS.map(([key, title]) => [title === carries ? el("b", {}, title) : title,
       fixed(parts[key].stripe, 2), fixed(parts[key].elsewhere, 2),

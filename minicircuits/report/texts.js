@@ -2,15 +2,42 @@
 /* A text as figures see it: {name, tokens, next(i), views, parts(h), paths(i, id), …}. Here it is
    one that was computed before; living.js makes the same by running the model. */
 
-/* inputs: {W, acts, normalizer} for a ledger, of texts that have one. */
-function givenText({name, tokens, next, pattern, lengths, effects, parts}, inputs) {
+/* The text that is shown, by name, to choose another. */
+function textPager() {
+  const paging = pager("text", () => texts.map(({name}) => name), text => select({text}));
+  follow(["text"], () => paging.go(state.text));
+  return paging.element;
+}
+
+/* Says which texts have what the one that is shown has not: its `key`. */
+function elsewhereNotice(key) {
+  const links = texts.flatMap((text, n) => text[key] ? [el("button", {
+    type: "button", onclick: () => select({text: n})}, text.name)] : []);
+  return el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", links);
+}
+
+/* Opens the texts of the page, at the one it opens at, in a model that runs, or as computed before.
+   Returns what writes texts of the reader's own, where one runs. */
+function openTexts() {
+  const model = page.model && livingModel(page.model, page.shown_heads);
+  const weights = page.ledger && !model ? givenWeights(page.ledger) : null;
+  texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens)
+                                             : givenText(text, weights)));
+  select({text: page.opening, place: page.start, head: page.head});
+  if (!model) return null;
+  return sentence(byId("sentence"), model, page.merges ? tokenizerOf(page.merges)
+                  : namedTokens(page.vocabulary, model.W.d_vocab));
+}
+
+/* weights: `givenWeights`, where the page has a ledger. */
+function givenText({name, tokens, next, pattern, lengths, effects, parts, run}, weights) {
   const views = {pattern: unpacked(pattern), effects: unpacked(effects)};
   const apart = parts && Object.fromEntries(
     Object.entries(parts).map(([head, packed]) => [head, unpacked(packed)]));
-  const text = {name, tokens, next: i => next[i], parts: head => apart[head](),
+  const text = {name, tokens, next: i => next[i], parts: apart && (head => apart[head]()),
                 splitHeads: apart && Object.keys(apart),
                 views: {...views, moved: once(() => weighted(views.pattern(), unpack(lengths)))}};
-  return inputs ? {...text, ...inputs(text)} : text;
+  return run ? {...text, ...givenPaths(text, run, weights)} : text;
 }
 
 /* Patterns times the length of what is written for each source: value-weighted patterns. */
@@ -24,25 +51,29 @@ function weighted(patterns, lengths) {
   });
 }
 
-/* For each text of the ledger, what circuits.js reads: weights, and as much of a run as it needs. */
-function givenLedger({tokens, texts, ...packed}, shown) {
-  const weights = once(() => {
-    const W = byHeads(packed), rows = unpack(packed.W_U);
-    return {...W, W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
+/* What circuits.js reads of weights, and of a run on a text, as much as a ledger needs. */
+function givenWeights({tokens, ...packed}) {
+  return once(() => {
+    const rows = unpack(packed.W_U), [mean_U] = unpack(packed.mean_U);
+    return {...byHeads(packed), mean_U,
+            W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
   });
-  const at = new Map(shown.map((head, n) => [headName(head), n]));
-  return texts.map(({embedded, residual, normalizer, norms}) => text => {
-    const acts = once(() => {
-      const {n_layers, n_heads} = weights(), given = text.views.pattern();
-      const even = text.tokens.flatMap((_, i) => Array(i + 1).fill(1 / (i + 1)));
-      const pattern = Array.from({length: n_layers * n_heads}, (_, h) =>
-        given[at.get(headName([Math.floor(h / n_heads), h % n_heads]))] ?? even);
-      return {tokens: text.tokens, off: new Set(), norms, pattern,
-              residual: [unpack(embedded), unpack(residual)]};
-    });
-    const logit = (place, id) => logitOf(weights(), acts(), place, id);
-    return {logit, paths: (place, id) => pathsTo(weights(), acts(), place, id),
-            probability: (place, id) => Math.exp(logit(place, id) - normalizer[place]),
-            targets: id => tokens.includes(id)};
+}
+
+function givenPaths(text, {embedded, residual, normalizer, norms}, weights) {
+  const at = new Map(page.shown_heads.map((head, n) => [headName(head), n]));
+  const acts = once(() => {
+    const {n_layers, n_heads} = weights(), given = text.views.pattern();
+    const even = text.tokens.flatMap((_, i) => Array(i + 1).fill(1 / (i + 1)));
+    const pattern = Array.from({length: n_layers * n_heads}, (_, h) =>
+      given[at.get(headName([Math.floor(h / n_heads), h % n_heads]))] ?? even);
+    return {tokens: text.tokens, off: new Set(), norms, pattern,
+            residual: [unpack(embedded), unpack(residual)]};
   });
+  const reading = of => (place, id, against) =>
+    of(weights(), acts(), place, direction(weights(), id, against));
+  const logit = reading(logitOf);
+  return {logit, paths: reading(pathsTo),
+          probability: (place, id) => Math.exp(logit(place, id) - normalizer[place]),
+          targets: id => id in weights().W_U};
 }

@@ -2,14 +2,14 @@
 /* A text, token by token, each colored by a number (never so much that it hides its words); the pointer, a click and keys choose one. */
 
 /* `hover(i)` and `hover(null)` follow the pointer; `choose(i)` is a click, Enter or an arrow. */
-function tokenStrip(label, {hover = () => {}, choose, release = () => {}}) {
+function tokenStrip(label, id, {hover = () => {}, choose, release = () => {}}) {
   let spans = [], chosen = 0;
   const index = event => {
     const span = event.target.closest("[data-place]");
     return span ? Number(span.dataset.place) : null;
   };
   const element = el("div", {
-    class: "tokens", tabindex: 0, role: "listbox", "aria-label": `${label}. Arrow keys move.`,
+    id, class: "tokens", tabindex: 0, role: "listbox", "aria-label": `${label}. Arrow keys move.`,
     onpointerover: event => hover(index(event)),
     onpointerleave: () => hover(null),
     onclick: event => index(event) !== null && choose(index(event)),
@@ -25,14 +25,17 @@ function tokenStrip(label, {hover = () => {}, choose, release = () => {}}) {
   return {
     element,
     /* `written`: the place from which on the model wrote it. */
-    write(tokens, written = Infinity) {
-      spans = tokens.map((id, i) => el("span", {
-        class: i < written ? "token" : "token written", "data-place": i, role: "option", id: `${element.id}-${i}`,
-        title: `${i} ${word(id)}`}, running(id)));
+    write({tokens, written = Infinity}) {
+      spans = tokens.map((token, i) => el("span", {
+        class: i < written ? "token" : "token written", "data-place": i, role: "option", id: `${id}-${i}`,
+        title: `${i} ${word(token)}`}, running(token)));
       element.replaceChildren(...spans);
     },
+    paint(color) {
+      spans.forEach((span, i) => span.style.setProperty("background-color", color(i)));
+    },
     color(value) {
-      spans.forEach((span, i) => span.style.setProperty("background-color", shadeText(0.65 * value(i))));
+      this.paint(i => shadeText(0.65 * value(i)));
     },
     mark(place, other, locked) {
       chosen = place ?? chosen;
@@ -42,7 +45,7 @@ function tokenStrip(label, {hover = () => {}, choose, release = () => {}}) {
         span.classList.toggle("locked", i === place && locked);
         span.setAttribute("aria-selected", i === place);
       });
-      if (place != null) element.setAttribute("aria-activedescendant", `${element.id}-${place}`);
+      if (place != null) element.setAttribute("aria-activedescendant", `${id}-${place}`);
     },
   };
 }

@@ -158,12 +158,17 @@ def importance_lines(found, show=None):
 
 
 def pair_lines(found, show=None):
-    """The strongest pairs of heads by kind of composition."""
-    return [f"  random matrices of these shapes: {found['baseline']:.3f}"] + [
-        f"  {kind}-composition, strongest:  "
-        + "   ".join(f"{pair} {score:.3f}" for pair, score in found[kind]) for kind in "KQV"] + [
+    """The strongest pairs of heads by kind of composition, as far as they are above their level."""
+    lines = [f"  random matrices of these shapes: {found['baseline']:.3f}"]
+    for kind in "KQV":
+        above = [f"{pair} {score:.3f}" for pair, score, level in found[kind] if score > level]
+        pair, score, level = found[kind][0]
+        lines.append(f"  {kind}-composition, strongest:  " + "   ".join(above) if above else
+                     f"  {kind}-composition:  none; at best {pair} {score:.3f}, of {level:.3f}")
+    return lines + [
         paragraph("From 0 to 1: how much the keys (K), queries (Q) or values (V) of the later head "
-                  "read of what the earlier one writes.")]
+                  "read of what the earlier one writes. Pairs are listed above a level of their "
+                  "own. Were heads turned at random, one model of a million had such a pair.")]
 
 
 def split_lines(found, show=None):
@@ -173,6 +178,8 @@ def split_lines(found, show=None):
          f"{part['elsewhere']:z.2f}", f"{part['stripe'] - part['elsewhere']:z.2f}",
          "← carries" if name == found["carrier"] else ""]
         for name, part in found["parts"].items()]) + [
+        *([] if found["carrier"] else
+          [f"  No part carries a stripe: attention on it is {found['attention']:.2f}."]),
         paragraph("The stripe is what followed the earlier copy of a token: where an induction "
                   "head looks. Q: heads of earlier layers are in the query; K: in the key.")]
 

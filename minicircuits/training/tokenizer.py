@@ -39,7 +39,9 @@ PIECE = re.compile(rb"""
   | \s{,16}\n[ \t]{,32}                        # ends of lines, then indentation
   | [^\S\n]{1,32}(?=\ \S) | [^\S\n]{1,32}      # other space, less the one that a word takes
 """ % BEYOND_ASCII.encode(), re.VERBOSE)
+BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00\ufe0e\ufe0f\uffa0"    # printable, unseen
 LONGEST = 133         # a space, __, 32 characters of four bytes, __
+NAME = 48             # characters of a token's name in a figure
 D_VOCAB, MAX_VOCAB = 1024, 2**16          # tokens to learn, by default and at most
 ALONE = 2**16         # symbols from here on are no ids, and no merge reads them
 AT_ONCE = 4096        # pieces: they stay in the fast memory of a core while merges are made
@@ -241,12 +243,30 @@ def check_ids(ids, d_vocab):
 def visible(data):
     r"""Bytes in one line of visible characters, with `␣` for a space.
 
-    Escaped are bytes that are no UTF-8, and all that Unicode does not call printable:
-    control characters, zero-width and bidirectional marks. Distinct tokens may look alike.
+    Escaped are bytes that are no UTF-8, all that Unicode does not call printable (control
+    characters, zero-width and bidirectional marks), and blanks. Distinct tokens may look alike.
     """
-    text = data.decode("utf-8", "backslashreplace").replace(" ", "␣")
-    return "".join(character if character.isprintable()
+    return escaped(data.decode("utf-8", "backslashreplace").replace(" ", "␣"))
+
+
+def escaped(text):
+    """The text, on one line, with everything escaped that nobody sees; spaces stay."""
+    return "".join(character if character.isprintable() and character not in BLANK
                    else character.encode("unicode_escape").decode() for character in text)
+
+
+def visible_name(text):
+    r"""A token in visible characters, on one line, in their order, at most NAME and a count.
+
+    Tokens come from strangers: none may hide, or turn the line round. Spaces are ␣.
+
+    >>> visible_name("a\0\u202eb \ud800"), visible_name(""), visible_name("x" * 5000)[46:]
+    ('a\\x00\\u202eb␣\\ud800', '(empty)', 'xx… (5,000 characters)')
+    """
+    shown = escaped(text.replace(" ", "␣"))
+    if len(shown) > NAME:
+        shown = f"{shown[:NAME]}… ({len(text):,} characters)"
+    return shown or "(empty)"
 
 
 def _pieces(text):

@@ -5,10 +5,10 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.findings import effects
-from minicircuits.findings.heads import (composition_matrices, eigenvalue_pairs, folded, head_dump,
-                                         head_table, heads_of, strongest_pairs)
+from minicircuits.findings.figures import overview
+from minicircuits.findings.heads import (composed, composition_matrices, eigenvalue_pairs, folded,
+                                         head_dump, head_table, heads_of, strongest_pairs)
 from minicircuits.model.cross_entropy import cross_entropy
-from minicircuits.report.data import overview
 from minicircuits.training.model_file import Model
 from tests.with_norms import (centered, constant, embedded, head, normed, part, random_model, run,
                               through, unembedded)
@@ -156,12 +156,13 @@ def test_findings_take_it_and_leave_heads_that_rest_out(kind):
     effects.removals(weights, tokens, acts, (1, 0), (0, 1), 0, 0)
 
     def ranked(head):
-        return mc.skip_trigrams(mc.without_biases(weights), *head, np.full(60, 1 / 60))
+        return None, mc.skip_trigrams(mc.without_biases(weights), *head, np.full(60, 1 / 60))
 
     table = head_table(weights, ranked, tokens, acts, 0, 0)
     for rows in table, head_dump(weights, ranked, tokens, acts):
         assert [(row["layer"], row["head"]) for row in rows] == real
-    assert composition_matrices(weights, 0)["later"] == real[2:]
-    assert len(eigenvalue_pairs(weights, table)) == 4
+    pairs = composed(weights)
+    assert composition_matrices(weights, pairs)["later"] == real[2:]
+    assert len(eigenvalue_pairs(weights, table, pairs)) == 4
     alone = mc.composition_scores(mc.without_biases(weights), "K")
-    assert strongest_pairs(weights)["K"][0][1] == alone.max()
+    assert strongest_pairs(weights, pairs)["K"][0][1] == alone.max()

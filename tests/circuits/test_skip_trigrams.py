@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicircuits.circuits import skip_trigrams as module
-from minicircuits.circuits.hand_built import skip_trigram_machine
+from minicircuits.circuits.hand_built import (induction_by_k_composition,
+                                              skip_trigram_machine)
 from minicircuits.circuits.low_rank import LowRank
 from minicircuits.circuits.skip_trigrams import (entry_bounds, longest_rows_first, maxima_from,
                                                  skip_trigrams, strongest_sources,
@@ -52,6 +53,32 @@ def check_table(weights, layer, head, probabilities, n_sources, k):
         assert row.outs.tolist() == falling(OV[:, u], k)
         assert_close(row.out_logits, OV[row.outs, u], 1e-12, OV_scale)
     return table
+
+
+def test_through_an_earlier_head_destinations_match_what_it_moves():
+    """Of the matching circuit, by loops; and outs as ever of the source itself."""
+    weights = random_weights(np.random.default_rng(5), n_layers=2)
+    W, found = weights, skip_trigrams(weights, 1, 2, np.full(weights.d_vocab, 0.1), 99, 3, (0, 1))
+    QK = (W.W_E.T @ W.W_Q[1, 2].T @ W.W_K[1, 2] @ W.W_O[0, 1] @ W.W_V[0, 1] @ W.W_E)
+    OV = dense_circuits(weights, 1, 2)[1]
+    expected = looped_scores(QK, OV, np.full(weights.d_vocab, 0.1) ** 0.1)
+    assert [row.source for row in found] == [
+        u for u in falling(expected, 99) if expected[u] > 0]
+    for row in found:
+        assert row.destinations.tolist() == falling(QK[:, row.source], 3)
+        assert row.outs.tolist() == falling(OV[:, row.source], 3)
+    with pytest.raises(InputError, match="an earlier and a later layer"):
+        skip_trigrams(weights, 1, 2, np.full(weights.d_vocab, 0.1), through=(1, 0))
+
+
+def test_an_induction_head_draws_attention_to_what_follows_a_token():
+    """Each but START matches itself, and makes itself likelier; without `through` none does."""
+    weights = induction_by_k_composition(d_vocab=6, n_ctx=7)
+    alike = np.full(6, 1 / 6)
+    found = skip_trigrams(weights, 1, 0, alike, k=1, through=(0, 0))
+    assert {(row.source, *row.destinations, *row.outs) for row in found} == {
+        (u, u, u) for u in range(1, 6)}
+    assert not skip_trigrams(weights, 1, 0, alike, k=1)
 
 
 @st.composite

@@ -3,71 +3,28 @@
 Needs the extra `browser` and Debian's Chromium; the second stage of `.ci/run` has both.
 """
 
-import importlib.util
-import shutil
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 import minicircuits as mc
-from minicircuits.findings.heads import composition_matrices
+from minicircuits.findings.figures import strongest_move
+from minicircuits.findings.heads import heads_of
 from minicircuits.findings.study import Study, sections
-from minicircuits.report import attention
+from minicircuits.report import attention, notebook
 from minicircuits.report.data import page_data
-from minicircuits.report.packing import pack, pack_floats, visible
+from minicircuits.report.packing import pack, pack_floats
 from minicircuits.report.page import html_file
 from minicircuits.training.contexts import contexts_of
 from minicircuits.training.model_file import Model
-from minicircuits.training.tokenizer import train_tokenizer
-from tests.report.reported import living, normalized, reported, unpack
+from minicircuits.training.tokenizer import train_tokenizer, visible_name
+from tests.report.reported import living, normalized, reported, studied, unpack
 from tests.report.test_packing import HOSTILE
 
 pytestmark = pytest.mark.extra
-playwright = (importlib.import_module("playwright.sync_api")
-              if importlib.util.find_spec("playwright") else None)
-QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The pages of models of 0, 1 and 2 layers, as files."""
-    folder = tmp_path_factory.mktemp("pages")
-    for n_layers in range(3):
-        (folder / f"{n_layers}.html").write_bytes(html_file("page", reported(n_layers).data))
-    return folder
-
-
-@pytest.fixture
-def opened(browser, folder):
-    """opened(file, …): the page of a file; in the end it must have been silent."""
-    said, asked, pages = [], [], []
-
-    def open_page(path=folder / "2.html", fragment="", width=1200, height=900, scheme="light"):
-        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"file://{path}{fragment}")
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert said == []
-    assert len(asked) == len(pages) and all(url.startswith("file:") for url in asked)
 
 
 def number(text):
@@ -113,7 +70,7 @@ def test_overview(opened):
         f"{errors[name]:.1e}".replace("e-", "e−") for name in (
             "logits", "scores", "patterns", "rebuilt_logits")]
     assert "after step 100, by step 150" in page.locator("#training-see").inner_text()
-    assert page.locator("#curves svg").count() == 3
+    assert page.locator("#curves .chart").count() == 3
 
 
 def test_heads(opened):
@@ -147,14 +104,15 @@ def test_composition_and_importance(opened):
         shown = numbers(page.locator(".matrix").nth(n).locator("td.number"))
         assert shown == to_digits(excess.ravel())
     found = results["importance"]
-    assert numbers(page.locator("#importance-figure .bars .number")) == to_digits(found["marginal"])
+    assert numbers(page.locator("#importance-figure .bars .number")) == to_digits(
+        [np.log(weights.d_vocab), *-np.array(found["marginal"]), found["losses"][-1]])
     rows = page.locator("#virtual-figure tbody tr")
     assert rows.locator("th").all_inner_texts() == [row["heads"] for row in found["virtual_heads"]]
     assert numbers(rows.locator("td:nth-child(2)")) == to_digits(
         [row["importance"] for row in found["virtual_heads"]], 4)
     assert numbers(page.locator("#behavior-figure td")) == to_digits(
         [row[name] for row in results["heads"] for name in ("previous", "induction")], 2)
-    dots = page.locator(".dot").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
+    dots = page.locator(".dot:not(.size)").evaluate_all("dots => dots.map(dot => dot.ariaLabel)")
     pair = reported(2).data["eigenvalues"][4]
     assert any(f"matching {pair['matching']:.2f}".replace("-", "−") in dot for dot in dots)
 
@@ -171,6 +129,7 @@ def test_split_table(opened):
 def test_split_adds_up_wherever_one_points(opened):
     page, model = opened(), reported(2).model
     section = page.locator("#split")
+    section.get_by_label("text", exact=True).select_option("repeated random tokens")
     section.get_by_label("as they are").check()
     section.get_by_label("1.2", exact=True).check()
     tokens = np.array([reported(2).data["texts"][-1]["tokens"]])
@@ -187,10 +146,14 @@ def test_split_adds_up_wherever_one_points(opened):
     assert shown == to_digits([part[i, j] for part in parts])
     assert sum(shown[:4]) == pytest.approx(shown[4], abs=0.003)
     assert "destination 40" in section.locator(".readout").inner_text()
+    page.mouse.down()
+    page.mouse.up()                                             # a click chooses the pair
     section.get_by_label("less their mean").check()
     assert numbers(section.locator(".part .number")) == to_digits(
         [part[i, j] - part[i, :i + 1].mean() for part in parts])
-    section.get_by_label("text", exact=True).select_option(index=0)
+    section.get_by_label("text", exact=True).select_option(index=1)
+    assert section.locator(".part").first.is_hidden()            # and it says which texts have it
+    section.locator(".buttons button").first.click()
     assert section.locator("canvas").first.evaluate("canvas => canvas.width") == 128
 
 
@@ -358,6 +321,8 @@ def test_keyboard(opened):
     x.at.get_by_label("pattern", exact=True).focus()
     page.keyboard.press("ArrowRight")
     assert "length" in x.title.inner_text()
+    assert "first layer" in page.locator("#split-figure > .small").inner_text()    # as 0.1 is
+    page.locator("#split").get_by_label("1.2", exact=True).check()
     page.locator("#split .heat").first.focus()
     page.keyboard.press("ArrowUp")
     first = page.locator("#split .readout").inner_text()
@@ -365,8 +330,8 @@ def test_keyboard(opened):
     assert page.locator("#split .readout").inner_text() != first
 
 
-def test_everything_can_be_reached_by_tab(opened):
-    page = opened()
+def test_everything_can_be_reached_by_tab(opened, composing):
+    page = opened(composing[1])
     reached = set()
     for _ in range(150):
         page.keyboard.press("Tab")
@@ -383,6 +348,7 @@ def test_everything_can_be_reached_by_tab(opened):
 def assert_ledger(at, text, place, target, of=reported, others=4):
     weights, tokens = of(2).model.weights, text_of(text, of)
     acts = mc.forward(weights, tokens)
+    at.get_by_label("as it is").check()
     entries = mc.ledger(weights, tokens, acts.pattern, place, target, acts.norms)
     totals = dict(zip(["→".join(f"{layer}.{head}" for layer, head in path) or "direct"
                        for path in entries.paths], entries.contributions))
@@ -406,18 +372,18 @@ def assert_ledger(at, text, place, target, of=reported, others=4):
 
 
 def test_ledger_opens_at_the_prediction(opened):
-    at, page = opened().locator("#ledger"), reported(2).data
-    assert_ledger(at, OPENING, page["ledger"]["place"], page["ledger"]["target"])
+    at, place, tokens = opened().locator("#ledger"), reported(2).data["start"], text_of(OPENING)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1])
 
 
 def test_ledger_of_a_model_with_biases_and_norms(opened, folder):
     (folder / "normalized.html").write_bytes(html_file("page", normalized(2).data))
     at = opened(folder / "normalized.html").locator("#ledger")
-    assert_ledger(at, OPENING, *(normalized(2).data["ledger"][name]
-                                 for name in ("place", "target")),
-                  normalized, 25 - 12)
+    place, tokens = normalized(2).data["start"], text_of(OPENING, normalized)[0]
+    assert_ledger(at, OPENING, place, tokens[place + 1], normalized, 25 - 12)
     starts = at.locator(".entry:has-text('0.3'), .entry:has-text('1.3')")
-    of_bias = [row for row in starts.all_inner_texts() if row.split()[0][:3] in ("0.3", "1.3")]
+    of_bias = [row for row in starts.all_inner_texts()
+               if row.removeprefix("+").lstrip()[:3] in ("0.3", "1.3")]
     assert of_bias and all(row.endswith("the bias b_O") for row in of_bias)
     at.get_by_label("text", exact=True).select_option("repeated random tokens")
     at.locator(".token").nth(17).click()
@@ -439,7 +405,8 @@ def test_ledger_of_any_place_and_token(opened):
 
 
 def test_bars_of_the_ledger_follow_one_another(opened):
-    edges = opened().locator("#ledger .entry").evaluate_all("""entries => entries.map(entry => {
+    entries = opened().locator("#ledger .entry:has(.bar)")
+    edges = entries.evaluate_all("""entries => entries.map(entry => {
         const box = entry.querySelector(".bar").getBoundingClientRect();
         const less = entry.querySelector(".bar").classList.contains("less");
         return less ? [box.right, box.left] : [box.left, box.right]; })""")
@@ -451,30 +418,197 @@ def test_bars_of_the_ledger_follow_one_another(opened):
 
 # Composition, links, light and dark.
 
-def test_a_head_lights_up_the_heads_it_reads(opened):
-    page = opened()
-    found = composition_matrices(reported(2).model.weights, 0)
+@pytest.fixture(scope="module")
+def composing(folder):
+    """A page on which half of the pairs of heads compose: its data and its file."""
+    found = reported(2).data["composition"]
+    levels = {kind: [[0.0] * 3] * 3 for kind in "QKV"}
+    data = reported(2).data | {"composition": found | {"levels": levels}}
+    (folder / "composing.html").write_bytes(html_file("page", data))
+    return data["composition"], folder / "composing.html"
+
+
+def test_a_head_lights_up_the_heads_it_reads(opened, composing):
+    found, page = composing[0], opened(composing[1])
     nodes = page.locator(".node")
     for row, (layer, head) in enumerate(found["later"]):
         nodes.nth(3 * layer + head).hover()
         read = {f"{l1}.{g}" for kind in "QKV" for (l1, g), value in zip(
-            found["earlier"], found[kind][row]) if value > found["noise"]}
+            found["earlier"], found[kind][row]) if value > 0}
         assert set(page.locator(".node.read").all_text_contents()) == read
         assert page.locator(".node.lit").all_text_contents() == [f"{layer}.{head}"]
     page.locator(".matrix tbody tr").nth(2).hover()
     assert page.locator(".node.lit").all_text_contents() == ["1.2"]
-    assert page.locator("td.lit").count() == 9
+    assert page.locator(".matrix tr.lit").count() == 3
+
+
+def test_what_random_heads_reach_is_gray(opened, composing):
+    found, page = composing[0], opened(composing[1])
+    for n, kind in enumerate("KQV"):
+        quiet = page.locator(".matrix").nth(n).locator("td.number").evaluate_all(
+            "cells => cells.map(cell => cell.classList.contains('quiet'))")
+        assert quiet == (np.ravel(found[kind]) <= 0).tolist()
+    page = opened()                                        # and here all is
+    assert page.locator(".matrix td.quiet").count() == 27 and not page.is_visible(".diagram")
+    assert page.inner_text("#composition-see").startswith("No head reads another")
+
+
+def test_what_is_clicked_is_chosen_everywhere(opened, composing):
+    """A dot, a node, a cell, a virtual head and a head of the dump; and back."""
+    page = opened(composing[1])
+    chosen = {"nodes": ".node", "rows": ".matrix tr", "dump": ".head", "behavior":
+              "#behavior-figure tr", "circles": ".spectrum", "dots": ".dot", "paths":
+              "#virtual-figure tr"}
+
+    def now():
+        return {name: page.locator(f"{kind}.chosen").count() for name, kind in chosen.items()}
+
+    def path():
+        return page.evaluate("[headName(page.shown_heads[state.head]), state.path]")
+
+    page.locator(".node").nth(1).click()
+    assert path() == ["0.1", None] and page.locator(".node.chosen").text_content() == "0.1"
+    assert now() == {"nodes": 1, "rows": 0, "dump": 1, "behavior": 1, "circles": 1, "dots": 0,
+                     "paths": 0}
+    page.locator(".matrix").nth(1).locator("td.number").nth(5).click()
+    assert path() == ["1.1", "0.2→1.1"]
+    assert now() == {"nodes": 1, "rows": 3, "dump": 1, "behavior": 1, "circles": 1, "dots": 3,
+                     "paths": 1}
+    page.locator(".dot:not(.size)").nth(6).press("Enter")
+    assert path() == ["1.2", "0.0→1.2"]
+    page.get_by_role("button", name="0.1→1.0").last.click()
+    assert path() == ["1.0", "0.1→1.0"]
+    page.locator("#head-0-2").get_by_role("button").click()
+    assert path()[0] == "0.2"
+    page.wait_for_timeout(600)
+    page.locator(".node").nth(4).press("Enter")
+    page.go_back()
+    page.wait_for_function("headName(page.shown_heads[state.head]) === '0.2'")
+
+
+def test_eigenvalues_of_each_head(opened):
+    page, data = opened(), reported(2).data
+    circles = page.locator(".spectrum")
+    assert circles.count() == 6
+    assert circles.locator("p").all_inner_texts() == [
+        f"{row['layer']}.{row['head']} copying {row['copying']:.2f}".replace("-", "−")
+        for row in data["heads"]]
+    at = np.array(circles.nth(4).locator(".eigenvalue").evaluate_all(
+        "dots => dots.map(dot => [dot.cx.baseVal.value, dot.cy.baseVal.value])"))
+    assert (at - 50) / 50 * 1.15 == pytest.approx(
+        np.array(data["spectra"][4]["copying"]) * [1, -1], abs=1e-5)
+
+
+def test_titles_name_no_induction_head_where_there_is_none(opened, tmp_path):
+    """A model of small random weights, as training begins with: no title claims a finding."""
+    weights = mc.init_weights(2, 3, 24, 8, reported(2).model.weights.d_vocab, 128, "shortformer",
+                              np.random.default_rng(0))
+    one = studied(weights, {}, least=0.99)
+    (tmp_path / "untrained.html").write_bytes(html_file("page", one.data))
+    page = opened(tmp_path / "untrained.html")
+    assert {name: page.inner_text(f"#{name}-see") for name in (
+        "losses", "eigen", "behavior", "importance", "virtual")} == {
+        "losses": "This model is no better than every token alike",
+        "eigen": "No pair stands in the corner of induction",
+        "behavior": "No head looks often enough at what followed last time",
+        "importance": "All paths together take nothing off the loss",
+        "virtual": "No virtual head matters by itself"}
+
+
+def test_tokens_are_searched_in_all_heads(opened):
+    page, show = opened(), reported(2).model.tokenizer.show
+    tables = [head["rows"] for head in reported(2).data["dump"]]
+    wanted = show(tables[3][0]["outs"][0][0])
+    rows = [row for table in tables for row in table
+            if any(wanted in visible_name(show(id)) for id in (
+                row["source"], *(id for id, _ in row["destinations"] + row["outs"])))]
+    page.locator("#head-search input").fill(wanted.replace("␣", " "))
+    assert page.inner_text("#head-search [role=status]") == (
+        f"{len(rows)} of {sum(map(len, tables))} rows have it")
+    shown = page.locator(".trigrams tbody tr").filter(visible=True)
+    assert shown.count() == len(rows) > 0
+    page.locator("#head-search input").fill("")
+    assert page.locator(".trigrams .gap").first.is_visible()
+
+
+def test_keys_through_an_earlier_head_are_said(opened, tmp_path):
+    dump = [head | {"through": (0, 1) if head["layer"] else None}
+            for head in reported(2).data["dump"]]
+    for previous, words in ((0, 1), "the token before"), (None, "a token"):
+        (tmp_path / "through.html").write_bytes(html_file(
+            "page", reported(2).data | {"dump": dump, "previous": previous}))
+        page = opened(tmp_path / "through.html")
+        assert f"source: {words}, read through 0.1" in page.inner_text("#head-1-2 thead")
+        assert "through" not in page.inner_text("#head-0-2 thead")
+
+
+def test_the_bigram_table_of_a_model_without_layers(opened, alive):
+    page, one = opened(alive("0")), reported(0)
+    show, W = one.model.tokenizer.show, one.model.weights
+    rows = page.locator("#bigram-figure tbody tr")
+    assert rows.locator("th").all_inner_texts() == [
+        visible_name(show(row["token"])) for row in one.found["next_tokens"]]
+    page.locator("#bigram-figure input").fill("def")
+    token, = one.model.tokenizer.encode("def")
+    likely = np.sort(softmax(W.W_U @ W.W_E[:, token]))[:-9:-1]
+    assert numbers(rows.last.locator(".number")) == to_digits(likely, 2)
+    assert not opened(alive("1")).is_visible("#bigrams")
+
+
+def taken_away(page, at, kind):
+    with page.expect_download() as download:
+        page.locator(f"figure:has({at}) .take").get_by_text(kind, exact=True).click()
+    assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+    return download.value.path().read_bytes()
+
+
+def test_figures_are_taken_away(opened, composing):
+    found, page = composing[0], opened(composing[1])
+    drawing = ElementTree.fromstring(taken_away(page, "#composition-figure", "SVG"))
+    links = [line for line in drawing.iter("{http://www.w3.org/2000/svg}line")
+             if "stroke: rgb" in line.get("style", "")]
+    texts = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert links and {"0.0", "1.2", "keys"} <= set(texts)
+    lines = taken_away(page, "#composition-figure", "TSV").decode().splitlines()
+    assert lines[:2] == ["K: keys of …", "reads\t0.0\t0.1\t0.2"]
+    assert [float(cell) for cell in lines[2].split("\t")[1:]] == to_digits(found["K"][0])
+    picture = ElementTree.fromstring(taken_away(page, "#explorer", "SVG"))
+    maps = [image.get("href") for image in picture.iter("{http://www.w3.org/2000/svg}image")]
+    assert len(maps) == 6 + 2 and all(map.startswith("data:image/png;base64,") for map in maps)
+    tokens, (layer, head) = text_of(OPENING), reported(2).data["induction"]
+    lines = taken_away(page, "#explorer", "TSV").decode().splitlines()
+    pattern = mc.forward(reported(2).model.weights, tokens).pattern[layer, 0, head]
+    assert [float(cell) for cell in lines[61].split("\t")[1:]] == pytest.approx(
+        pattern[60, :61], abs=2e-5)
+
+
+def test_names_at_the_edges_of_heat_maps(opened):
+    """All of few tokens; of many those of the row and the column that are pointed at."""
+    page = opened()
+    for n, shown in (20, 20), (30, 1):
+        page.evaluate("""n => {
+            window.map?.element.remove();
+            window.map = heatMap("m", {point: () => {}, says: "share"});
+            document.querySelector("#overview").prepend(map.element);
+            map.draw(n, n, new Float32Array(n * (n + 1) / 2).fill(0.5), 1, 0.5,
+                     Array.from({length: n}, (_, i) => `t${i}`));
+            map.mark(7, 3); }""", n)
+        for side, at in ("down", "t7"), ("across", "t3"):
+            names = page.locator(f"#overview .edges .{side}")
+            assert names.evaluate_all("all => all.filter(span => getComputedStyle(span)"
+                                      ".visibility === 'visible').length") == shown
+            assert page.inner_text(f"#overview .edges .{side}.at") == at
+    assert page.locator("#overview .map .scale span").all_inner_texts() == ["0.00", "1.00", "share"]
 
 
 def test_links_to_heads(opened):
     page = opened(fragment="#head-1-2", height=500)
-    assert page.locator("#head-1-2:target").count() == 1
     page.wait_for_function(
         "() => Math.abs(document.getElementById('head-1-2').getBoundingClientRect().top) < 120")
     page.locator("#head-links a").nth(1).click()
-    assert page.url.endswith("#head-0-1")
+    assert page.url.endswith("#at=head-0-1&head=0.1")
     page.locator("#behavior-figure a").last.click()
-    assert page.url.endswith("#head-1-2")
+    assert page.url.endswith("#at=head-1-2&head=1.2")
     links = page.locator("a").evaluate_all("links => links.map(a => a.getAttribute('href'))")
     there = page.evaluate("[...document.querySelectorAll('[id]')].map(element => '#' + element.id)")
     assert set(links) <= set(there) and len(there) == len(set(there))
@@ -523,15 +657,6 @@ def test_colors_can_be_told_apart_and_read(opened, scheme):
 
 # The model in the page: what it says of any text, beside what the library says.
 
-@pytest.fixture(scope="module")
-def alive(folder):
-    """The pages of `reported` models, and of one with norms, that run the model: by name."""
-    for name, one in (("0", reported(0)), ("1", reported(1)), ("2", reported(2)),
-                      ("normalized", normalized(2))):
-        (folder / f"living-{name}.html").write_bytes(html_file("page", living(one).data))
-    return lambda name: folder / f"living-{name}.html"
-
-
 def write(page, text):
     """Writes a text of one's own, and waits until it is shown."""
     page.locator("#sentence textarea").fill(text)
@@ -565,7 +690,7 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
     for written in ("def forward(weights, tokens):", "中文 caf\u00e9 \x0b<b>\U0001f3b2"):
         write(page, written)
         ids = [tokenizer.start, *tokenizer.encode(written).tolist()]
-        names = [visible(tokenizer.show(id)) for id in ids]
+        names = [visible_name(tokenizer.show(id)) for id in ids]
         assert shown_text(page) == shown_text(page, "#ledger") == names
         assert_next(page, weights, ids)
         tokens = np.array([ids])
@@ -574,10 +699,11 @@ def test_a_sentence_of_ones_own(opened, alive, name, one):
         acts = mc.forward(weights, tokens)
         at = page.locator("#ledger")
         totals = numbers(at.locator(".entry > .number"))
-        assert totals[-1] == to_digits(acts.logits[0, -1].max())        # the likeliest is chosen
+        above = acts.logits[0] - acts.logits[0].mean(-1, keepdims=True)
+        assert totals[-1] == to_digits(above[-1].max())                 # the likeliest is chosen
         assert totals[-2] == to_digits(totals[-1])
         at.locator(".token").nth(2).click()
-        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(acts.logits[0, 2, ids[3]])
+        assert numbers(at.locator(".entry > .number"))[-1] == to_digits(above[2, ids[3]])
         head = page.locator("#split input:checked").first.get_attribute("value")
         parts = mc.split_scores(weights, tokens, acts.pattern, *map(int, head.split(".")),
                                 acts.norms)
@@ -592,11 +718,13 @@ def test_a_sentence_without_heads(opened, alive):
     page, model = opened(alive("0")), reported(0).model
     write(page, "the head")
     ids = [model.tokenizer.start, *model.tokenizer.encode("the head").tolist()]
-    assert shown_text(page, "#ledger") == [visible(model.tokenizer.show(id)) for id in ids]
+    assert shown_text(page, "#ledger") == [visible_name(model.tokenizer.show(id)) for id in ids]
     logits = mc.forward(model.weights, [ids]).logits[0]
-    assert numbers(page.locator("#ledger .entry > .number")) == to_digits([logits[-1].max()] * 3)
+    assert numbers(page.locator("#ledger .entry > .number")) == to_digits(
+        [logits[-1].max() - logits[-1].mean()] * 3)
     page.get_by_role("button", name="one token").click()
-    assert shown_text(page, "#ledger")[-1] == visible(model.tokenizer.show(logits[-1].argmax()))
+    likeliest = model.tokenizer.show(logits[-1].argmax())
+    assert shown_text(page, "#ledger")[-1] == visible_name(likeliest)
 
 
 def test_losses_of_tokens(opened, alive):
@@ -642,7 +770,7 @@ def test_random_tokens_come_twice(opened, alive):
     page.get_by_label("seed", exact=True).fill("3")
     page.get_by_role("button", name="random tokens, twice").click()
     names = shown_text(page)
-    assert names[0] == visible(tokenizer.show(tokenizer.start)) and names[1:8] == names[8:]
+    assert names[0] == visible_name(tokenizer.show(tokenizer.start)) and names[1:8] == names[8:]
     assert len(set(names[1:8])) == 7 and shown_text(page, "#ledger") == names
     page.get_by_label("seed", exact=True).fill("4")
     page.get_by_label("seed", exact=True).press("Enter")
@@ -659,7 +787,7 @@ def test_the_model_writes_on(opened, alive):
         one.click()
     ids = [*written, *mc.sample(model.weights, written, np.random.default_rng(0), 3,
                                 temperature=0, start=model.tokenizer.start)]
-    names = [visible(model.tokenizer.show(id)) for id in [model.tokenizer.start, *ids]]
+    names = [visible_name(model.tokenizer.show(id)) for id in [model.tokenizer.start, *ids]]
     assert shown_text(page) == names
     assert page.locator("#explorer .token.written").count() == 3
     assert model.tokenizer.decode(ids).decode(errors="replace") == page.locator(
@@ -683,7 +811,7 @@ def test_a_long_text_is_paged_through(opened, alive):
     long = "def f(x): return x + 12\n" * 40
     ids = tokenizer.encode(long).tolist()
     write(page, long)
-    names = [visible(tokenizer.show(id)) for id in ids]
+    names = [visible_name(tokenizer.show(id)) for id in ids]
     assert shown_text(page)[1:] == names[:127]
     page.locator("#explorer").get_by_label("next text").click()
     assert shown_text(page)[1:] == names[127:254] == shown_text(page, "#ledger")[1:]
@@ -699,7 +827,7 @@ def test_a_page_without_a_tokenizer_takes_names_and_numbers(opened, tmp_path):
     page = opened(tmp_path / "foreign.html")
     show = one.model.tokenizer.show
     write(page, f"#17  {show(300)}\n#3")
-    assert shown_text(page)[1:] == [visible(show(id)) for id in (17, 300, 3)]
+    assert shown_text(page)[1:] == [visible_name(show(id)) for id in (17, 300, 3)]
     write(page, "#17 #9999")
     assert page.locator(".said").inner_text() == "no token is called #9999; there are 640."
     assert len(shown_text(page)) == 4
@@ -741,7 +869,7 @@ def test_hostile_tokens_are_only_text(opened, tmp_path):
     assert elements(pages[0]) == elements(pages[1])
     texts = pages[1].locator(".token").all_text_contents()
     for text, hostile in zip(texts, HOSTILE, strict=True):
-        expected = visible(hostile).replace("␣", " ")
+        expected = visible_name(hostile).replace("␣", " ")
         assert text == (expected.replace("\\n", "↵\n") if hostile in ("\r\n", "\\n")
                         else expected)
     pages[1].locator(".token").nth(14).click()
@@ -774,17 +902,44 @@ def test_a_model_of_hostile_text(opened, tmp_path):
 
 # In notebooks, and the scripts' own functions.
 
-def test_in_a_notebook(opened, tmp_path):
-    shown = attention(reported(2).model.weights, [[1, 2, 3, 4], [4, 3, 2, 1]])
-    path = tmp_path / "notebook.html"
-    path.write_text(f"<!DOCTYPE html><title>notebook</title>{shown._repr_html_()}")
-    frame = opened(path).frame_locator("iframe")
+def in_notebook(opened, path, shown):
+    """The frame that an `Attention` makes of itself."""
+    path.write_text(f"<!DOCTYPE html><meta charset=utf-8><title>x</title>{shown._repr_html_()}")
+    return opened(path).frame_locator("iframe")
+
+
+@pytest.mark.parametrize("live", [1_000_000, 0])
+def test_in_a_notebook(opened, tmp_path, monkeypatch, live):
+    """The same, whether the model runs in the frame or was run before."""
+    monkeypatch.setattr(notebook, "LIVE", live)
+    weights, tokens = reported(2).model.weights, [[1, 2, 3, 4, 2], [4, 3, 2, 1, 3]]
+    frame = in_notebook(opened, tmp_path / "notebook.html", attention(weights, tokens))
+    acts = mc.forward(weights, tokens)
+    text, place, head = strongest_move(weights, np.array(tokens), acts, heads_of(weights))
+    assert frame.locator(".head-title b").inner_text() == "{}.{}".format(*heads_of(weights)[head])
+    assert frame.locator(".readout").inner_text().startswith(f"{place} ")
+    assert frame.locator(".pager select").input_value() == str(text)
     frame.locator(".thumbnail").first.click()
     frame.locator(".token").nth(2).click()
-    pattern = mc.forward(reported(2).model.weights, [[1, 2, 3, 4]]).pattern[0, 0, 0, 2]
+    pattern = acts.pattern[0, text, 0, 2]
     lines = frame.locator(".strongest li").all_inner_texts()
     assert {int(line.split()[0]): number(line.split()[-1]) for line in lines} == {
         j: to_digits(pattern[j]) for j in np.flatnonzero(pattern >= 5e-4)}
+    assert frame.locator(".power").is_visible() == frame.locator("textarea").is_visible() == (
+        live > 0)
+
+
+def test_in_a_notebook_the_model_reads_text(opened, tmp_path):
+    """Where `show` is of its tokenizer; a head is switched off, and what that costs is told."""
+    model = reported(2).model
+    shown = attention(model.weights, [[model.tokenizer.start, 5]], model.tokenizer.show)
+    frame = in_notebook(opened, tmp_path / "notebook.html", shown)
+    frame.locator("textarea").fill("the gulls")
+    ids = [model.tokenizer.start, *model.tokenizer.encode("the gulls").tolist()]
+    frame.locator(".token").nth(len(ids) - 1).wait_for()
+    assert frame.locator(".token").count() == len(ids)
+    frame.locator(".power").click()
+    frame.locator(".said", has_text="with all heads").wait_for()
 
 
 def test_arrays_are_unpacked_as_they_were_packed(opened):
@@ -803,6 +958,14 @@ def test_arrays_are_unpacked_as_they_were_packed(opened):
     ("pathName([])", "direct"), ("largest([1, -3, 2])", 3), ("drawn([0.2, 0.3, 0.5], 0.4)", 1),
     ("drawn([0.2, 0.3, 0.5], 1)", 2), ("randomBlocks(3, 1, 9, 7).slice(1).sort()", [0, 0, 2, 2]),
     ("[...levelled(Float32Array.of(5, 1, 3, 1, 2, 6), 3)]", [0, -1, 1, -2, -1, 3]),
+    ("againstCounts([['every token alike', 7], ['unigram counts', 6], ['bigram counts', 5], "
+     "['this model', 4.5]])", "This model is 0.50 nats better than bigram counts"),
+    ("againstCounts([['every token alike', 7], ['unigram counts', 6], ['this model', 5.5], "
+     "['bigram counts', 5]])", "This model is 0.50 nats better than unigram counts, and 0.50 worse "
+     "than bigram counts"),
+    ("againstCounts([['this model', 7.001], ['every token alike', 7]])",
+     "This model is no better than every token alike"),
+    ("againstCounts([['every token alike', 7]])", "One token has no loss: nothing comes next"),
     ("shade(0)", [253, 252, 249]), ("shade(9)", [224, 114, 20])])
 def test_functions_of_the_scripts(opened, call, result):
     assert opened().evaluate(call) == result
@@ -819,6 +982,8 @@ def test_a_page_says_nothing_of_what_it_has_not(opened, tmp_path):
     found = {key: value for _, finding in sections(study) for key, value in finding.items()}
     (tmp_path / "page.html").write_bytes(html_file("page", page_data(study, found)))
     page = opened(tmp_path / "page.html")
-    assert not page.is_visible("#counts") and opened().is_visible("#counts")
-    assert "the only path is the logits" in page.inner_text("#exactness")
-    assert page.locator("#curves svg").bounding_box()["width"] < 600
+    assert "Counts are known only" in page.inner_text("#counts")
+    assert "counts are those of the training text" in opened().inner_text("#counts")
+    assert page.inner_text("#losses-see") == "This model is no better than every token alike"
+    assert "the only path = the logits" in page.inner_text("#exactness")
+    assert page.locator("#curves .chart > svg").bounding_box()["width"] < 600

@@ -1,16 +1,20 @@
 """What the page is given is what the library says, cut only with a notice."""
 
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import minicircuits as mc
 from minicircuits.behavior.patterns import offset_profiles
-from minicircuits.circuits.composition import composition_baseline
+from minicircuits.circuits.composition import chance_levels, composition_baseline
+from minicircuits.findings import figures, heads
 from minicircuits.findings.effects import prediction
 from minicircuits.findings.heads import heads_of
 from minicircuits.behavior import excerpt
 from minicircuits.report import data
-from minicircuits.report.data import attention_views
+from minicircuits.report.data import given_text
 from tests.draws import assert_all_close, assert_close, random_case
 from tests.report.reported import LOG, living, reported, studied, unpack
 
@@ -36,11 +40,12 @@ def test_contexts_are_named_and_in_order(two):
     names = [text["name"] for text in two.data["texts"]]
     assert len(names) > 5 and names[-1] == "repeated random tokens"
     contexts = dict(zip(two.study.contexts.names, two.study.contexts.tokens))
-    assert names[:-1] == [name for name in contexts if name in names]
+    assert names[1:-1] == [name for name in contexts if name in names[1:]]
+    assert two.data["opening"] == 0
     for text in two.data["texts"][:-1]:
         assert text["tokens"] == contexts[text["name"]].tolist()
     assert [n for n, text in enumerate(two.data["texts"]) if "parts" in text] == [
-        two.data["opening"], len(names) - 1]
+        0, len(names) - 1]
 
 
 def test_attention_is_the_librarys(two):
@@ -92,15 +97,16 @@ def test_repeated_tokens_are_those_of_the_split(two):
 
 def test_the_page_opens_at_the_prediction_of_the_terminal(two):
     prediction, page = two.found["prediction"], two.data
-    place = page["ledger"]["place"]
+    place = page["start"]
     tokens = apart(page)[0]["tokens"]
     assert tokens[:place + 1] == prediction["context"]
-    assert page["ledger"]["target"] == prediction["target"] == tokens[place + 1]
+    assert prediction["target"] == tokens[place + 1]
 
 
 def test_ledger_inputs_make_the_logits(two):
-    ledger, texts = two.data["ledger"], apart(two.data)
-    for inputs, text in zip(ledger["texts"], texts, strict=True):
+    ledger = two.data["ledger"]
+    for text in apart(two.data):
+        inputs = text["run"]
         logits = mc.forward(two.model.weights, [text["tokens"]]).logits[0]
         made = unpack(inputs["residual"]) @ unpack(ledger["W_U"]).T
         assert_close(made, logits, 1e-6)
@@ -115,7 +121,11 @@ def test_composition_is_the_excess(two):
         for (l2, h), row in zip(found["later"], found[kind], strict=True):
             for (l1, g), value in zip(found["earlier"], row, strict=True):
                 assert value + composition_baseline(24) == pytest.approx(scores[l2, h, l1, g])
-    assert 0 < found["noise"] < 1
+        levels = chance_levels(weights, kind, heads.CHANCE / 27)         # three kinds of 3 × 3
+        for (l2, h), row in zip(found["later"], found["levels"][kind], strict=True):
+            assert row == pytest.approx([levels[l2, h, l1, g] - 24 ** -0.5
+                                         for l1, g in found["earlier"]])
+            assert 0 < max(row) <= found["noise"] < 1
 
 
 def test_eigenvalue_pairs(two):
@@ -126,14 +136,36 @@ def test_eigenvalue_pairs(two):
         assert (pair["copying"], pair["matching"]) == pytest.approx(scores, abs=1e-9)
 
 
-def test_head_dump_is_ranked(two):
+def test_spectra_are_the_eigenvalues(two, monkeypatch):
+    """In the order of the heads, over the largest modulus; cut; and none of a head that is zero."""
+    assert [(row["layer"], row["head"]) for row in two.data["spectra"]] == [
+        (row["layer"], row["head"]) for row in two.found["heads"]]
+    for row, head in zip(two.data["spectra"], two.found["heads"]):
+        circuit = mc.ov_circuit(two.model.weights, row["layer"], row["head"])
+        values, found = circuit.eigenvalues(), np.array(row["copying"]) @ [1, 1j]
+        assert_close(np.sort_complex(found), np.sort_complex(values / abs(values[0])), 1e-9)
+        assert found.real.sum() / abs(found).sum() == pytest.approx(head["copying"])
+    monkeypatch.setattr(heads, "SPECTRUM", 3)
+    W_O = two.model.weights.W_O.copy()
+    W_O[1, 2] = 0
+    assert [len(row["copying"]) for row in heads.head_spectra(
+        replace(two.model.weights, W_O=W_O))] == [3] * 5 + [0]
+
+
+@pytest.mark.parametrize("fed", [False, True])
+def test_head_dump_is_ranked(two, fed):
+    """Of tokens alone; and through a head of layer 0, if that feeds all keys after it."""
     weights, text = two.model.weights, two.text
+    study = copy(two.study)
+    study.ranked, study.feeders = {}, {(1, h): (0, 1) for h in range(3)} if fed else {}
     probabilities = two.study.contexts.probabilities
     assert_close(probabilities, (text.counts.sum(1) + 1) / (text.counts + 1 / 640).sum(), 1e-12)
     profiles = offset_profiles(weights, text.validation[:16])
-    for head in two.data["dump"]:
+    for head in heads.head_dump(weights, study.sources, *study.held_out):
         layer, h = head["layer"], head["head"]
-        found = mc.skip_trigrams(weights, layer, h, probabilities, n_sources=128)
+        through = (0, 1) if layer and fed else None
+        found = mc.skip_trigrams(weights, layer, h, probabilities, n_sources=128, through=through)
+        assert head["through"] == through
         assert [row["rank"] for row in head["rows"]] == [1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128]
         assert head["profile"] == pytest.approx(profiles[layer, h, :64])
         for row in head["rows"]:
@@ -144,9 +176,9 @@ def test_head_dump_is_ranked(two):
 
 
 def test_formation():
-    assert data.formation(LOG) == {"step": 150, "before": 100}      # 0.1 itself is not above
-    assert data.formation(LOG[:3]) is None
-    assert data.formation(LOG[4:]) == {"step": 200, "before": None}
+    assert figures.formation(LOG) == {"step": 150, "before": 100}      # 0.1 itself is not above
+    assert figures.formation(LOG[:3]) is None
+    assert figures.formation(LOG[4:]) == {"step": 200, "before": None}
 
 
 @pytest.mark.parametrize("n_layers, missing", [
@@ -172,7 +204,7 @@ def test_three_layers(two):
 def test_what_formed_after_the_step_that_was_kept_is_not_in_the_model(two):
     for kept, formed in (100, None), (150, {"step": 150, "before": 100}):
         model = two.model._replace(metadata={"log": LOG, "kept_step": kept})
-        assert data.overview(model, two.found)["formation"] == formed
+        assert figures.overview(model, two.found)["formation"] == formed
 
 
 def test_without_an_induction_head_what_shows_one_is_absent(two):
@@ -182,10 +214,11 @@ def test_without_an_induction_head_what_shows_one_is_absent(two):
 
 
 def test_cuts_are_told(two, monkeypatch):
-    for name, most in (("LIVE", 10), ("MAX_TOKENS", 100), ("MAX_SPLIT", 2), ("MAX_VOCAB", 20),
-                       ("ATTENTION", 1_000_000)):
+    for name, most in (("LIVE", 10), ("MAX_TOKENS", 100), ("MAX_SPLIT", 2),
+                       ("ATTENTION", 1_000_000), ("LEDGER", 125_000)):
         monkeypatch.setattr(data, name, most)
-    assert two.found["prediction"]["row"] >= 4                # its context is not among the first
+    monkeypatch.setattr(figures, "MAX_TOKENS", 100)
+    monkeypatch.setattr(data, "opening", lambda *_: (9, 58, (1, 0)))   # not among the first
     page = data.page_data(two.study, two.found)
     d_vocab, opening = two.model.weights.d_vocab, page["texts"][page["opening"]]
     n, rows = len(page["texts"]) - 1, len(page["ledger"]["tokens"])
@@ -195,8 +228,7 @@ def test_cuts_are_told(two, monkeypatch):
         "Contexts are cut: the first 100 of 128 tokens are shown.",
         f"A model runs in its page up to 10 parameters; this one has {size:,}. Shown is what was "
         "computed before.",
-        f"Contexts are cut: {n} of 32 are shown, from the beginning on, and the one with the "
-        "prediction.",
+        f"Contexts are cut: {n} of 32 are shown, the one with the prediction and the first others.",
         "Four parts of a score are cut: the first 2 of 3 heads, those with most prefix matching, "
         "are shown.",
         f"The vocabulary is cut: {rows} of {d_vocab:,} tokens can be chosen in the ledger, those "
@@ -204,19 +236,10 @@ def test_cuts_are_told(two, monkeypatch):
     assert 3 < n < 12 and rows < d_vocab
     assert len(opening["tokens"]) == 100 and opening["pattern"]["shape"] == [6, 5050]
     assert len(opening["parts"]) == 2
-    named = {id for id, *_ in page["vocabulary"]}
-    for head in page["dump"]:
-        for row in head["rows"]:
-            assert {row["source"], *(id for id, _ in row["destinations"] + row["outs"])} <= named
-    assert {*page["ledger"]["tokens"]}.union(*map(data.tokens_of, page["texts"])) <= named
-
-
-def test_an_opening_context_among_the_first_is_not_named_apart(two, monkeypatch):
-    monkeypatch.setattr(data, "LIVE", 0)
-    first = two.found["prediction"] | {
-        "row": 0, "context": two.study.held_out[0][0, :9].tolist()}
-    notices = data.page_data(two.study, two.found | {"prediction": first})["notices"]
-    assert any(notice.endswith("are shown, from the beginning on.") for notice in notices)
+    assert [id for id, _ in page["vocabulary"]] == list(range(d_vocab))
+    for text in apart(page):
+        assert {*text["tokens"], *(id for row in text["next"] for id, _ in row)} <= {
+            *page["ledger"]["tokens"]}
 
 
 @pytest.mark.parametrize("name, most", [("MAX_PATHS", 15), ("LEDGER", 100_000),
@@ -236,15 +259,15 @@ def test_a_small_model_runs_in_its_page(two):
     assert [text["tokens"] for text in page["texts"]] == [
         *(tokens.tolist() for tokens in two.study.contexts.tokens),
         two.study.repeated[0][0].tolist()]
-    assert not any({"pattern", "next", "parts"} & text.keys() for text in page["texts"])
+    assert not any({"pattern", "next", "parts", "run"} & text.keys() for text in page["texts"])
     assert page["texts"][page["opening"]]["tokens"] == apart(two.data)[0]["tokens"]
     assert page["notices"] == two.study.notes and not page["absent"]
     for name, W in weights.items():
         assert_close(unpack(page["model"][name]), W.mT if name in ("W_E", "W_pos") else W, 1e-6)
     assert [name for _, name in page["vocabulary"]] == [
-        data.visible(two.model.tokenizer.show(id)) for id in range(weights.d_vocab)]
+        data.visible_name(two.model.tokenizer.show(id)) for id in range(weights.d_vocab)]
     assert page["merges"] == two.model.tokenizer.to_array().tolist()
-    assert page["ledger"] == {name: two.data["ledger"][name] for name in ("place", "target")}
+    assert page["start"] == two.data["start"] and page["ledger"] is True
 
 
 def test_an_excerpt_is_what_the_model_gives_on_it():
@@ -256,10 +279,23 @@ def test_an_excerpt_is_what_the_model_gives_on_it():
         assert_all_close(acts, mc.forward(weights, cut), 1e-12)
 
 
+def test_the_strongest_move_is_of_the_induction_head():
+    """Of the packaged model, on tokens that come twice; of one token there is none."""
+    model = mc.load_pretrained()
+    weights, tokens = model.weights, np.array([[model.tokenizer.start, *range(300, 320)] * 2])
+    tokens = np.delete(tokens, 21, 1)
+    context, place, head = figures.strongest_move(
+        weights, tokens, mc.forward(weights, tokens), heads_of(weights))
+    assert (context, heads_of(weights)[head]) == (0, (1, 1)) and 20 < place < 40
+    one = tokens[:, :1]
+    assert figures.strongest_move(weights, one, mc.forward(weights, one),
+                                  heads_of(weights)) == (0, 0, 0)
+
+
 def test_a_context_of_one_token():
     weights = random_case(0).weights
     tokens = np.array([[3]])
-    found = attention_views(weights, tokens, mc.forward(weights, tokens), heads_of(weights))
+    found = given_text(weights, tokens, mc.forward(weights, tokens), heads_of(weights))
     assert found["effects"]["shape"] == [6, 0] and found["pattern"]["shape"] == [6, 1]
 
 

@@ -8,7 +8,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,17 +24,18 @@ from tests.with_norms import random_model
 
 playwright = (importlib.import_module("playwright.sync_api")
               if importlib.util.find_spec("playwright") else None)
-SCRIPTS = ("data.js", "texts.js", "model.js", "circuits.js", "tokenizer.js", "living.js",
+SCRIPTS = ("data.js", "state.js", "texts.js", "model.js", "circuits.js", "tokenizer.js",
+           "living.js",
            "sentence.js")
 # A run in arrays that JSON has: [layer or head][position][dimension], triangles filled up.
 RUN = """({tokens, off, frozen}) => {
   const living = livingModel(page.model, page.shown_heads);
-  living.toggle(undefined, frozen);
-  off.forEach(head => living.toggle(head));
+  select({run: {off: off.map(headName), frozen}});
   const text = living.text("", tokens), {W} = living, hs = [...W.W_O.keys()];
   const whole = forward(W, tokens);
   const acts = off.length
-    ? forward(W, tokens, new Set(living.off), frozen ? whole : null) : whole;
+    ? forward(W, tokens, new Set(off.map(([layer, head]) => layer * W.n_heads + head)),
+              frozen ? whole : null) : whole;
   const plain = rows => Array.from(rows, row => row.length === undefined ? row : plain(row));
   const square = values => tokens.map((_, i) => tokens.map((_, j) =>
     j <= i ? values[triangle(i, j)] ?? 0 : 0));
@@ -88,11 +88,26 @@ def run(request):
         browser.close()
 
 
-def in_page(weights, tokenizer=None, start=None):
+def in_page(weights):
     """As much of a page as the scripts need."""
-    model = SimpleNamespace(tokenizer=tokenizer)
-    return {**running_model(SimpleNamespace(weights=weights, model=model, start=start)),
-            "vocabulary": [], "shown_heads": heads_of(weights)}
+    return {**running_model(weights, None), "vocabulary": [],
+            "shown_heads": heads_of(weights)}
+
+
+# Terms of a score, by the names that Python gives them, as it is and less its row's mean.
+TERMS = """({tokens, off, pairs, target, against}) => {
+  const living = livingModel(page.model, page.shown_heads), text = living.text("", tokens);
+  select({run: {off: off.map(headName), frozen: false}});
+  const place = tokens.length - 1;
+  return {
+    terms: pairs.map(([head, i, j]) => [false, true].map(level =>
+      text.terms(head, i, j, level).map(({query, key, value, shares}) => [[query, key].map(
+        ({source, heads}) => [source, ...heads.map(headName)].join("→")).join(" · "), value,
+        shares().map(side => [...side])]))),
+    counts: pairs.map(([head]) => text.countTerms(head)),
+    ledgers: against.map(one => [text.logit(place, target, one),
+      text.paths(place, target, one).map(({total}) => total)])};
+}"""
 
 
 def random_weights(positions, n_layers=2):
@@ -182,6 +197,57 @@ def test_heads_switched_off(run, name, frozen):
     close(sum(total for *_, total in found["paths"]), np.array(found["logits"])[-1][1])
     assert len(found["paths"]) == weights.n_heads ** 2                     # (1 + heads − 1)^2
     assert not any(np.any(found[key][1]) for key in ("lengths", "effects"))
+
+
+@pytest.mark.parametrize("off", [[], [(0, 1)]])
+@pytest.mark.parametrize("name", MODELS)
+def test_terms_of_a_score(run, name, off):
+    weights, rng = rounded(MODELS[name]()), np.random.default_rng(4)
+    off = [head for head in off if head in heads_of(weights)]
+    tokens = rng.integers(0, weights.d_vocab, (1, 9))
+    fewer = mc.without_heads(weights, off)
+    acts = mc.forward(fewer, tokens)
+    pairs = [(head, i, j) for head in heads_of(weights) for i, j in ((8, 3), (0, 0))]
+    shown = run(in_page(weights), TERMS, {"tokens": tokens[0].tolist(), "off": off,
+                                          "pairs": pairs, "target": 1, "against": []})
+    names = {f"{layer}.{head}" for layer, head in off}
+    for (head, i, j), both, count in zip(pairs, shown["terms"], shown["counts"], strict=True):
+        found = {term.label: term for term in mc.expand_scores(
+            fewer, tokens, acts.pattern, *head, acts.norms)
+            if not names & {*term.label.replace("→", " ").split()}}
+        terms = {label: term.scores[0, i, :i + 1] for label, term in found.items()}
+        for level, rows in zip((0, 1), both):
+            values = [value for _, value, _ in rows]
+            assert len(rows) == len(terms) == count
+            assert values == sorted(values, key=abs, reverse=True)
+            close(values, [terms[label][j] - level * terms[label].mean() for label, *_ in rows])
+            close(np.sum([shares for *_, shares in rows], -1), np.array([values, values]).T)
+            if acts.norms is None and not level:                # where the key side reads it
+                label, _, (_, shares) = rows[0]
+                query, key = found[label].query.q_or_k[0, i], found[label].key
+                read = key.W.B[:, range(9) if key.source == "position" else tokens[0]]
+                close(shares, key.A[0, j] * (query @ key.W.A @ read) / weights.d_head ** 0.5)
+            row = acts.scores[head[0], 0, head[1], i, :i + 1]
+            close(sum(values), row[j] - level * row.mean())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_logit_against_others(run, name):
+    """Paths to one logit less another, and less the mean of all."""
+    weights, rng = rounded(MODELS[name]()), np.random.default_rng(5)
+    tokens, target = rng.integers(0, weights.d_vocab, (1, 9)), 2
+    acts = mc.forward(weights, tokens)
+    found = run(in_page(weights), TERMS, {"tokens": tokens[0].tolist(), "off": [], "pairs": [],
+                                          "target": target, "against": ["mean", 5, None]})
+    logits = acts.logits[0, -1]
+    others = (logits.mean(), logits[5], 0)
+    for other, row, (logit, totals) in zip(others, (weights.W_U.mean(0), weights.W_U[5], 0),
+                                           found["ledgers"], strict=True):
+        less = replace(weights, W_U=weights.W_U - row)
+        entries = mc.ledger(less, tokens, acts.pattern, 8, target, acts.norms)
+        close(logit, logits[target] - other)
+        close(sum(totals), logit)
+        close(sorted(totals), np.sort(entries.contributions.sum(1)))
 
 
 CASES = """cases => cases.map(({model, tokens}) => tokens.map(row => {

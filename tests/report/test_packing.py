@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from minicircuits.report.packing import BLANK, LONGEST, json_in_html, pack, pack_floats, visible
-from minicircuits.training.tokenizer import train_tokenizer
+from minicircuits.report.packing import json_in_html, pack, pack_floats
+from minicircuits.training.tokenizer import BLANK, NAME, train_tokenizer, visible_name
 from tests.draws import SEEDS
 from tests.report.reported import unpack
 
@@ -46,10 +46,10 @@ HOSTILE = ["</script><script>alert(1)</script>", "<!--", "<img src=x onerror=ale
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_tokens_are_visible_and_short(text):
-    shown = visible(text)
-    assert shown and shown.isprintable() and " " not in shown[:LONGEST]
+    shown = visible_name(text)
+    assert shown and shown.isprintable() and " " not in shown[:NAME]
     assert not set(shown) & set(BLANK)
-    assert len(shown) <= LONGEST + 25
+    assert len(shown) <= NAME + 25
     shown.encode()                            # no lone surrogates
 
 
@@ -59,14 +59,14 @@ def test_any_text_is_visible(text):
 
 
 def test_a_cut_says_what_was_there():
-    assert visible("x" * LONGEST) == "x" * LONGEST
-    assert visible("x" * 5000) == "x" * LONGEST + "… (5,000 characters)"
+    assert visible_name("x" * NAME) == "x" * NAME
+    assert visible_name("x" * 5000) == "x" * NAME + "… (5,000 characters)"
 
 
 def test_tokens_read_as_the_tokenizer_shows_them():
     tokenizer = train_tokenizer("low lower\n  lowest é \u200b", 270)
     for id in range(tokenizer.d_vocab):
-        assert visible(tokenizer.show(id)) == tokenizer.show(id)
+        assert visible_name(tokenizer.show(id)) == tokenizer.show(id)
 
 
 @given(st.recursive(st.text(st.characters(codec=None)), st.lists))

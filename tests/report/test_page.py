@@ -2,7 +2,9 @@
 
 import base64
 import hashlib
+import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,9 +13,9 @@ import pytest
 
 import minicircuits as mc
 from minicircuits.cli import main
-from minicircuits.report import attention, page
+from minicircuits.report import attention, notebook, page
 from minicircuits.training.model_file import save_model
-from tests.report.reported import TEXT, living, reported
+from tests.report.reported import TEXT, living, normalized, reported
 from tests.report.test_packing import HOSTILE
 
 FOLDER = Path(page.__file__).parent
@@ -104,7 +106,7 @@ def test_no_two_scripts_use_one_name(name):
 def test_scripts_and_styles_stay_few():
     lines = [(FOLDER / name).read_text().count("\n")
              for name in (*page.STYLES, *page.SCRIPTS["page"], "attention.js")]
-    assert sum(lines) <= 2500
+    assert sum(lines) <= 2750
 
 
 def test_every_place_that_the_scripts_ask_for_is_there():
@@ -118,9 +120,24 @@ def test_every_place_that_the_scripts_ask_for_is_there():
 def test_every_figure_has_a_title_and_a_sentence():
     html = (FOLDER / "page.html").read_text()
     figures = re.findall(r"<figure.*?</figure>", html, re.DOTALL)
-    assert len(figures) == 12
+    assert len(figures) == 15
     for figure in figures:
         assert '<p class="see"' in figure and re.search(r'<p class="read">[^<]{40,}', figure)
+
+
+def test_every_python_call_of_the_page_runs():
+    """As printed, after the lines that it says come first, on models of no training."""
+    text = (FOLDER / "page.html").read_text()
+    lines, = re.findall(r"<pre><code>(.*?)</code></pre>", text, re.DOTALL)
+    calls = re.findall(r"<code>(mc\..*?)</code>", text.replace(lines, ""), re.DOTALL)
+    calls += [call for name in page.SCRIPTS["page"] for call in re.findall(
+        r"""["'`](mc\.[^\n]*?\))["'`]""", (FOLDER / name).read_text())]
+    assert len(calls) > 12 and lines.count("mc.load_pretrained()") == 1
+    for one in reported(2), normalized(2):
+        names = {"untrained": one.model}
+        exec(unescape(lines).replace("mc.load_pretrained()", "untrained"), names)
+        for call in calls:
+            assert eval(unescape(call), names) is not None, call
 
 
 @pytest.fixture
@@ -151,6 +168,7 @@ def test_attention_shows_itself():
     assert frame[0] == "iframe" and frame[1]["sandbox"] == "allow-scripts"
     assert frame[1]["srcdoc"].encode() == shown.page
     assert b'"#1"' in shown.page          # ids stand apart
+    assert shown.page == attention(reported(2).model.weights, [[1, 2, 3]]).page
 
 
 def test_attention_is_cut_with_notices():
@@ -159,6 +177,31 @@ def test_attention_is_cut_with_notices():
     for notice in ("the first 64 of 65 heads", "the first 4 of 5 contexts",
                    "the first 128 of 129 tokens"):
         assert notice in shown
+
+
+def test_attention_has_the_model_or_what_was_computed(monkeypatch):
+    """A model reads text where `show` is of its own tokenizer; a larger one does not run."""
+    weights, tokenizer = reported(2).model.weights, reported(2).model.tokenizer
+
+    def data(show):
+        source, = (source for source in Elements(attention(
+            weights, [[1, 2, 3]], show).page.decode()).inside["script"] if source[0] == "{")
+        return json.loads(source)
+
+    own, other = data(tokenizer.show), data(str)
+    assert own["merges"] == tokenizer.to_array().tolist() and other["merges"] is None
+    assert own["model"]["start"] == tokenizer.start and other["model"]["start"] is None
+    assert len(own["vocabulary"]) == weights.d_vocab and "pattern" not in own["texts"][0]
+    monkeypatch.setattr(notebook, "LIVE", 0)
+    given = data(tokenizer.show)
+    assert "model" not in given and "pattern" in given["texts"][0]
+    assert len(given["vocabulary"]) < weights.d_vocab
+    assert all(given[name] == own[name] for name in ("opening", "start", "head", "shown_heads"))
+
+
+def test_attention_needs_heads():
+    with pytest.raises(mc.InputError, match="n_layers=0"):
+        attention(reported(0).model.weights, [[1, 2, 3]])
 
 
 def test_attention_refuses_what_is_no_context():

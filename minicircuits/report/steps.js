@@ -1,0 +1,23 @@
+"use strict";
+/* Three first steps that act: a text in which something comes again, the heads that find it, and
+   the model without them. */
+
+function steps(container, write) {
+  const act = (text, does) => el("button", {type: "button", onclick: does}, text);
+  const look = head => act(`Head ${headName(head)}`, () => select({
+    head: page.shown_heads.findIndex(one => headName(one) === headName(head))}));
+  const without = head => act(`Switch off ${headName(head)}`, () =>
+    select({run: {...state.run, off: [headName(head)]}}));
+  const {induction, previous} = page, last = page.shown_heads.at(-1);
+  const text = page.merges
+    ? [act("Write a sentence", () => write(EXAMPLES[0])), " in which something comes again, or a text of your own."]
+    : [act("Open the text", () => select({text: page.opening, place: page.start})), " and point at its words."];
+  const heads = [
+    previous ? [look(previous), " looks one back. "] : null,
+    induction ? [look(induction), " is the induction head: it looks at what came after the same token last time."]
+              : [look(last), " is one of the heads. None here is an induction head."]];
+  const removed = !write ? null : [
+    previous ? [without(previous), induction ? `, and ${headName(induction)} goes blind. ` : ". "] : null,
+    without(induction ?? last), ", and read under the text what that costs."];
+  container.append(el("ol", {class: "steps"}, [text, heads, removed].map(step => step && el("li", {}, step))));
+}
