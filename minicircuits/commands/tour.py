@@ -20,7 +20,7 @@ from minicircuits.terminal.progress import LOG_HEADING
 from minicircuits.terminal.sections import exactness_lines
 
 NAMES = ("zero_layers", "one_layer", "two_layers")
-STEPS = (250, 300, 400)        # as many as each needs: counts, skip-trigrams, induction
+STEPS = (250, 300, 500)        # as many as each needs: counts, skip-trigrams, induction
 SENTENCE = "the small cat saw the old dog and the small"
 
 

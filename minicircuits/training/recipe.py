@@ -20,7 +20,7 @@ class Recipe:
 
     steps : changes of the weights
     warm_up : over how many of them the rates rise
-    wait : how many of them W_Q and W_K of later layers sit out
+    wait : how many of them W_Q and W_K of later layers sit out, at most a quarter of them all
     batch, n_ctx : contexts a step, and tokens in each; `Text.batches` reads them, not `train`
     seed : what the contexts are drawn with
     adamw_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
@@ -31,7 +31,7 @@ class Recipe:
     Raises InputError on a number of another type, negative, infinite or NaN.
     """
 
-    steps: int = 400
+    steps: int = 500
     warm_up: int = 20
     wait: int = 60
     batch: int = 24
@@ -58,6 +58,13 @@ class Recipe:
         min(1, (step + 1) / (warm_up + 1)) · (1 − step / steps): up, then down to 0 at the last.
         """
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
+
+    def waits(self, step):
+        """Whether W_Q and W_K of later layers stay as they are after `step`.
+
+        What there is to look for, an earlier layer has to learn first.
+        """
+        return step < min(self.wait, self.steps // 4)
 
 
 @door

@@ -46,7 +46,7 @@ def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | Non
           every: int = 100) -> Iterator[tuple[int, Weights, float]]:
     """Yields (step, weights, loss) from `state` to the last step of its recipe, both included.
 
-        text, recipe = mc.load_text(["my_book.txt"]), mc.Recipe(steps=400)
+        text, recipe = mc.load_text(["my_book.txt"]), mc.Recipe(steps=500)
         weights = mc.first_weights(2, text.tokenizer.d_vocab)
         for step, weights, loss in mc.train(mc.first_state(recipe, weights), text.batches(recipe)):
             print(step, loss)
@@ -117,7 +117,7 @@ def move(state, gradients, name):
     speed = np.ones((n_layers, 1, 1), W.dtype)
     if name in ("W_Q", "W_K"):
         speed[:] = recipe.qk_speed
-        speed[1:] *= state.step >= recipe.wait
+        speed[1:] *= not recipe.waits(state.step)
     W, (m,) = muon(W, dW, (m,), share * recipe.muon_rate, recipe.momentum, decay, speed)
     W, m = (np.ascontiguousarray(turned(M.reshape(shape))) for M in (W, m))
     return W, (m,)
