@@ -24,6 +24,7 @@ chosen = options(__doc__, text="words to try it on", sentence=True)
 text = words(chosen, "Potter can fly on a Nimbus 2000 to Hogwarts")
 text = list(dict.fromkeys(cut(word, 12) for word in text))[:16]
 START, STEPS, SHARP = 0, 300, 1e5
+RECIPE = mc.Recipe(STEPS, muon_rate=0.1, qk_speed=1.0, wait=0)        # for 32 tokens, at their best
 h, d, e, n = 2, 32, 16, 33                       # heads, d_model, d_head, context and vocabulary
 shape = {"n_heads": h, "d_model": d, "d_head": e, "n_ctx": n, "positions": "shortformer"}
 BLOCKS = (7, 11, 16)                             # to measure with
@@ -70,7 +71,7 @@ def smeared_backward(two_layers, weights, g):
 # %% Training
 def trained(n_layers, smear=False):
     """Weights after STEPS, without what smears, and the g of each head."""
-    state = mc.first_state(mc.Recipe(STEPS), mc.first_weights(
+    state = mc.first_state(RECIPE, mc.first_weights(
         n_layers, n, shape=shape).astype(float))
     gate, moments = np.zeros(h), (np.zeros(h), np.zeros(h))              # g = sigmoid(gate)
     while state.step < STEPS:

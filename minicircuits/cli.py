@@ -106,7 +106,7 @@ def sizes_and_rates(sub):
     """The numbers of `training.recipe`, in the order in which they are worth changing."""
     first = sub.add_argument_group("worth changing")
     first.add_argument("--steps", type=positive, metavar="N",
-                       help="of training: fewer for a quick look or a short text (default 650)")
+                       help="of training: fewer for a quick look or a short text (default 500)")
     if "train" in sub.prog:
         first.add_argument("--layers", type=whole, metavar="N", help="0, 1, 2 or more (default 2)")
     sizes = sub.add_argument_group(
@@ -123,8 +123,9 @@ def sizes_and_rates(sub):
                        help="where they are added (default shortformer)")
     rates = sub.add_argument_group("seldom worth changing")
     rates.add_argument("--batch", type=positive, metavar="N", help="contexts a step (default 24)")
-    for name, default, help in (("adamw_rate", 0.01, "for W_E, W_pos and W_U"),
-                                ("muon_rate", 0.1, "for the heads")):
+    for name, default, help in (("adamw_rate", 0.012, "for W_E, W_pos and W_U"),
+                                ("muon_rate", 0.07, "for the heads"),
+                                ("qk_speed", 1.5, "of W_Q and W_K, times that: sharper heads")):
         rates.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="RATE",
                            help=f"{help} (default {default})")
 

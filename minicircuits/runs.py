@@ -54,12 +54,13 @@ def train_further(model, text, output, recipe=Recipe(), force=False, every=EVERY
 
     Its tokenizer and sizes stay. `text` has to be loaded with them: `load_text(paths,
     model.tokenizer, model.weights.n_ctx)`. The log starts anew, with the model as it came; its
-    metadata stand under "from" in the new ones.
+    metadata stand under "from" in the new ones. No matrix waits: all layers have learned.
     """
     if text.tokenizer != model.tokenizer:
         raise InputError("a text must be in the tokens of the model that goes on: give load_text "
                          "its tokenizer")
-    state = first_state(adapted(recipe, text, model.weights), laid_out(model.weights))
+    recipe = replace(adapted(recipe, text, model.weights), wait=0)
+    state = first_state(recipe, laid_out(model.weights))
     return go_on(state, None, {"from": model.metadata, "log": []}, text,
                  Checkpoint(output, force), every, report)
 

@@ -349,7 +349,8 @@ def test_defaults_in_the_help_are_those_of_the_recipe(capsys):
     shown = re.sub(r"\s+", " ", capsys.readouterr().out)
     recipe = asdict(Recipe())
     for option, default in (
-            *((name, recipe[name]) for name in ("steps", "batch", "adamw_rate", "muon_rate")),
+            *((name, recipe[name]) for name in
+              ("steps", "batch", "adamw_rate", "muon_rate", "qk_speed")),
             ("heads", SHAPE["n_heads"]), ("d-model", SHAPE["d_model"]), ("vocabulary", D_VOCAB),
             ("d-head", SHAPE["d_head"]), ("context", SHAPE["n_ctx"])):
         option = option.replace("_", "-")

@@ -157,6 +157,7 @@ def test_going_on_with_a_finished_model(text, whole, tmp_path):
                       recipe=mc.Recipe(3, seed=1), every=2)
     model = further(tmp_path / "a.npz", report=silent)
     assert model.metadata["from"] == whole.metadata
+    assert model.metadata["recipe"]["wait"] == 0 < whole.metadata["recipe"]["wait"]
     assert [row["step"] for row in model.metadata["log"]] == [0, 2, 3]
     assert model.metadata["log"][0]["validation"] == whole.metadata["log"][-1]["validation"]
     with pytest.raises(KeyboardInterrupt):

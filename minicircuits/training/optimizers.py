@@ -30,17 +30,19 @@ def adamw(W, dW, moments, step, rate, beta1, beta2, decay):
     return W - rate * (direction + decay * W), (m, s)
 
 
-def muon(W, dW, moments, rate, momentum, decay):
+def muon(W, dW, moments, rate, momentum, decay, speed=1):
     """One step of Muon for matrices (..., a, b), each by itself; returns the new W and moments.
 
         m ← momentum · m + dW
-        W ← W − rate · (orthogonalize(momentum · m + dW) + decay · W)
+        W ← W − rate · (speed · orthogonalize(momentum · m + dW) + decay · W)
 
     moments : (m,), zero before step 1, as `trainer.first_state` has it
+    speed : a number, or one for each matrix (..., 1, 1). The faster a matrix moves against its
+        decay, the larger it becomes.
     """
     m, = moments
     m = momentum * m + dW
-    return W - rate * (orthogonalize(momentum * m + dW) + decay * W), (m,)
+    return W - rate * (speed * orthogonalize(momentum * m + dW) + decay * W), (m,)
 
 
 def orthogonalize(M):

@@ -20,25 +20,29 @@ class Recipe:
 
     steps : changes of the weights
     warm_up : over how many of them the rates rise
+    wait : how many of them W_Q and W_K of later layers sit out, at most a quarter of them all
     batch, n_ctx : contexts a step, and tokens in each; `Text.batches` reads them, not `train`
     seed : what the contexts are drawn with
     adamw_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
     muon_rate, momentum : of Muon, for W_Q, W_K, W_V, W_O
-    decay : of both
+    qk_speed : how fast Muon moves W_Q and W_K, beside the others
+    decay : of both, times `rate`: weights may grow at the end, and scores get sharper
 
     Raises InputError on a number of another type, negative, infinite or NaN.
     """
 
-    steps: int = 650
-    warm_up: int = 50
+    steps: int = 500
+    warm_up: int = 20
+    wait: int = 60
     batch: int = 24
     n_ctx: int = SHAPE["n_ctx"]
     seed: int = 0
-    adamw_rate: float = 0.01
+    adamw_rate: float = 0.012
     beta1: float = 0.9
     beta2: float = 0.98
-    muon_rate: float = 0.1
+    muon_rate: float = 0.07
     momentum: float = 0.9
+    qk_speed: float = 1.5
     decay: float = 0.1
 
     def __post_init__(self):
@@ -49,23 +53,31 @@ class Recipe:
                                  f"negative; got {brief(value)}")
 
     def rate(self, step):
-        """The share of the rates at which weights change from `step` to `step` + 1.
+        """The share of the rates, and of the decay, that weights change with after `step`.
 
         min(1, (step + 1) / (warm_up + 1)) · (1 − step / steps): up, then down to 0 at the last.
         """
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
 
+    def waits(self, step):
+        """Whether W_Q and W_K of later layers stay as they are after `step`.
+
+        What there is to look for, an earlier layer has to learn first.
+        """
+        return step < min(self.wait, self.steps // 4)
+
 
 @door
 def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAPE) -> Weights:
-    """`init_weights` in float32, with two changes. Induction heads then form early, on most seeds.
+    """`init_weights` in float32, with three changes. Induction heads then form early.
 
     Positions are fast sinusoids, and fill a quarter of the dimensions only. Neighbors then lie
     far apart, which a previous-token head needs. Tokens have the other dimensions to
     themselves, which an induction head needs.
 
     Heads of later layers begin with W_Q = 0, so they attend to every source alike. Before an
-    earlier layer has learned anything, there is nothing worth looking for.
+    earlier layer has learned anything, there is nothing worth looking for. Their W_K begins at 0
+    where positions are, so that they first look for tokens, and not for places.
 
     shape : n_heads, d_model, d_head, n_ctx and positions, as in SHAPE. Without positions ("none")
     only the second change is made. Raises InputError also where a checkpoint of so many
@@ -82,9 +94,10 @@ def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAP
                          f"sizes make {n_parameters:,}")
     weights = init_weights(n_layers, d_vocab=d_vocab, rng=np.random.default_rng(seed),
                            dtype=np.float32, **shape)
-    W_pos, W_Q = weights.W_pos, weights.W_Q.copy()
+    W_pos, W_Q, W_K = weights.W_pos, weights.W_Q.copy(), weights.W_K.copy()
     W_Q[1:] = 0
     if W_pos is not None:
         d, W_pos = weights.d_model // 4, np.zeros_like(W_pos)
         W_pos[:d] = 3 * sinusoids(weights.n_ctx, d, fastest=2.5, slowest=0.025).T
-    return replace(weights, W_pos=W_pos, W_Q=W_Q)
+        W_K[1:, ..., :d] = 0
+    return replace(weights, W_pos=W_pos, W_Q=W_Q, W_K=W_K)

@@ -46,7 +46,7 @@ def train(state: State, batch: Callable[[int], np.ndarray], save: Callable | Non
           every: int = 100) -> Iterator[tuple[int, Weights, float]]:
     """Yields (step, weights, loss) from `state` to the last step of its recipe, both included.
 
-        text, recipe = mc.load_text(["my_book.txt"]), mc.Recipe(steps=650)
+        text, recipe = mc.load_text(["my_book.txt"]), mc.Recipe(steps=500)
         weights = mc.first_weights(2, text.tokenizer.d_vocab)
         for step, weights, loss in mc.train(mc.first_state(recipe, weights), text.batches(recipe)):
             print(step, loss)
@@ -102,16 +102,22 @@ def next_state(state, gradients):
 def move(state, gradients, name):
     """One weight after a step of its rule, and the moments of that rule.
 
-    Muon treats the heads of a layer as one matrix (l, h·e, d), for W_O too.
+    Muon treats the heads of a layer as one matrix (l, h·e, d), for W_O too. W_pos has no decay:
+    while positions stay long, a previous-token head stays sharp.
     """
-    recipe, rate = state.recipe, state.recipe.rate(state.step)
+    recipe, share = state.recipe, state.recipe.rate(state.step)
+    decay = 0 if name == "W_pos" else share * recipe.decay
     W, dW, moments = getattr(state.weights, name), getattr(gradients, name), state.moments[name]
     if name in ADAMW:
-        return adamw(W, dW, moments, state.step + 1, rate * recipe.adamw_rate, recipe.beta1,
-                     recipe.beta2, recipe.decay)
+        return adamw(W, dW, moments, state.step + 1, share * recipe.adamw_rate, recipe.beta1,
+                     recipe.beta2, decay)
     turned = np.matrix_transpose if name == "W_O" else np.asarray              # to (l, h, e, d)
     n_layers, n_heads, d_head, d_model = shape = turned(W).shape
     W, dW, m = (turned(M).reshape(n_layers, n_heads * d_head, d_model) for M in (W, dW, *moments))
-    W, (m,) = muon(W, dW, (m,), rate * recipe.muon_rate, recipe.momentum, recipe.decay)
+    speed = np.ones((n_layers, 1, 1), W.dtype)
+    if name in ("W_Q", "W_K"):
+        speed[:] = recipe.qk_speed
+        speed[1:] *= not recipe.waits(state.step)
+    W, (m,) = muon(W, dW, (m,), share * recipe.muon_rate, recipe.momentum, decay, speed)
     W, m = (np.ascontiguousarray(turned(M.reshape(shape))) for M in (W, m))
     return W, (m,)

@@ -1,6 +1,6 @@
 """Does an induction head form, on every seed? Trains two layers and one, prints a table.
 
-    python tests/benchmarks/induction_over_seeds.py --seeds 5
+    python tests/benchmarks/induction_over_seeds.py --seeds 10
 
 Columns: seconds and step at which prefix matching first passed 0.1 on blocks of 29; the
 score of the best previous-token head of an earlier layer; the best head's prefix matching,
@@ -61,7 +61,7 @@ def log(line):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=mc.Recipe.steps)
     parser.add_argument("--text", nargs="+")
     options = parser.parse_args(arguments)

@@ -24,7 +24,7 @@ def loop_adamw(W, gradients, rate, beta1, beta2, decay):
     return W
 
 
-def loop_muon(W, gradients, rate, momentum, decay):
+def loop_muon(W, gradients, rate, momentum, decay, speed):
     """Each matrix on its own, through its singular values."""
     W = W.copy()
     for place in np.ndindex(W.shape[:-2]):
@@ -35,7 +35,7 @@ def loop_muon(W, gradients, rate, momentum, decay):
             S /= math.sqrt((S ** 2).sum())
             for _ in range(5):
                 S = 3.4445 * S - 4.7750 * S ** 3 + 2.0315 * S ** 5
-            W[place] -= rate * (U @ np.diag(S) @ Vt + decay * W[place])
+            W[place] -= rate * (speed * U @ np.diag(S) @ Vt + decay * W[place])
     return W
 
 
@@ -62,7 +62,7 @@ def test_adamw_is_its_formula(seed):
 def test_muon_is_its_formula(seed, shape):
     rng = np.random.default_rng(seed)
     W, gradients = rng.normal(size=shape), rng.normal(size=(4, *shape))
-    numbers = {"rate": 0.1, "momentum": 0.9, "decay": 0.2}
+    numbers = {"rate": 0.1, "momentum": 0.9, "decay": 0.2, "speed": 1.5}
     actual = run(muon, W, gradients, 1, **numbers)
     assert relative_error(actual, loop_muon(W, gradients, **numbers)) <= 1e-10
 

@@ -66,11 +66,11 @@ def test_the_command_that_made_it_is_the_one_on_record(pretrained):
 
 
 def test_its_heads_on_random_tokens(pretrained, heads):
-    """The least prefix matching of three lengths is from 0.42 to 0.46, as blocks are drawn."""
+    """The least prefix matching of three lengths is from 0.45 to 0.49, as blocks are drawn."""
     induction, previous = heads
     assert BLOCKS == (13, 29, 47)
-    assert induction["induction"] >= 0.4
-    assert previous["previous"] >= 0.85
+    assert induction["induction"] >= 0.44
+    assert previous["previous"] >= 0.95
     circuit = ov_circuit(pretrained.weights.astype(np.float64), induction["layer"],
                          induction["head"])
     assert copying_score(circuit) >= 0.95

@@ -1,4 +1,4 @@
-"""The numbers of a recipe, and the two changes that make its first weights."""
+"""The numbers of a recipe, and the three changes that make its first weights."""
 
 import numpy as np
 import pytest
@@ -25,15 +25,18 @@ def test_a_recipe_has_only_numbers_that_make_sense(numbers):
         Recipe(**numbers)
 
 
-def test_first_weights_are_those_of_init_weights_with_two_changes():
+def test_first_weights_are_those_of_init_weights_with_three_changes():
     plain = init_weights(2, d_vocab=9, rng=np.random.default_rng(5), dtype=np.float32, **SHAPE)
     first = first_weights(2, 9, seed=5)
     for name, W in first.items():
         assert W.dtype == np.float32
         if name != "W_pos":
-            changed = W[1:] if name == "W_Q" else W[:0]
-            assert (changed == 0).all()
-            assert (W[:len(W) - len(changed)] == getattr(plain, name)[:len(W) - len(changed)]).all()
+            expected = getattr(plain, name).copy()
+            if name == "W_Q":
+                expected[1:] = 0
+            if name == "W_K":
+                expected[1:, ..., :32] = 0                         # where positions are
+            assert (W == expected).all()
     assert (first.W_pos[32:] == 0).all()
     p = first.W_pos[:32].T
     assert p[:, :16] ** 2 + p[:, 16:] ** 2 == pytest.approx(9)     # sinusoids of amplitude 3

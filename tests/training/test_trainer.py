@@ -50,11 +50,32 @@ def test_muon_has_the_heads_of_a_layer_as_one_matrix():
     state = begun(dtype=np.float64)
     gradients = loss_and_gradients(state.weights, batch(0))[1]
     actual = next_state(state, gradients).weights
-    rates = RECIPE.rate(0) * RECIPE.muon_rate, RECIPE.momentum, RECIPE.decay
+    share = RECIPE.rate(0)                              # the decay rises and falls as rates do
+    rates = share * RECIPE.muon_rate, RECIPE.momentum, share * RECIPE.decay
     for name, join in (("W_V", np.vstack), ("W_O", np.hstack)):
         for W, dW, moved in zip(*(getattr(of, name) for of in (state.weights, gradients, actual))):
             expected, _ = muon(join(W), join(dW), (np.zeros_like(join(W)),), *rates)
             assert relative_error(join(moved), expected) <= 1e-14
+
+
+def test_what_scores_are_made_of_moves_by_itself():
+    """W_Q and W_K at `qk_speed`, those of later layers after `wait` steps; W_pos without decay."""
+    state = begun(replace(RECIPE, wait=1, qk_speed=3.0), dtype=np.float64)
+    gradients = loss_and_gradients(state.weights, batch(0))[1]
+    for later in 0, 3:
+        moved, share = next_state(state, gradients), state.recipe.rate(state.step)
+        for name in "W_Q", "W_K":
+            for W, dW, m, after, speed in zip(*(getattr(of, name) for of in (
+                    state.weights, gradients)), state.moments[name][0],
+                    getattr(moved.weights, name), (3, later)):
+                W, dW, m, after = (M.reshape(6, 6) for M in (W, dW, m, after))
+                expected, _ = muon(W, dW, (m,), share * RECIPE.muon_rate, RECIPE.momentum,
+                                   share * RECIPE.decay, speed)
+                assert relative_error(after, expected) <= 1e-14
+        state = moved
+    still = replace(gradients, W_pos=0 * gradients.W_pos)
+    after = next_state(begun(dtype=np.float64), still).weights
+    assert (after.W_pos == begun(dtype=np.float64).weights.W_pos).all()
 
 
 def test_checkpoints_come_when_asked_for_and_at_the_end():
