@@ -132,8 +132,7 @@ function scoreTerms(W, acts, h, i, j, level = false) {
       source, heads, bias, read: read(divided, [y()])[0], shares: r => shares(backThrough(r, divided))}));
   };
   const queries = side(W.W_Q[h], acts.tokens.map((_, p) => Number(p === i)));
-  const keys = side(W.W_K[h], acts.tokens.map((_, p) =>
-    Number(p === j) - (level && p <= i ? 1 / (i + 1) : 0)));
+  const keys = side(W.W_K[h], acts.tokens.map((_, p) => Number(p === j) - (level && p <= i ? 1 / (i + 1) : 0)));
   const terms = queries.flatMap(query => keys.map(key => ({query, key, value: dot(query.read, key.read),
     shares: () => [query.shares(key.read), key.shares(query.read)]})));
   return ranked(terms, ({value}) => Math.abs(value));

@@ -5,8 +5,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 let palette;
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
-  const color = name => style.getPropertyValue(name).trim().match(/\w\w/g)
-    .map(part => parseInt(part, 16));
+  const color = name => style.getPropertyValue(name).trim().match(/\w\w/g).map(part => parseInt(part, 16));
   palette = {paper: color("--paper"), more: color("--more"), less: color("--less")};
 }
 readPalette();

@@ -33,8 +33,8 @@ function composition(figures, heads) {
 
   const colors = colorScale("one scale for K, Q and V"), [best] = above;
   byId("composition-figure").append(...best ? [diagram.element, matrices, colors.element] : [matrices],
-    el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no more ` +
-      `than heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
+    el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no ` +
+      `more than heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
   follow(["colors"], () => colors.draw(0, most));
   markChosen(rows.map(({element}) => element), n => isShown(rows[n].head));
   byId("composition-see").textContent = best

@@ -81,10 +81,9 @@ function roving(group, buttons) {
   group.addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
     const to = step && buttons[buttons.indexOf(document.activeElement) + step];
-    if (to) {
-      to.focus();
-      event.preventDefault();
-    }
+    if (!to) return;
+    to.focus();
+    event.preventDefault();
   });
 }
 

@@ -2,8 +2,7 @@
 /* How much of the loss each order of paths takes off, and each virtual head. */
 
 function importance({losses, marginal, counts, given_direct, given_others, virtual_heads, matters, limit}) {
-  const names = losses.map((_, order) => ["direct path", "single heads"][order]
-                                         ?? `virtual heads of ${order}`);
+  const names = losses.map((_, order) => ["direct path", "single heads"][order] ?? `virtual heads of ${order}`);
   const uniform = losses[0] + marginal[0];
   const effect = value => `${value < 0 ? "add" : "take off"} ${fixed(Math.abs(value), 2)} nats`;
   byId("importance-see").textContent = sumOf(marginal) < 0.005 ? "All paths together take nothing off the loss"

@@ -5,16 +5,15 @@ const AGAINST = [["mean", "less the mean of all tokens"], ["token", "less that o
                  ["nothing", "as it is"]];
 
 function ledger(place) {
-  const strip = tokenStrip("ledger-strip"), python = inPython("Path Expansion of Logits");
-  const title = el("p", {class: "head-title"});
+  const strip = tokenStrip("ledger-strip"), title = el("p", {class: "head-title"});
   const target = tokenChooser("target", "target token"), against = tokenChooser("against", "token to compare with");
   const comparison = choice("the logit", AGAINST, "mean", kind =>
     select({against: {mean: "mean", nothing: null, token: runnerUp()}[kind]}));
   const bars = sumOfBars("path", ["path", "adds to the logit", "tokens that it reads, with their shares"], {
     chosen: () => state.path, choose: path => select({path}), look: colorStrip});
-  const open = figureOnText(place, "paths", [textPager(), comparison], el("div", {class: "ledger"},
-    el("div", {}, strip.element, target.element, against.element),
-    el("div", {}, title, bars.element)), python.element);
+  const {open, inPython} = figureOnText(place, "paths", "Path Expansion of Logits", [textPager(), comparison],
+    el("div", {class: "ledger"}, el("div", {}, strip.element, target.element, against.element),
+      el("div", {}, title, bars.element)));
   let paths = null;
 
   const likeliest = () => shownText().next(state.place).map(([id]) => id);
@@ -53,7 +52,7 @@ function ledger(place) {
       : "the model’s logit", logit(place, id, other)]]);
     strip.mark(place, state.source, true);
     const other_U = asked ? `weights.W_U[${other}]` : "weights.W_U.mean(0)";
-    python.show([
+    inPython([
       ...other === null ? [] : ["from dataclasses import replace",
                                 `weights = replace(weights, W_U=weights.W_U - ${other_U})`],
       `ledger = mc.ledger(weights, tokens, acts.pattern, ${place}, ${id}, acts.norms)`,

@@ -64,8 +64,7 @@ function addPositions(W, x) {
 function normalized(W, acts, layer, whole) {
   const x = acts.residual[layer], n = W.n_normalized;
   if (!n) return x;
-  acts.norms[layer] = whole?.norms[layer] ?? x.map(row =>
-    Math.sqrt(dot(row.subarray(0, n), row) / n + W.eps));
+  acts.norms[layer] = whole?.norms[layer] ?? x.map(row => Math.sqrt(dot(row.subarray(0, n), row) / n + W.eps));
   return x.map((row, i) => asRead(W, row, acts.norms[layer][i]));
 }
 

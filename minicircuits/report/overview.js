@@ -64,7 +64,8 @@ function training(log, formation, layers) {
      range: [Math.min(-0.5, ...inContext), Math.max(0.5, ...inContext)],
      drawn: [["in-context score", "in_context", "b"]]},
     {label: "best heads", up: "share of attention", range: [0, 1],
-     drawn: [["best previous-token head", "previous_token", "soft"], ["best prefix matching", "prefix_matching", "a"]]}];
+     drawn: [["best previous-token head", "previous_token", "soft"],
+             ["best prefix matching", "prefix_matching", "a"]]}];
   byId("training-see").textContent = formation
     ? `An induction head forms ${formation.before == null ? "" : `after step ${
         integer(formation.before)}, `}by step ${integer(formation.step)}`

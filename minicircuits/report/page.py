@@ -14,11 +14,11 @@ from minicircuits.report.packing import json_in_html
 
 FOLDER = Path(__file__).parent
 STYLES = ("page.css", "figures.css", "captions.css")
-COMMON = ("numbers.js", "data.js", "state.js", "texts.js", "dom.js", "links.js", "colors.js",
-          "hues.js", "heat_map.js", "token_strip.js", "explorer.js", "model.js", "circuits.js",
-          "tokenizer.js", "living.js", "sentence.js")
+COMMON = ("numbers.js", "data.js", "state.js", "texts.js", "dom.js", "links.js", "figure.js",
+          "colors.js", "hues.js", "heat_map.js", "token_strip.js", "explorer.js", "model.js",
+          "circuits.js", "tokenizer.js", "living.js", "sentence.js")
 SCRIPTS = {
-    "page": (*COMMON, "steps.js", "charts.js", "sums.js", "python.js", "ledger.js", "heads.js",
+    "page": (*COMMON, "steps.js", "charts.js", "sums.js", "ledger.js", "heads.js",
              "composition.js", "eigenvalues.js", "split.js", "score_ledger.js", "importance.js",
              "overview.js", "bigrams.js", "take_away.js", "address.js", "main.js"),
     "attention": (*COMMON, "attention.js")}

@@ -16,17 +16,17 @@ function sideName({source, heads}) {
 
 function scoreLedger(place) {
   const own = {level: true, term: null}, strip = tokenStrip("score-strip");
-  const title = el("p", {class: "head-title"}), python = inPython("Path Expansion of Attention Scores QK Circuit");
+  const title = el("p", {class: "head-title"});
   const sources = el("div", {class: "candidates", role: "group", "aria-label": "source"});
   const bars = sumOfBars("term", ["query side · key side", "adds to the score",
                                    "heads on which side, and the tokens that they read"], {
     chosen: () => own.term, look: colorStrip, choose: name => { own.term = name; bars.choose(); }});
-  const open = figureOnText(place, "parts",
+  const {open, inPython} = figureOnText(place, "parts", "Path Expansion of Attention Scores QK Circuit",
     choice("the score", [[true, "less its row’s mean"], [false, "as it is"]], true,
            level => { own.level = level; show(); }),
     el("div", {class: "ledger"},
       el("div", {}, strip.element, el("p", {class: "small"}, "source, with its attention"), sources),
-      el("div", {class: "terms"}, title, bars.element)), python.element);
+      el("div", {class: "terms"}, title, bars.element)));
 
   const row = () => rowOf(shownText().views.pattern()[state.head], state.place);
   const level = (scores, i, j) => (own.level ? levelled(scores) : scores)[triangle(i, j)];
@@ -72,12 +72,12 @@ function scoreLedger(place) {
     title.replaceChildren(`head ${`${name} ${roleOf(state.head)}`.trim()}: why does ${i} `, mono(tokens[i]),
       ` look at ${j} `, mono(tokens[j]), "? It has ", digits(fixed(row()[j])), " of the attention");
     refill(sources, offered(j));
-    bars.show(few ? oneByOne(i, j) : byKind(i, j), scores ? [[`the model’s score${own.level ? ", less the mean" : ""}`,
-                                                            level(scores([layer, h]), i, j)]] : []);
+    const whole = `the model’s score${own.level ? ", less the mean" : ""}`;
+    bars.show(few ? oneByOne(i, j) : byKind(i, j), scores ? [[whole, level(scores([layer, h]), i, j)]] : []);
     strip.mark(i, j, true);
     const of = part => `${part}[0, ${i}, ${j}]${own.level ? ` - ${part}[0, ${i}, :${i + 1}].mean()` : ""}`;
     const given = `(weights, tokens, acts.pattern, ${layer}, ${h}, acts.norms)`;
-    python.show(few ? [`terms = mc.expand_scores${given}`,
+    inPython(few ? [`terms = mc.expand_scores${given}`,
                        `shares = {term.label: ${of("term.scores")} for term in terms}`]
                     : [`split = mc.split_scores${given}`,
                        `shares = {kind: ${of("part")} for kind, part in split._asdict().items()}`]);

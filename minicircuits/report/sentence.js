@@ -53,21 +53,21 @@ function sentence(container, model, tokenizer) {
   const half = Math.floor((longest - first.length) / 2);
   const length = number("length of the block", Math.min(20, half), half);
   const seed = number("seed", 1, 999999);
-  const button = (text, act) => el("button", {type: "button", onclick: act}, text);
   const writing = button("write on", () => timer ? stop() : go());
   const chance = el("input", {type: "checkbox"});
 
-  function own(name, contexts, place, written) {
+  /* Contexts take the place of the reader's text; of the first, the last token is chosen. */
+  function own(name, contexts, written) {
     texts.splice(given, Infinity, ...contexts.map((tokens, n) => model.text(
       contexts.length > 1 ? `${name}, ${n + 1} of ${contexts.length}` : name, tokens, written)));
-    select({text: given, place});
+    select({text: given, place: contexts[0].length - 1});
   }
-  const spelled = tokens => tokenizer.decode(tokens.filter(id => id !== start));
+  const spell = tokens => { field.value = tokenizer.decode(tokens.filter(id => id !== start)); };
 
   function restore(tokens) {
     if (texts[given]?.tokens.join() !== tokens.join()) {
       texts.splice(given, Infinity, model.text("your text", tokens.slice(0, longest)));
-      field.value = spelled(texts[given].tokens);
+      spell(texts[given].tokens);
     }
     return given;
   }
@@ -87,28 +87,27 @@ function sentence(container, model, tokenizer) {
     for (let n = 0; n < Math.max(1, ids.length); n += step) {
       contexts.push([...first, ...ids.slice(n, n + step)]);
     }
-    if (contexts[0].length) own("your text", contexts, contexts[0].length - 1);
+    if (contexts[0].length) own("your text", contexts);
   }
 
   function repeat() {
     stop();
     const [block, from] = [length, seed].map(input => Math.max(1, Math.floor(Number(input.value)) || 1));
-    const tokens = randomBlocks(d_vocab, start, Math.min(block, half), from);
-    own(`${Math.min(block, half)} random tokens, twice (seed ${from})`, [tokens], tokens.length - 1);
+    const many = Math.min(block, half);
+    own(`${many} random tokens, twice (seed ${from})`, [randomBlocks(d_vocab, start, many, from)]);
   }
 
   /* One token more, after the place that is shown; false where the context is full. */
   function writeOne() {
-    const {text, place} = state, tokens = texts[text].tokens.slice(0, place + 1);
+    const {tokens: all, written} = shownText(), {place} = state, tokens = all.slice(0, place + 1);
     if (tokens.length >= longest) {
       said.textContent = `A context is full with ${longest} tokens.`;
       return false;
     }
-    const shares = model.shares(texts[text].tokens, place);
-    const id = chance.checked ? drawn(shares, random()) : shares.indexOf(largest(shares));
-    const written = Math.min(texts[text].written, tokens.length);
-    field.value = spelled([...tokens, id]);
-    own("your text, written on", [[...tokens, id]], tokens.length, written);
+    const shares = model.shares(all, place);
+    const longer = [...tokens, chance.checked ? drawn(shares, random()) : shares.indexOf(largest(shares))];
+    spell(longer);
+    own("your text, written on", [longer], Math.min(written, place + 1));
     return true;
   }
   function go() {
@@ -129,8 +128,8 @@ function sentence(container, model, tokenizer) {
     button("all on again", () => select({run: {...state.run, off: []}})), patterns);
   container.append(el("div", {class: "sentence"}, field,
     el("div", {class: "controls"},
-      !page.merges ? null : el("span", {class: "buttons"}, "for example", EXAMPLES.map(text =>
-        button(text, () => write(text)))),
+      page.merges && el("span", {class: "buttons"}, "for example",
+        EXAMPLES.map(text => button(text, () => write(text)))),
       half < 1 ? null : el("span", {class: "buttons"}, button("random tokens, twice", repeat),
         el("label", {}, "length ", length), el("label", {}, "seed ", seed)),
       el("span", {class: "buttons"}, "after the chosen token", button("one token", writeOne), writing,
@@ -138,7 +137,7 @@ function sentence(container, model, tokenizer) {
 
   /* How the model does on the text that is shown, and which heads are off. */
   follow(["text", "run"], () => {
-    const {tokens, loss, wholeLoss} = texts[state.text], names = state.run.off;
+    const {tokens, loss, wholeLoss} = shownText(), names = state.run.off;
     switches.hidden = !names.length;
     off.textContent = `off: ${names.join(", ")}`;
     patterns.querySelector(`[value=${state.run.frozen ? "yes" : "no"}]`).checked = true;

@@ -16,21 +16,21 @@ function split(place, figures) {
   const readout = el("p", {class: "readout", "aria-live": "polite"});
   const picker = choice("head", heads.map(name => [name, name]), null, name =>
     select({head: headNames.indexOf(name)}));
-  const python = inPython("Analyzing a Two-Layer Model");
   const rows = choice("rows", [[true, "less their mean"], [false, "as they are"]], true,
                       level => { own.level = level; show(); });
-  const open = figureOnText(place, "parts", [picker, textPager(), rows],
+  const {open, inPython} = figureOnText(place, "parts", "Analyzing a Two-Layer Model", [picker, textPager(), rows],
     el("div", {class: "parts"}, PARTS.map(([key, title], k) => el("div", {class: "part"},
-      el("p", {class: "name"}, `${{neither: "", total: "= "}[key] ?? "+ "}${title}`, numbers[k]), maps[k].element))),
-    readout, python.element);
+      el("p", {class: "name"}, `${{neither: "", total: "= "}[key] ?? "+ "}${title}`, numbers[k]),
+      maps[k].element))), readout);
 
   function show() {
     const [layer, h] = shownHead(), name = headName([layer, h]), {tokens, parts: partsOf} = shownText();
     picker.querySelectorAll("input").forEach(input => { input.checked = input.value === name; });
     drawn = null;
-    if (!open(heads.includes(name), heads.includes(name) ? "" : layer ? `The scores of head ${name} were not taken apart.`
+    const can = heads.includes(name);
+    if (!open(can, can ? "" : layer ? `The scores of head ${name} were not taken apart.`
       : `Head ${name} is in the first layer: neither side of its scores reads earlier heads.`)) return;
-    python.show([`split = mc.split_scores(weights, tokens, acts.pattern, ${layer}, ${h}, acts.norms)`]);
+    inPython([`split = mc.split_scores(weights, tokens, acts.pattern, ${layer}, ${h}, acts.norms)`]);
     const parts = partsOf(name), all = [...parts, parts[0].map((_, n) => sumOf(parts.map(part => part[n])))];
     drawn = own.level ? all.map(levelled) : all;
     limit = Math.max(...drawn.map(largest));

@@ -14,7 +14,7 @@ function takeAway(figure) {
   };
   const kinds = Object.keys(WAYS).filter(kind => figure.querySelector(WAYS[kind][0]));
   figure.append(el("p", {class: "take"}, "take away:", kinds.map(kind =>
-    el("button", {type: "button", onclick: () => save(kind)}, kind.toUpperCase()))));
+    button(kind.toUpperCase(), () => save(kind)))));
 }
 
 /* The pictures that are shown and the words beside them, as [it, box, style]; and the box of all. */
@@ -40,7 +40,8 @@ function svgOf(figure) {
   const copies = pictures.map(([picture, {x, y, width, height}]) => {
     const box = {x, y, width, height, overflow: "visible"};
     if (picture.matches("canvas")) {                 // which this page may not load; the file may
-      return svg("image", {...box, "data-href": picture.toDataURL(), preserveAspectRatio: "none", style: {imageRendering: "pixelated"}});
+      return svg("image", {...box, "data-href": picture.toDataURL(), preserveAspectRatio: "none",
+                           style: {imageRendering: "pixelated"}});
     }
     const copy = fill(picture.cloneNode(true), box, []), parts = all(copy);
     all(picture).map(element => getComputedStyle(element)).forEach((style, n) =>

@@ -2,49 +2,12 @@
 /* A text as figures see it: {name, tokens, next(i), views, parts(h), paths(i, id), …}. Here it is
    one that was computed before; living.js makes the same by running the model. */
 
-/* The text that is shown, by name: a list, and buttons to the one before and the one after. */
-function textPager() {
-  const step = (label, arrow, by) =>
-    button(arrow, () => select({text: state.text + by}), {"aria-label": label});
-  const before = step("previous text", "←", -1), after = step("next text", "→", 1);
-  const list = el("select", {"aria-label": "text", onchange: () => select({text: Number(list.value)})});
-  follow(["text"], () => {
-    const names = texts.map(({name}) => name);
-    if (list.textContent !== names.join("")) {
-      list.replaceChildren(...names.map((name, n) => el("option", {value: n}, name)));
-    }
-    list.value = state.text;
-    before.disabled = state.text === 0;
-    after.disabled = state.text === texts.length - 1;
-  });
-  return el("fieldset", {class: "choice pager"}, el("legend", {}, "text"), before, list, after);
-}
-
-/* Fills `place` with a figure about the text that is shown: controls and contents. Returns
-   open(can, said), whether there is something to show: else it says which texts have the `key` that
-   this one lacks, or what is said. */
-function figureOnText(place, key, controls, ...contents) {
-  const others = texts.flatMap(({name, [key]: has}, text) =>
-    has ? [button(name, () => select({text}))] : []);
-  const elsewhere = el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", others);
-  const notice = el("p", {class: "small"}), figure = el("div", {}, contents);
-  place.append(el("div", {class: "controls"}, controls), elsewhere, notice, figure);
-  return (can, said) => {
-    elsewhere.hidden = Boolean(shownText()[key]);
-    notice.hidden = !elsewhere.hidden || !said;
-    notice.textContent = said;
-    figure.hidden = !elsewhere.hidden || !can;
-    return !figure.hidden;
-  };
-}
-
 /* Opens the texts of the page, at the one it opens at, in a model that runs, or as computed before.
    Returns what writes texts of the reader's own, where one runs. */
 function openTexts() {
   const model = page.model && livingModel(page.model, page.shown_heads);
   const weights = page.ledger && !model ? givenWeights(page.ledger) : null;
-  texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens)
-                                             : givenText(text, weights)));
+  texts.push(...page.texts.map(text => model ? model.text(text.name, text.tokens) : givenText(text, weights)));
   select({text: page.opening, place: page.start, head: page.head});
   if (!model) return null;
   return sentence(byId("sentence"), model, page.merges ? tokenizerOf(page.merges)
@@ -54,10 +17,8 @@ function openTexts() {
 /* weights: `givenWeights`, where the page has a ledger. */
 function givenText({name, tokens, next, pattern, lengths, effects, parts, run}, weights) {
   const views = {pattern: unpacked(pattern), effects: unpacked(effects)};
-  const apart = parts && Object.fromEntries(
-    Object.entries(parts).map(([head, packed]) => [head, unpacked(packed)]));
-  const text = {name, tokens, next: i => next[i], parts: apart && (head => apart[head]()),
-                splitHeads: apart && Object.keys(apart),
+  const text = {name, tokens, next: i => next[i], parts: parts && (head => unpack(parts[head])),
+                splitHeads: parts && Object.keys(parts),
                 views: {...views, moved: once(() => weighted(views.pattern(), unpack(lengths)))}};
   return run ? {...text, ...givenPaths(text, run, weights)} : text;
 }
@@ -72,8 +33,7 @@ function weighted(patterns, lengths) {
 function givenWeights({tokens, ...packed}) {
   return once(() => {
     const rows = unpack(packed.W_U), [mean_U] = unpack(packed.mean_U);
-    return {...byHeads(packed), mean_U,
-            W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
+    return {...byHeads(packed), mean_U, W_U: Object.fromEntries(rows.map((row, n) => [tokens[n], row]))};
   });
 }
 
@@ -83,11 +43,9 @@ function givenPaths(text, {embedded, residual, normalizer, norms}, weights) {
     const even = text.tokens.flatMap((_, i) => Array(i + 1).fill(1 / (i + 1)));
     const pattern = Array.from({length: n_layers * n_heads}, (_, h) =>
       given[headNames.indexOf(headName([Math.floor(h / n_heads), h % n_heads]))] ?? even);
-    return {tokens: text.tokens, off: new Set(), norms, pattern,
-            residual: [unpack(embedded), unpack(residual)]};
+    return {tokens: text.tokens, off: new Set(), norms, pattern, residual: [unpack(embedded), unpack(residual)]};
   });
-  const reading = of => (place, id, against) =>
-    of(weights(), acts(), place, direction(weights(), id, against));
+  const reading = of => (place, id, against) => of(weights(), acts(), place, direction(weights(), id, against));
   const logit = reading(logitOf);
   return {logit, paths: reading(pathsTo),
           probability: (place, id) => Math.exp(logit(place, id) - normalizer[place]),
