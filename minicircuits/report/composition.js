@@ -14,8 +14,9 @@ function composition(figures, heads) {
   const cell = pair => {
     const {value} = pair, real = above.includes(pair);
     if (value === null) return el("td", {});
-    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => chooseHead(pair.to, pairName(pair))}, signed(value));
-    if (real) onPalette(() => { element.style.backgroundColor = shadeText(value / most); });
+    const element = el("td", {class: `number ${real ? "" : "quiet"}`, onclick: () => chooseHead(pair.to, pairName(pair))},
+                       real ? el("button", {type: "button"}, signed(value)) : signed(value));
+    if (real) onPalette(() => { tint(element, shade(value / most)); });
     return element;
   };
   const matrix = kind => el("div", {class: "wide"}, el("table", {class: "matrix"},
@@ -30,6 +31,7 @@ function composition(figures, heads) {
     }))));
   const matrices = el("div", {class: "matrices", onpointerleave: () => light(null),
                               onfocusout: () => light(null)}, Object.keys(KINDS).map(matrix));
+  roving(matrices);
   const diagram = compositionDiagram(above, heads, most);
   function light(head) {
     diagram.light(head);
@@ -70,8 +72,8 @@ function compositionDiagram(lines, heads, most) {
     onpointerleave: () => light(null), onfocus: () => light(head), onblur: () => light(null)},
     svg("circle", {cx: x(head), cy: y(head), r: 17}),
     svg("text", {x: x(head), y: y(head) + 5, "text-anchor": "middle"}, headName(head))));
-  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`}, paths, nodes);
-  roving(picture, nodes);
+  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "heads, and who reads whom"}, paths, nodes);
+  roving(picture);
 
   /* Lights up a head, the heads it reads from, and the lines between. */
   function light(head) {
@@ -109,6 +111,6 @@ function behaviors(rows, induction, previous) {
     rows.map(row => [headLink([row.layer, row.head]), ...["previous", "induction"].map(key =>
       el("span", {class: "inbar"}, bar(row[key]), fixed(row[key], 2)))]),
     "mean share of attention; all bars end at 1");
-  byId("behavior-figure").append(shown);
+  byId("behavior-figure").append(roving(shown));
   markChosen([...shown.querySelectorAll("tbody tr")], rows.map(({layer, head}) => [layer, head]));
 }

@@ -47,7 +47,7 @@ function integer(value) {
 function table(titles, rows, caption) {
   return el("div", {class: "wide"}, el("table", {},
     caption && el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, titles.map(title => el("th", {scope: "col"}, title)))),
+    el("thead", {}, el("tr", {}, titles.map(title => title ? el("th", {scope: "col"}, title) : el("td", {})))),
     el("tbody", {}, rows.map(cells => el("tr", {}, cells.map((cell, n) =>
       n ? el("td", {}, cell) : el("th", {scope: "row"}, cell)))))));
 }
@@ -64,8 +64,8 @@ function choice(legend, options, chosen, change) {
       el("span", {}, label))));
 }
 
-/* One of many, by name: a list, and buttons to the one before and the one after. `names()` may
-   change; `go(n)` shows what is chosen. */
+/* One of many, by name: a list, and buttons to the one before and the one after,
+   for pointers (arrow keys do it in the list). `names()` may change; `go(n)` shows what is chosen. */
 function pager(legend, names, change) {
   const go = n => {
     if (names().join("\n") !== written) {
@@ -77,7 +77,7 @@ function pager(legend, names, change) {
     after.disabled = n === list.length - 1;
   };
   let written = null;
-  const step = (label, by) => el("button", {type: "button", "aria-label": `${label} ${legend}`,
+  const step = (label, by) => el("button", {type: "button", tabindex: -1, "aria-label": `${label} ${legend}`,
     onclick: () => change(Number(list.value) + by)}, by < 0 ? "←" : "→");
   const before = step("previous", -1), after = step("next", 1);
   const list = el("select", {"aria-label": legend, onchange: () => change(Number(list.value))});
@@ -91,25 +91,33 @@ function tokenSearch(label, act) {
                       oninput: event => act(event.target.value.replaceAll(" ", "␣"))});
 }
 
-/* Other buttons in a group; the chosen one has the focus, where one of the old had it. */
-function refill(group, buttons, held = group.contains(document.activeElement)) {
-  group.replaceChildren(...buttons);
-  if (held) (group.querySelector("[aria-pressed=true]") ?? buttons[0])?.focus();
-}
-
-/* One of these buttons has the Tab key's stop; arrows go from one to the next. */
-function roving(group, buttons) {
-  const stop = at => buttons.forEach(button => { button.tabIndex = button === at ? 0 : -1; });
-  stop(buttons[0]);
-  group.addEventListener("focusin", event => buttons.includes(event.target) && stop(event.target));
+/* One of a group's links and buttons has the Tab key's stop; arrows go from one to the next. What
+   had the focus when the group was filled anew has it again: what reads the same, or stands there. */
+function roving(group) {
+  let held = null, place = 0;
+  const parts = () => [...group.querySelectorAll("a, button, [role=button]")].filter(part => !part.disabled);
+  const stop = at => parts().forEach(part => { part.tabIndex = part === at ? 0 : -1; });
+  const settle = () => {
+    const all = parts(), same = held && all.find(part => part === held || part.textContent === held.textContent);
+    const at = same ?? all[Math.min(place, all.length - 1)];
+    stop(held ? at : all.find(part => part.matches("[aria-pressed=true]")) ?? all[0]);
+    if (held && !held.isConnected && document.activeElement === document.body) at?.focus({preventScroll: true});
+  };
+  group.addEventListener("focusin", ({target}) => {
+    if (!parts().includes(target)) return;
+    [held, place] = [target, parts().indexOf(target)];
+    stop(target);
+  });
   group.addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
-    const to = step && buttons[buttons.indexOf(document.activeElement) + step];
-    if (to) {
-      to.focus();
-      event.preventDefault();
-    }
+    const to = step && event.target === held && parts()[parts().indexOf(held) + step];
+    if (!to) return;
+    to.focus();
+    event.preventDefault();
   });
+  new MutationObserver(settle).observe(group, {childList: true, subtree: true});
+  settle();
+  return group;
 }
 
 /* Attributes of what is no button, and acts like one. */

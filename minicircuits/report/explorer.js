@@ -32,7 +32,7 @@ function explorer(container) {
     onclick: () => select({head: index})},
     canvases[index], el("span", {}, name), el("small", {}, roleOf(index))));
   const gallery = el("div", {class: "gallery", role: "group", "aria-label": "heads"}, thumbnails);
-  roving(gallery, thumbnails);
+  roving(gallery);
 
   const strip = tokenStrip("the text", "explorer-strip", {
     hover: i => { Object.assign(own, {pointed: i, cell: null}); showPlace(); },
@@ -50,8 +50,8 @@ function explorer(container) {
   const title = el("p", {class: "head-title"});
   const readout = el("p", {class: "readout", "aria-live": "polite"});
   const hint = el("p", {class: "small"});
-  const strongest = el("ol", {class: "strongest"});
-  const next = el("ol", {class: "next"}), nextTitle = el("h4", {});
+  const strongest = roving(el("ol", {class: "strongest"}));
+  const next = el("ol", {class: "next"}), nextTitle = el("p", {class: "small"});
 
   /* What is looked at: a place, and where it is paired with another, [destination, source]. */
   function looked() {
@@ -70,9 +70,9 @@ function explorer(container) {
     if (hues) strip.paint(k => mixture(names.map((_, n) => Math.abs(value(place, k, n)) / limit(n))));
     else strip.color(k => most ? here(k) / most : 0);
     strip.mark(place, other, own.kept);
-    thumbnails.forEach((button, n) => {
+    canvases.forEach((canvas, n) => {
       const faded = hues && other !== null ? Math.abs(value(place, other, n)) / limit(n) : 1;
-      button.style.opacity = 0.25 + 0.75 * Math.sqrt(faded);
+      canvas.style.opacity = 0.25 + 0.75 * Math.sqrt(faded);
     });
     map.mark(looks || hues || pair ? pair?.[0] ?? place : null, pair ? pair[1] : looks || hues ? null : place);
     readout.replaceChildren(...nats

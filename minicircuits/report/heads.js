@@ -19,6 +19,7 @@ function headDump(dump, rows, previous) {
   const links = heads.map(headLink);
   byId("head-list").append(...tables);
   byId("head-links").append(...links);
+  ["head-links", "head-list"].forEach(id => roving(byId(id)));
   markChosen([...tables, ...links], [...heads, ...heads]);
   searchHeads([...byId("head-list").querySelectorAll(".trigrams tbody tr")]);
 }
@@ -65,16 +66,16 @@ function skipTrigrams({rows, through}, previous) {
       ["destinations", "outs"].map(side => el("td", {}, row[side].map(([id, value]) =>
         tinted(id, value, most[side])))))]);
   return el("div", {class: "wide"}, el("table", {class: "trigrams"},
-    el("thead", {}, el("tr", {}, ["", [source, "score", most.score],
+    el("thead", {}, el("tr", {}, [null, [source, "score", most.score],
       ["… destinations that match it most", "score", most.destinations],
-      ["→ outs it adds to most", "logit", most.outs]].map(title => el("th", {scope: "col"}, title && [
-        `${title[0]} `, el("br", {}), `${title[1]}, full color: ${fixed(title[2], 2)}`])))),
+      ["→ outs it adds to most", "logit", most.outs]].map(title => title ? el("th", {scope: "col"},
+        `${title[0]} `, el("br", {}), `${title[1]}, full color: ${fixed(title[2], 2)}`) : el("td", {})))),
     el("tbody", {}, lines)));
 }
 
 /* A token colored by strength. */
 function tinted(id, value, most) {
   const code = el("code", {class: "tinted", title: `${word(id)} ${signed(value)}`}, word(id));
-  onPalette(() => { code.style.backgroundColor = shadeText(0.7 * value / (most || 1)); });
+  onPalette(() => { tint(code, shade(0.7 * value / (most || 1))); });
   return code;
 }

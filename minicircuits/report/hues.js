@@ -16,6 +16,5 @@ function mixture(shares) {
   const total = shares.reduce((sum, share) => sum + share, 0), strength = 0.65 * Math.sqrt(Math.max(0, ...shares));
   const mixed = [0, 1, 2].map(part => shares.reduce((sum, share, n) =>
     sum + share * hue(n, shares.length)[part], 0) / (total || 1));
-  return `rgb(${palette.paper.map((from, part) =>
-    Math.round(from + (mixed[part] - from) * strength)).join(" ")})`;
+  return palette.paper.map((from, part) => Math.round(from + (mixed[part] - from) * strength));
 }

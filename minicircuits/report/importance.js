@@ -24,7 +24,7 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
   const virtual = table(["virtual head", "takes off (nats)", "copying"], shown.map(row => [
       el("button", {type: "button", class: "pick", onclick: () => chooseHead(lastOf(row), row.heads)}, row.heads), el("span", {class: "inbar"}, bar(most > 0 ? row.importance / most : 0),
                     fixed(row.importance, 4)), fixed(row.copying, 2)]));
-  byId("virtual-figure").append(virtual,
+  byId("virtual-figure").append(roving(virtual),
     virtual_heads.length > shown.length
       ? el("p", {class: "notice"}, `Cut: the first ${shown.length} of ${virtual_heads.length}.`)
       : "",

@@ -84,7 +84,8 @@ function ledger() {
 function tokenChooser(key, legend) {
   const text = () => texts[state.text];
   const offered = el("div", {class: "candidates", role: "group", "aria-label": legend});
-  const found = el("div", {class: "candidates"});
+  const found = el("div", {class: "candidates", role: "group", "aria-label": `${legend}s found`});
+  [offered, found].forEach(roving);
   const search = el("input", {type: "search", placeholder: "any other token …",
     "aria-label": `search for a ${legend}`, oninput: () => {
       const wanted = search.value.replaceAll(" ", "␣");
@@ -106,8 +107,9 @@ function tokenChooser(key, legend) {
     element: el("div", {}, el("p", {class: "small"}, `${legend}, with its probability`), offered, search, found),
     show(ids) {
       const held = found.contains(document.activeElement);
-      refill(offered, [...new Set(ids)].map(candidate), held);
+      offered.replaceChildren(...[...new Set(ids)].map(candidate));
       search.value = "";
       found.replaceChildren();
+      if (held) offered.querySelector("[aria-pressed=true]").focus();
     }};
 }

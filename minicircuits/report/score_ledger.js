@@ -25,6 +25,7 @@ function scoreLedger() {
   const strip = tokenStrip("the text", "score-strip", {choose: place => select({place})});
   const title = el("p", {class: "head-title"}), notice = el("p", {class: "small"});
   const sources = el("div", {class: "candidates", role: "group", "aria-label": "source"});
+  roving(sources);
   const python = inPython("Path Expansion of Attention Scores QK Circuit");
   const bars = sumOfBars("term", ["query side · key side", "adds to the score",
                                    "heads on which side, and the tokens that they read"], {
@@ -78,7 +79,7 @@ function scoreLedger() {
     terms = few ? oneByOne(i, j) : byKind(i, j);
     title.replaceChildren(`head ${named}: why does ${i} `, mono(tokens[i]), ` look at ${j} `, mono(tokens[j]),
       "? It has ", el("b", {class: "number"}, fixed(pattern(j))), " of the attention");
-    refill(sources, offered(j));
+    sources.replaceChildren(...offered(j));
     bars.show(terms, scores ? [[`the model’s score${own.level ? ", less the mean" : ""}`,
                                 level(scores(head()), i, j)]] : []);
     strip.mark(i, j, true);

@@ -13,6 +13,7 @@ function split(figures) {
     point: (...at) => { own.at = at; showPoint(); },
     lock: (place, source) => select({place, source}),
     leave: () => { own.at = null; showPoint(); }}));
+  maps.slice(1).forEach(({element}) => { element.firstChild.tabIndex = -1; });     // all five have one pointer
   const numbers = PARTS.map(() => el("b", {class: "number"}));
   const readout = el("p", {class: "readout", "aria-live": "polite"});
   const picker = choice("head", heads.map(name => [name, name]), head(), name =>

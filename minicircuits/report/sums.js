@@ -17,6 +17,7 @@ function sumOfBars(noun, titles, {chosen, choose, point}) {
   const more = opening("", PARTS_OPENED), fewer = opening("the strongest alone", PARTS_SHOWN);
   const element = el("div", {class: "waterfall", role: "group", "aria-label": `the sum of ${noun}s`,
                              onpointerleave: () => point(null)});
+  roving(element);
 
   /* `from` is where its bar starts, x a scale to percent of the width. */
   function entry({part, name, value, from = 0, sign}, x) {

@@ -32,10 +32,10 @@ function tokenStrip(label, id, {hover = () => {}, choose, release = () => {}}) {
       element.replaceChildren(...spans);
     },
     paint(color) {
-      spans.forEach((span, i) => span.style.setProperty("background-color", color(i)));
+      spans.forEach((span, i) => tint(span, color(i)));
     },
     color(value) {
-      this.paint(i => shadeText(0.65 * value(i)));
+      this.paint(i => shade(0.65 * value(i)));
     },
     mark(place, other, locked) {
       chosen = place ?? chosen;
