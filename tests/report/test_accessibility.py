@@ -39,3 +39,33 @@ def test_axe_finds_nothing_in_a_notebook(opened, tmp_path, monkeypatch, live):
     shown = attention(reported(2).model.weights, [[1, 2, 3, 4, 2]])
     (tmp_path / "frame.html").write_bytes(shown.page)
     assert violations(opened(tmp_path / "frame.html")) == []
+
+
+def test_a_group_has_one_tab_stop_and_keeps_the_focus(opened, alive):
+    page = opened(alive("2"))
+    stops = "group => group.querySelectorAll('button:not([tabindex=\"-1\"])').length"
+    group = page.locator("#ledger .candidates").first
+    assert group.evaluate(stops) == 1
+    button = group.locator("[aria-pressed=false]").first
+    words = button.text_content()
+    button.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.textContent") == words
+    assert page.locator(":focus").get_attribute("aria-pressed") == "true"
+    assert group.evaluate(stops) == 1
+
+
+@pytest.mark.parametrize("width", [320, 1000])
+def test_nothing_jumps_when_heads_and_tokens_are_pointed_at(opened, alive, width):
+    page = opened(alive("2"), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    moved = page.evaluate("""() => {
+        const top = () => document.getElementById("ledger").getBoundingClientRect().top;
+        const before = top();
+        return [...document.querySelectorAll("#explorer :is(.thumbnail, .token)")].map(part => {
+            part.dispatchEvent(new PointerEvent("pointerenter"));
+            part.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+            return top() - before;
+        });
+    }""")
+    assert set(moved) == {0}
