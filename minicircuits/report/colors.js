@@ -1,7 +1,7 @@
 "use strict";
 /* Orange adds, blue takes away, in light and in dark; both differ for every kind of eye. */
 
-const dark = matchMedia("(prefers-color-scheme: dark)");
+const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 let palette;
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
@@ -26,6 +26,13 @@ function shades(power) {
   const table = new Uint8ClampedArray(4 * 511).fill(255);
   for (let n = 0; n < 511; n++) table.set(shade(n / 255 - 1, power), 4 * n);
   return table;
+}
+
+/* Colors what words stand on, and them black or white: one of them always has a contrast of 4.5. */
+function tint(element, color) {
+  const [red, green, blue] = color.map(part => ((part / 255 + 0.055) / 1.055) ** 2.4);
+  element.style.backgroundColor = `rgb(${color.join(" ")})`;
+  element.style.color = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
 function shadeText(value, power) {

@@ -14,8 +14,9 @@ function composition(figures, heads) {
   const cell = pair => {
     if (pair.value === null) return el("td", {});
     const real = above.includes(pair), element = el("td", {class: `number ${real ? "" : "quiet"}`,
-      onclick: () => chooseHead(pair.to, pairName(pair))}, signed(pair.value));
-    if (real) follow(["colors"], () => { element.style.backgroundColor = shadeText(pair.value / most); });
+      onclick: () => chooseHead(pair.to, pairName(pair))},
+      real ? el("button", {type: "button"}, signed(pair.value)) : signed(pair.value));
+    if (real) follow(["colors"], () => tint(element, shade(pair.value / most)));
     return element;
   };
   const rows = kinds.flatMap(kind => later.map(head => ({kind, head, element:
@@ -25,6 +26,7 @@ function composition(figures, heads) {
   const matrices = el("div", {class: "matrices", onpointerleave: () => light(null), onfocusout: () => light(null)},
     kinds.map(kind => table(["reads", ...earlier.map(headName)], rows.filter(row => row.kind === kind)
       .map(({element}) => element), `${kind}: ${KINDS[kind]} of …`, "matrix")));
+  roving(matrices);
   const diagram = compositionDiagram(above, heads, most);
   function light(head) {
     diagram.light(head);
@@ -64,8 +66,8 @@ function compositionDiagram(lines, heads, most) {
     onpointerleave: () => light(null), onfocus: () => light(head), onblur: () => light(null)},
     svg("circle", {cx: x(head), cy: y(head), r: 17}),
     svg("text", {x: x(head), y: y(head) + 5, "text-anchor": "middle"}, headName(head))));
-  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`}, paths, nodes);
-  roving(picture, nodes);
+  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "heads, and who reads whom"}, paths, nodes);
+  roving(picture);
 
   /* Lights up a head, the heads it reads from, and the lines between. */
   function light(head) {
@@ -102,6 +104,6 @@ function behaviors(rows, induction, previous) {
     rows.map(row => [headLink(headOf(row)), ...["previous", "induction"].map(key =>
       el("span", {class: "inbar"}, bar(row[key]), fixed(row[key], 2)))]),
     "mean share of attention; all bars end at 1");
-  byId("behavior-figure").append(shown);
+  byId("behavior-figure").append(roving(shown));
   markChosen(shown.querySelectorAll("tbody tr"), n => isShown(headOf(rows[n])));
 }

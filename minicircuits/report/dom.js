@@ -39,7 +39,8 @@ function digits(text) {
 function table(titles, rows, caption = null, look = null) {
   return el("div", {class: "wide"}, el("table", {class: look},
     caption && el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, titles.map(title => el("th", {scope: "col"}, title)))),
+    el("thead", {}, el("tr", {}, titles.map(title =>
+      title ? el("th", {scope: "col"}, title) : el("td", {})))),
     el("tbody", {}, rows.map(row => Array.isArray(row) ? el("tr", {}, row.map((cell, n) =>
       n ? el("td", {}, cell) : el("th", {scope: "row"}, cell))) : row))));
 }
@@ -66,25 +67,33 @@ function tokenSearch(label, act) {
   }});
 }
 
-/* Other buttons in a group; the chosen one has the focus, where one of the old, or of `others`, had. */
-function refill(group, buttons, others = group) {
-  const held = [group, others].some(element => element.contains(document.activeElement));
-  group.replaceChildren(...buttons);
-  if (held) (group.querySelector("[aria-pressed=true]") ?? buttons[0])?.focus();
-}
-
-/* One of these buttons has the Tab key's stop; arrows go from one to the next. */
-function roving(group, buttons) {
-  const stop = at => buttons.forEach(button => { button.tabIndex = button === at ? 0 : -1; });
-  stop(buttons[0]);
-  group.addEventListener("focusin", event => buttons.includes(event.target) && stop(event.target));
+/* One of a group's links and buttons has the Tab key's stop; arrows go from one to the next. What
+   had the focus when the group was filled anew has it again: what reads the same, or stands there. */
+function roving(group) {
+  let held = null, place = 0;
+  const parts = () => [...group.querySelectorAll("a, button, [role=button]")].filter(part => !part.disabled);
+  const stop = at => parts().forEach(part => { part.tabIndex = part === at ? 0 : -1; });
+  const settle = () => {
+    const all = parts(), same = held && all.find(part => part === held || part.textContent === held.textContent);
+    const at = same ?? all[Math.min(place, all.length - 1)];
+    stop(held ? at : all.find(part => part.matches("[aria-pressed=true]")) ?? all[0]);
+    if (held && !held.isConnected && document.activeElement === document.body) at?.focus({preventScroll: true});
+  };
+  group.addEventListener("focusin", ({target}) => {
+    if (!parts().includes(target)) return;
+    [held, place] = [target, parts().indexOf(target)];
+    stop(target);
+  });
   group.addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
-    const to = step && buttons[buttons.indexOf(document.activeElement) + step];
+    const to = step && event.target === held && parts()[parts().indexOf(held) + step];
     if (!to) return;
     to.focus();
     event.preventDefault();
   });
+  new MutationObserver(settle).observe(group, {childList: true, subtree: true});
+  settle();
+  return group;
 }
 
 /* Attributes of what is no button, and acts like one. */

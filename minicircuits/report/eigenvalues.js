@@ -15,6 +15,7 @@ function spectra(heads, rows) {
       copying.map(([re, im]) => svg("circle", {class: "eigenvalue", cx: at(re), cy: at(-im), r: 2}))),
     el("p", {}, headLink(headOf(head)), ` copying ${fixed(rows[n].copying, 2)}`)));
   byId("spectra").append(...drawn);
+  roving(byId("spectra"));
   markChosen(drawn, n => isShown(headOf(heads[n])));
 }
 
@@ -26,7 +27,7 @@ function eigenvalues(pairs, rows) {
     .induction;                               // undefined where contexts are too short for it
   const radius = matching => 4 + 8 * (matching ?? 0);
   const nameOf = ({earlier, later}) => pathName([earlier, later]);
-  const readout = el("p", {class: "readout", "aria-live": "polite"}, "Point at a pair of heads.");
+  const readout = el("p", {class: "readout"}, "Point at a pair of heads.");
   const dots = pairs.map(pair => {
     const found = prefixMatching(pair.later), show = () => { readout.textContent = text; };
     const text = `${nameOf(pair)}: copying ${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}` +
@@ -41,7 +42,7 @@ function eigenvalues(pairs, rows) {
   const sizes = [0, 0.5, 1].map(value => [
     svg("circle", {class: "dot size", cx: size - 150 + 112 * value, cy: -16, r: radius(value)}),
     svg("text", {x: size - 142 + 118 * value, y: -12}, fixed(value, 1))]);
-  const picture = svg("svg", {viewBox: `0 -32 ${size} ${size + 32}`, class: "scatter"},
+  const picture = svg("svg", {viewBox: `0 -32 ${size} ${size + 32}`, class: "scatter", role: "group", "aria-label": "pairs of heads"},
     svg("rect", {class: "corner", x: x(0), y: y(1), width: x(1) - x(0), height: y(0) - y(1)}),
     [-1, -0.5, 0, 0.5, 1].map(tick => [
       svg("line", {class: "grid", x1: x(tick), x2: x(tick), y1: y(-1), y2: y(1)}),
@@ -54,7 +55,7 @@ function eigenvalues(pairs, rows) {
     sizes, svg("text", {x: size - 160, y: -12, "text-anchor": "end"}, "prefix matching"),
     dots, best.corner ? svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,
                                      "text-anchor": "end"}, nameOf(best)) : null);
-  roving(picture, dots);
+  roving(picture);
   byId("eigen-figure").append(picture, readout);
   markChosen(dots, n => nameOf(pairs[n]) === state.path || isShown(pairs[n].later));
 }

@@ -33,7 +33,7 @@ function explorer(container) {
      onpointerenter: () => point(index), onpointerleave: () => point(null),
      onfocus: () => point(index), onblur: () => point(null)}));
   const gallery = el("div", {class: "gallery", role: "group", "aria-label": "heads"}, thumbnails);
-  roving(gallery, thumbnails);
+  roving(gallery);
 
   const strip = tokenStrip("explorer-strip", {
     hover: i => look({pointed: i, cell: null}),
@@ -46,8 +46,8 @@ function explorer(container) {
     point: (i, j) => look({cell: [i, j]}), leave: () => look({cell: null}), says: "in this head",
     lock: (i, j) => look({kept: true, cell: [i, j]}, {place: i, source: j})});
   const title = el("p", {class: "head-title"}), hint = el("p", {class: "small"});
-  const readout = el("p", {class: "readout", "aria-live": "polite"}), strongest = el("ol", {class: "strongest"});
-  const next = el("ol", {class: "next"}), nextTitle = el("h4", {});
+  const readout = el("p", {class: "readout", "aria-live": "polite"}), strongest = roving(el("ol", {class: "strongest"}));
+  const next = el("ol", {class: "next"}), nextTitle = el("p", {class: "small"});
 
   /* What is looked at: a place, and where it is paired with another, [destination, source]. */
   function looked() {
@@ -67,8 +67,8 @@ function explorer(container) {
     if (hues) strip.paint(k => mixture(headNames.map((_, head) => shareOf(k, head))));
     else strip.color(here, most);
     strip.mark(place, other, own.kept);
-    thumbnails.forEach((thumbnail, head) => {
-      thumbnail.style.opacity = hues && other !== null ? 0.25 + 0.75 * Math.sqrt(shareOf(other, head)) : 1;
+    canvases.forEach((canvas, head) => {
+      canvas.style.opacity = hues && other !== null ? 0.25 + 0.75 * Math.sqrt(shareOf(other, head)) : 1;
     });
     map.mark(...pair ?? (from ? [place, null] : [null, place]));
     const named = k => [`${k} `, mono(tokens[k])];

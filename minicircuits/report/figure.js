@@ -4,7 +4,7 @@
 /* The text that is shown, by name: a list, and buttons to the one before and the one after. */
 function textPager() {
   const step = (label, arrow, by) =>
-    button(arrow, () => select({text: state.text + by}), {"aria-label": label});
+    button(arrow, () => select({text: state.text + by}), {"aria-label": label, tabindex: -1});
   const before = step("previous text", "←", -1), after = step("next text", "→", 1);
   const list = el("select", {"aria-label": "text", onchange: () => select({text: Number(list.value)})});
   follow(["text"], () => {

@@ -19,6 +19,7 @@ function headDump(dump, rows, previous) {
   const links = heads.map(headLink);
   byId("head-list").append(...tables);
   byId("head-links").append(...links);
+  ["head-links", "head-list"].forEach(id => roving(byId(id)));
   markChosen(tables, n => isShown(heads[n]));
   markChosen(links, n => isShown(heads[n]));
   searchHeads([...byId("head-list").querySelectorAll(".trigrams tbody tr")]);
@@ -73,6 +74,6 @@ function skipTrigrams({rows, through}, previous) {
 /* A token colored by strength. */
 function tinted(id, value, most) {
   const code = el("code", {class: "tinted", title: `${word(id)} ${signed(value)}`}, word(id));
-  follow(["colors"], () => { code.style.backgroundColor = shadeText(0.7 * value / (most || 1)); });
+  follow(["colors"], () => tint(code, shade(0.7 * value / (most || 1))));
   return code;
 }

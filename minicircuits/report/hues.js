@@ -16,6 +16,5 @@ function mixture(shares) {
   const total = sumOf(shares) || 1, strength = 0.65 * Math.sqrt(largest(shares));
   const mixed = [0, 1, 2].map(part =>
     sumOf(shares.map((share, n) => share * hue(n, shares.length)[part])) / total);
-  return `rgb(${palette.paper.map((from, part) =>
-    Math.round(from + (mixed[part] - from) * strength)).join(" ")})`;
+  return palette.paper.map((from, part) => Math.round(from + (mixed[part] - from) * strength));
 }

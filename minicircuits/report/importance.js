@@ -25,7 +25,7 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
     el("span", {class: "inbar"}, bar(most > 0 ? row.importance / most : 0), fixed(row.importance, 4)),
     fixed(row.copying, 2)]));
   const cut = shown.length < virtual_heads.length && `Cut: the first ${shown.length} of ${virtual_heads.length}.`;
-  byId("virtual-figure").append(virtual,
+  byId("virtual-figure").append(roving(virtual),
     ...[cut, limit].filter(Boolean).map(text => el("p", {class: "notice"}, text)));
   markChosen(virtual.querySelectorAll("tbody tr"), n => shown[n].heads === state.path);
   byId("virtual-see").textContent = !matters ? "No virtual head matters by itself"

@@ -73,7 +73,8 @@ function candidate(label, value, pressed, act, attributes) {
    the one that is chosen. */
 function tokenChooser(key, legend) {
   const offered = el("div", {class: "candidates", role: "group", "aria-label": legend});
-  const found = el("div", {class: "candidates"});
+  const found = el("div", {class: "candidates", role: "group", "aria-label": `${legend}s found`});
+  [offered, found].forEach(roving);
   const search = tokenSearch(`any other ${legend}`, (_, ids) => {
     const matches = ids.filter(shownText().targets);
     found.replaceChildren(...matches.slice(0, 16).map(offer),
@@ -87,8 +88,11 @@ function tokenChooser(key, legend) {
   return {
     element: el("div", {}, el("p", {class: "small"}, `${legend}, with its probability`), offered, search, found),
     show(ids) {
-      refill(offered, [...new Set(ids)].map(offer), found);
+      const held = found.contains(document.activeElement);
+      offered.replaceChildren(...[...new Set(ids)].map(offer));
       search.value = "";
       found.replaceChildren();
+      if (held) offered.querySelector("[aria-pressed=true]").focus();
+      if (held) offered.querySelector("[aria-pressed=true]").focus();
     }};
 }

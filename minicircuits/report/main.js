@@ -34,4 +34,17 @@ document.querySelectorAll("main figure").forEach(takeAway);
 byId("made").textContent = Object.entries(page.overview.made)
   .map(([name, value]) => `${name} ${value}`).join(" · ");
 followLinks();
+showWhere(byId("sections"));
 keepAddress(written?.restore ?? (() => undefined));
+
+/* Marks the link of the section that fills the middle of the window, and keeps it in view. */
+function showWhere(nav) {
+  const links = [...nav.querySelectorAll("a")];
+  const seen = new IntersectionObserver(changes => changes.filter(({isIntersecting}) => isIntersecting)
+    .forEach(({target}) => links.forEach(link => {
+      const here = link.hash === `#${target.id}`;
+      link.setAttribute("aria-current", here);
+      if (here) nav.scrollLeft = link.offsetLeft - nav.clientWidth / 3;
+    })), {rootMargin: "-50% 0px"});
+  links.forEach(link => seen.observe(byId(link.hash.slice(1))));
+}

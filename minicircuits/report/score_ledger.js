@@ -17,7 +17,7 @@ function sideName({source, heads}) {
 function scoreLedger(place) {
   const own = {level: true, term: null}, strip = tokenStrip("score-strip");
   const title = el("p", {class: "head-title"});
-  const sources = el("div", {class: "candidates", role: "group", "aria-label": "source"});
+  const sources = roving(el("div", {class: "candidates", role: "group", "aria-label": "source"}));
   const bars = sumOfBars("term", ["query side · key side", "adds to the score",
                                    "heads on which side, and the tokens that they read"], {
     chosen: () => own.term, look: colorStrip, choose: name => { own.term = name; bars.choose(); }});
@@ -71,7 +71,7 @@ function scoreLedger(place) {
     const j = sourceOf(state);
     title.replaceChildren(`head ${`${name} ${roleOf(state.head)}`.trim()}: why does ${i} `, mono(tokens[i]),
       ` look at ${j} `, mono(tokens[j]), "? It has ", digits(fixed(row()[j])), " of the attention");
-    refill(sources, offered(j));
+    sources.replaceChildren(...offered(j));
     const whole = `the model’s score${own.level ? ", less the mean" : ""}`;
     bars.show(few ? oneByOne(i, j) : byKind(i, j), scores ? [[whole, level(scores([layer, h]), i, j)]] : []);
     strip.mark(i, j, true);

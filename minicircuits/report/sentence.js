@@ -128,8 +128,8 @@ function sentence(container, model, tokenizer) {
     button("all on again", () => select({run: {...state.run, off: []}})), patterns);
   container.append(el("div", {class: "sentence"}, field,
     el("div", {class: "controls"},
-      page.merges && el("span", {class: "buttons"}, "for example",
-        EXAMPLES.map(text => button(text, () => write(text)))),
+      page.merges && roving(el("span", {class: "buttons"}, "for example",
+        EXAMPLES.map(text => button(text, () => write(text))))),
       half < 1 ? null : el("span", {class: "buttons"}, button("random tokens, twice", repeat),
         el("label", {}, "length ", length), el("label", {}, "seed ", seed)),
       el("span", {class: "buttons"}, "after the chosen token", button("one token", writeOne), writing,

@@ -12,6 +12,7 @@ function split(place, figures) {
     point: (...at) => { own.at = at; showPoint(); },
     lock: (place, source) => select({place, source}),
     leave: () => { own.at = null; showPoint(); }}));
+  maps.slice(1).forEach(({element}) => { element.querySelector(".heat").tabIndex = -1; });   // one pointer for all
   const numbers = PARTS.map(() => digits());
   const readout = el("p", {class: "readout", "aria-live": "polite"});
   const picker = choice("head", heads.map(name => [name, name]), null, name =>

@@ -17,5 +17,5 @@ function steps(container, write) {
   const removed = !write ? null : [
     previous ? [without(previous), induction ? `, and ${headName(induction)} goes blind. ` : ". "] : null,
     without(induction ?? last), ", and read under the text what that costs."];
-  container.append(el("ol", {class: "steps"}, [text, heads, removed].map(step => step && el("li", {}, step))));
+  container.append(roving(el("ol", {class: "steps"}, [text, heads, removed].map(step => step && el("li", {}, step)))));
 }

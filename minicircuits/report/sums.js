@@ -20,6 +20,7 @@ function sumOfBars(noun, titles, {chosen, choose, look}) {
   const more = opening("", PARTS_OPENED), fewer = opening("the strongest alone", PARTS_SHOWN);
   const element = el("div", {class: "waterfall", role: "group", "aria-label": `the sum of ${noun}s`,
                              onpointerleave: () => point()});
+  roving(element);
 
   /* `from` is where its bar starts, x a scale to shares of the width. */
   function entry({part, name, value, from = 0, sign}, x) {

@@ -13,8 +13,8 @@ function takeAway(figure) {
     setTimeout(() => URL.revokeObjectURL(href), 1000);
   };
   const kinds = Object.keys(WAYS).filter(kind => figure.querySelector(WAYS[kind][0]));
-  figure.append(el("p", {class: "take"}, "take away:", kinds.map(kind =>
-    button(kind.toUpperCase(), () => save(kind)))));
+  figure.append(roving(el("p", {class: "take"}, "take away:", kinds.map(kind =>
+    button(kind.toUpperCase(), () => save(kind))))));
 }
 
 /* The pictures that are shown and the words beside them, as [it, box, style]; and the box of all. */

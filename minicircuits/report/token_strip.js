@@ -4,7 +4,7 @@
 
 /* `hover(i)` and `hover(null)` follow the pointer; `choose(i, moved)` is a click, Enter or an arrow. */
 function tokenStrip(id, {choose = place => select({place}), hover = () => {}, release = () => {}} = {}) {
-  let spans = [], chosen = 0, color = () => "";
+  let spans = [], chosen = 0, color = () => palette.paper;
   const placeOf = event => {
     const span = event.target.closest("[data-place]");
     return span ? Number(span.dataset.place) : null;
@@ -22,7 +22,7 @@ function tokenStrip(id, {choose = place => select({place}), hover = () => {}, re
       else return;
       event.preventDefault();
     }});
-  const paint = () => spans.forEach((span, i) => { span.style.backgroundColor = color(i); });
+  const paint = () => spans.forEach((span, i) => tint(span, color(i)));
 
   follow(["text"], () => {
     const {tokens, written = Infinity} = shownText();      // from which place on the model wrote it
@@ -42,7 +42,7 @@ function tokenStrip(id, {choose = place => select({place}), hover = () => {}, re
     },
     /* values: a number a token; `most` is that of full color. */
     color(values, most = largest(values)) {
-      this.paint(i => shadeText(most ? 0.65 * values[i] / most : 0));
+      this.paint(i => shade(most ? 0.65 * values[i] / most : 0));
     },
     mark(place, other, locked) {
       chosen = place;

@@ -122,7 +122,8 @@ def test_every_figure_has_a_title_and_a_sentence():
     figures = re.findall(r"<figure.*?</figure>", html, re.DOTALL)
     assert len(figures) == 15
     for figure in figures:
-        assert '<p class="see"' in figure and re.search(r'<p class="read">[^<]{40,}', figure)
+        assert '<figcaption class="see"' in figure
+        assert re.search(r'<p class="read">[^<]{40,}', figure)
 
 
 def test_every_python_call_of_the_page_runs():

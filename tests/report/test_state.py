@@ -97,13 +97,13 @@ def test_all_heads_in_hues(opened, alive):
     page.locator("#explorer .token").nth(60).click()
     page.locator("#explorer .token").nth(50).hover()
     shares = mc.forward(weights, tokens).pattern[:, 0, :, 60, 50].ravel()
-    faded = page.locator(".thumbnail").evaluate_all(
+    faded = page.locator(".thumbnail canvas").evaluate_all(
         "heads => heads.map(head => Number(getComputedStyle(head).opacity))")
     assert faded == to_digits(0.25 + 0.75 * shares ** 0.5)
     color = page.locator("#explorer .token").nth(50).evaluate(
         "token => getComputedStyle(token).backgroundColor")
-    assert re.findall(r"\d+", color) == re.findall(r"\d+", page.evaluate(
-        "shares => mixture(shares)", shares.tolist()))
+    assert [int(part) for part in re.findall(r"\d+", color)] == page.evaluate(
+        "shares => mixture(shares)", shares.tolist())
 
 
 def test_the_first_steps(opened, alive, tmp_path):
