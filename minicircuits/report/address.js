@@ -7,12 +7,12 @@ const TOGETHER = 500;            // ms: what changes faster is one step back
 /* restore(tokens) makes a text of the reader's own, and returns its place in `texts`. */
 function keepAddress(restore) {
   const given = texts.length, opening = {...state};
-  let latest = -Infinity, reading = false;
+  let latest = -Infinity, reading = false, own = false;
 
   /* The state in words, by name. */
   function written() {
-    const {text, head, against, run, ...others} = state, own = text >= given;
-    return {...others, text: own ? null : text, tokens: own ? texts[text].tokens.join(".") : null,
+    const {text, head, against, run, ...others} = state, tokens = texts[text].tokens.join(".");
+    return {...others, text: text < given ? text : null, tokens: text < given ? null : tokens,
             head: headNames[head], against: against ?? "nothing", off: run.off.join(" "),
             frozen: run.frozen ? "yes" : null};
   }
@@ -32,7 +32,8 @@ function keepAddress(restore) {
     at: id => byId(id) ? id : undefined};
 
   function read() {
-    const given = location.hash.slice(1), asked = new URLSearchParams(byId(given) ? {at: given} : given);
+    const given = location.hash.slice(1), asked = new URLSearchParams(!byId(given) ? given
+      : {at: given, head: given.replace("head-", "").replace("-", ".")});
     const off = asked.get("off")?.split(" ") ?? [], changes = {...opening, run: {
       off: headNames.filter(head => off.includes(head)), frozen: asked.get("frozen") === "yes"}};
     if (asked.has("place") && !asked.has("target")) delete changes.target;
@@ -43,19 +44,20 @@ function keepAddress(restore) {
     reading = true;
     select(changes);
     reading = false;
-    latest = performance.now();
+    [latest, own] = [performance.now(), state.text >= given];
     if (state.at) jump(state.at);
   }
 
-  function write() {
+  function write(changed) {
     const now = Object.entries(written());
     const moved = now.some(([key, value]) =>
       ["text", "tokens", "place"].includes(key) && value !== opened[key]);
     const fragment = "#" + new URLSearchParams(now.filter(([key, value]) =>
       value !== null && (value !== opened[key] || key === "target" && moved)));
     if (reading || fragment === (location.hash || "#")) return;
-    history[performance.now() - latest < TOGETHER ? "replaceState" : "pushState"](null, "", fragment);
-    latest = performance.now();
+    const typing = own && state.text >= given && changed.includes("text");   // or the model writes on
+    history[typing || performance.now() - latest < TOGETHER ? "replaceState" : "pushState"](null, "", fragment);
+    [latest, own] = [performance.now(), state.text >= given];
   }
 
   if (location.protocol === "about:") return;            // in a frame of a notebook

@@ -33,7 +33,9 @@ function composition(figures, heads) {
     rows.forEach(row => row.element.classList.toggle("lit", sameHead(head, row.head)));
   }
 
-  const colors = colorScale("one scale for K, Q and V"), [best] = above;
+  const colors = colorScale("one scale for K, Q and V");
+  const feeds = ({kind, to, from}) => kind === "K" && sameHead(to, page.induction) && sameHead(from, page.previous);
+  const best = above.find(feeds) ?? above[0];
   byId("composition-figure").append(...best ? [diagram.element, matrices, colors.element] : [matrices],
     el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no ` +
       `more than heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
@@ -66,7 +68,8 @@ function compositionDiagram(lines, heads, most) {
     onpointerleave: () => light(null), onfocus: () => light(head), onblur: () => light(null)},
     svg("circle", {cx: x(head), cy: y(head), r: 17}),
     svg("text", {x: x(head), y: y(head) + 5, "text-anchor": "middle"}, headName(head))));
-  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "heads, and who reads whom"}, paths, nodes);
+  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "group",
+                              "aria-label": "heads, and who reads whom"}, paths, nodes);
   roving(picture);
 
   /* Lights up a head, the heads it reads from, and the lines between. */

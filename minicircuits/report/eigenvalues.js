@@ -42,7 +42,8 @@ function eigenvalues(pairs, rows) {
   const sizes = [0, 0.5, 1].map(value => [
     svg("circle", {class: "dot size", cx: size - 150 + 112 * value, cy: -16, r: radius(value)}),
     svg("text", {x: size - 142 + 118 * value, y: -12}, fixed(value, 1))]);
-  const picture = svg("svg", {viewBox: `0 -32 ${size} ${size + 32}`, class: "scatter", role: "group", "aria-label": "pairs of heads"},
+  const picture = svg("svg", {viewBox: `0 -32 ${size} ${size + 32}`, class: "scatter", role: "group",
+                              "aria-label": "pairs of heads"},
     svg("rect", {class: "corner", x: x(0), y: y(1), width: x(1) - x(0), height: y(0) - y(1)}),
     [-1, -0.5, 0, 0.5, 1].map(tick => [
       svg("line", {class: "grid", x1: x(tick), x2: x(tick), y1: y(-1), y2: y(1)}),

@@ -46,7 +46,8 @@ function explorer(container) {
     point: (i, j) => look({cell: [i, j]}), leave: () => look({cell: null}), says: "in this head",
     lock: (i, j) => look({kept: true, cell: [i, j]}, {place: i, source: j})});
   const title = el("p", {class: "head-title"}), hint = el("p", {class: "small"});
-  const readout = el("p", {class: "readout", "aria-live": "polite"}), strongest = roving(el("ol", {class: "strongest"}));
+  const readout = el("p", {class: "readout", "aria-live": "polite"});
+  const strongest = roving(el("ol", {class: "strongest"}));
   const next = el("ol", {class: "next"}), nextTitle = el("p", {class: "small"});
 
   /* What is looked at: a place, and where it is paired with another, [destination, source]. */
@@ -82,13 +83,19 @@ function explorer(container) {
     strongest.replaceChildren(...listed.map(k => el("li", {}, button(
       [bar(here[k] / most), ...named(k), digits(costs ? fixed(here[k]) : format(here[k]))],
       () => look({kept: true}, from ? {place, source: k} : {place: k, source: costs ? null : place})))));
-    if (!listed.length) strongest.replaceChildren(el("li", {}, "nothing above 0.0005"));
+    const last = own.view === "effects" && from && place === tokens.length - 1;
+    if (!listed.length) strongest.replaceChildren(el("li", {}, last
+      ? "no token came next here: look from an earlier one" : "nothing above 0.0005"));
     const reading = pair ? pair[0] : place;
     next.replaceChildren(...shownText().next(reading).map(([id, share, whole]) =>
       el("li", {class: id === tokens[reading + 1] ? "true" : null}, bar(share), mono(id),
          whole === undefined ? null : el("span", {class: "was"}, `with all heads ${fixed(whole)}`),
          digits(fixed(share)))));
-    nextTitle.textContent = `the model's next token after ${reading}`;
+    const came = tokens[reading + 1], listsIt = came === undefined || next.querySelector(".true");
+    nextTitle.replaceChildren(`the model's next token after ${reading}`, ...listsIt ? [] : ["; there came ", mono(came)]);
+    const head = page.shown_heads[shown()], off = isOff(head) ? "; off: this is where it would look" : "";
+    title.replaceChildren(...costs ? ["what each token cost"] : hues ? ["all heads, each in its hue"]
+      : ["head ", headLink(head), ` ${roleOf(shown())} – ${SAYS[own.view]}${off}`]);
     hint.textContent = own.kept ? `Kept: ${state.place}. Click it again, or press Escape, to let it go.`
                                 : "Click a token to keep it.";
   }
@@ -99,7 +106,6 @@ function explorer(container) {
       thumbnail.classList.toggle("over", index === shown());
       thumbnail.classList.toggle("off", isOff(page.shown_heads[index]));
     });
-    title.replaceChildren("head ", headLink(page.shown_heads[shown()]), ` ${roleOf(shown())} – ${SAYS[own.view]}`);
     power.textContent = `switch ${headNames[state.head]} ${isOff(shownHead()) ? "on" : "off"}`;
     map.draw(shownText().tokens.map(word), values(shown()), limit(shown()), 0.5);
     showPlace();

@@ -9,7 +9,7 @@ function ledger(place) {
   const target = tokenChooser("target", "target token"), against = tokenChooser("against", "token to compare with");
   const comparison = choice("the logit", AGAINST, "mean", kind =>
     select({against: {mean: "mean", nothing: null, token: runnerUp()}[kind]}));
-  const bars = sumOfBars("path", ["path", "adds to the logit", "tokens that it reads, with their shares"], {
+  const bars = sumOfBars("path", ["path", "adds to the logit", "tokens that it reads, and what each adds"], {
     chosen: () => state.path, choose: path => select({path}), look: colorStrip});
   const {open, inPython} = figureOnText(place, "paths", "Path Expansion of Logits", [textPager(), comparison],
     el("div", {class: "ledger"}, el("div", {}, strip.element, target.element, against.element),

@@ -54,6 +54,7 @@ function livingModel(given, shown) {
       countTerms: ([layer]) => countTerms(W, now(tokens).acts, layer),
       paths: (place, id, against) => pathsTo(W, now(tokens).acts, place, direction(W, id, against)),
       logit: (place, id, against) => logitOf(W, now(tokens).acts, place, direction(W, id, against)),
+      wholeProbability: (place, id) => shares(all(tokens), place)[id],
       probability: (place, id) => shares(now(tokens), place)[id],
       targets: () => true,
     };

@@ -2,7 +2,7 @@
 /* A text of the reader's own: written here, drawn at random, or written on by the model. */
 
 /* What comes next has come before, after the same word. */
-const EXAMPLES = ["def zorgle(x): return zorg", "the gulls rose up, the gulls came down, the gul",
+const EXAMPLES = ["The Dursleys had a son. The Dur", "def zorgle(x): return zorg",
                   "Keep the cold at bay, keep the mice at bay, keep the gulls at"];
 const MOST_WRITTEN = 20000;       // characters of a text
 
@@ -47,7 +47,7 @@ function sentence(container, model, tokenizer) {
     },
     placeholder: page.merges ? "The model runs in this page: write a text, and all figures show it …"
       : "Tokens by name or by number, with spaces between: #17 #3"});
-  const said = el("p", {class: "small said", role: "status"});
+  const said = el("p", {class: "said", role: "status"});
   const number = (label, value, most) => el("input", {type: "number", min: 1, max: most, value,
     "aria-label": label, class: "little", onchange: () => repeat()});
   const half = Math.floor((longest - first.length) / 2);
@@ -94,16 +94,14 @@ function sentence(container, model, tokenizer) {
     stop();
     const [block, from] = [length, seed].map(input => Math.max(1, Math.floor(Number(input.value)) || 1));
     const many = Math.min(block, half);
+    [length.value, seed.value] = [many, from];
     own(`${many} random tokens, twice (seed ${from})`, [randomBlocks(d_vocab, start, many, from)]);
   }
 
   /* One token more, after the place that is shown; false where the context is full. */
   function writeOne() {
     const {tokens: all, written} = shownText(), {place} = state, tokens = all.slice(0, place + 1);
-    if (tokens.length >= longest) {
-      said.textContent = `A context is full with ${longest} tokens.`;
-      return false;
-    }
+    if (tokens.length >= longest) return false;
     const shares = model.shares(all, place);
     const longer = [...tokens, chance.checked ? drawn(shares, random()) : shares.indexOf(largest(shares))];
     spell(longer);
@@ -126,24 +124,28 @@ function sentence(container, model, tokenizer) {
     value => select({run: {...state.run, frozen: value === "yes"}}));
   const switches = el("div", {class: "controls switches", hidden: true}, off,
     button("all on again", () => select({run: {...state.run, off: []}})), patterns);
-  container.append(el("div", {class: "sentence"}, field,
+  container.append(el("div", {class: "sentence"}, said, field,
     el("div", {class: "controls"},
       page.merges && roving(el("span", {class: "buttons"}, "for example",
         EXAMPLES.map(text => button(text, () => write(text))))),
       half < 1 ? null : el("span", {class: "buttons"}, button("random tokens, twice", repeat),
         el("label", {}, "length ", length), el("label", {}, "seed ", seed)),
       el("span", {class: "buttons"}, "after the chosen token", button("one token", writeOne), writing,
-        el("label", {}, chance, " by chance"))), said, switches));
+        el("label", {}, chance, " by chance"))), switches));
 
   /* How the model does on the text that is shown, and which heads are off. */
-  follow(["text", "run"], () => {
-    const {tokens, loss, wholeLoss} = shownText(), names = state.run.off;
+  follow(["text", "place", "target", "run"], () => {
+    const {tokens, loss, wholeLoss, probability, wholeProbability} = shownText(), {place, target} = state;
+    const names = state.run.off, full = tokens.length < longest ? "" : `, as many as a context has`;
+    if (state.text < given && document.activeElement !== field) field.value = "";
+    const whole = value => names.length ? ` (${fixed(value)} with all heads)` : "";
     switches.hidden = !names.length;
     off.textContent = `off: ${names.join(", ")}`;
     patterns.querySelector(`[value=${state.run.frozen ? "yes" : "no"}]`).checked = true;
-    said.textContent = tokens.length < 2 ? `${tokens.length} token` : `${tokens.length} tokens, ` +
-      `${fixed(loss())} nats for each that comes next${
-        names.length ? ` (${fixed(wholeLoss())} with all heads)` : ""}`;
+    said.replaceChildren(`${tokens.length} token${tokens.length > 1 ? "s" : ""}${full}. `,
+      ...tokens.length < 2 ? [] : [`Loss: ${fixed(loss())} nats per token${whole(wholeLoss())}. `],
+      `After ${place} `, mono(tokens[place]), ", the probability of ", mono(target),
+      ` is ${fixed(probability(place, target))}${whole(wholeProbability(place, target))}.`);
   });
   return {write, restore};
 }

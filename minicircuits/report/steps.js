@@ -4,11 +4,14 @@
 
 function steps(container, write) {
   const look = head => button(`Head ${headName(head)}`, () => chooseHead(head));
-  const without = head => button(`Switch off ${headName(head)}`, () =>
-    select({run: {...state.run, off: [headName(head)]}}));
+  const without = head => {
+    const it = button(`Switch off ${headName(head)}`, () => switchHead(head));
+    follow(["run"], () => it.setAttribute("aria-pressed", isOff(head)));
+    return it;
+  };
   const {induction, previous} = page, last = page.shown_heads.at(-1);
   const text = page.merges
-    ? [button("Write a sentence", () => write(EXAMPLES[0])), " in which something comes again, or a text of your own."]
+    ? [button("Try an example", () => write(EXAMPLES[0])), " in which something comes again; or write your own."]
     : [button("Open the text", () => select({text: page.opening, place: page.start})), " and point at its words."];
   const heads = [
     previous ? [look(previous), " looks one back. "] : null,
@@ -16,6 +19,6 @@ function steps(container, write) {
               : [look(last), " is one of the heads. None here is an induction head."]];
   const removed = !write ? null : [
     previous ? [without(previous), induction ? `, and ${headName(induction)} goes blind. ` : ". "] : null,
-    without(induction ?? last), ", and read under the text what that costs."];
+    without(induction ?? last), ", and read below what that costs."];
   container.append(roving(el("ol", {class: "steps"}, [text, heads, removed].map(step => step && el("li", {}, step)))));
 }

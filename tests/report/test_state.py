@@ -109,15 +109,19 @@ def test_all_heads_in_hues(opened, alive):
 def test_the_first_steps(opened, alive, tmp_path):
     page = opened(alive("2"))
     steps = page.locator(".steps")
-    steps.get_by_role("button", name="Write a sentence").click()
-    assert page.locator("#sentence textarea").input_value().startswith("def zorgle")
+    steps.get_by_role("button", name="Try an example").click()
+    assert page.locator("#sentence textarea").input_value().startswith("The Durs")
     data = living(reported(2)).data
     for name in ("previous", "induction"):
         head = "{}.{}".format(*data[name])
         steps.get_by_role("button", name=f"Head {head}").click()
         assert page.locator("#explorer .head-title").inner_text().split()[1] == head
-    steps.get_by_role("button", name="Switch off {}.{}".format(*data["previous"])).click()
+    switch = steps.get_by_role("button", name="Switch off {}.{}".format(*data["previous"]))
+    switch.click()
     assert "with all heads" in page.locator(".said").inner_text()
+    assert switch.get_attribute("aria-pressed") == "true"
+    switch.click()
+    assert "with all heads" not in page.locator(".said").inner_text()
 
 
 def test_a_link_to_a_token_that_the_ledger_has_no_room_for(opened, tmp_path, monkeypatch):
