@@ -91,8 +91,8 @@ function explorer(container) {
       el("li", {class: id === tokens[reading + 1] ? "true" : null}, bar(share), mono(id),
          whole === undefined ? null : el("span", {class: "was"}, `with all heads ${fixed(whole)}`),
          digits(fixed(share)))));
-    const came = tokens[reading + 1], listsIt = came === undefined || next.querySelector(".true");
-    nextTitle.replaceChildren(`the model's next token after ${reading}`, ...listsIt ? [] : ["; there came ", mono(came)]);
+    const came = tokens[reading + 1], hidden = came !== undefined && !next.querySelector(".true");
+    nextTitle.replaceChildren(`the model's next token after ${reading}`, ...hidden ? ["; it was ", mono(came)] : []);
     const head = page.shown_heads[shown()], off = isOff(head) ? "; off: this is where it would look" : "";
     title.replaceChildren(...costs ? ["what each token cost"] : hues ? ["all heads, each in its hue"]
       : ["head ", headLink(head), ` ${roleOf(shown())} – ${SAYS[own.view]}${off}`]);
