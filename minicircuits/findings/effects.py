@@ -132,17 +132,13 @@ def removals(weights, tokens, acts, induction, previous, start, seed):
     """
     heads = {"whole": [], "without_induction": [induction]} | (
         {"without_previous": [previous]} if previous else {})
-
-    def gap(removed):
-        return float(ordered_versus_shuffled(ablation.without_heads(weights, removed), start,
-                                             np.random.default_rng(seed)).gap)
-
-    def losses(removed):
-        return ablation.loss_without_heads(weights, tokens, removed, acts)._asdict()
-
+    gaps = side_by_side(lambda some: float(ordered_versus_shuffled(
+        ablation.without_heads(weights, some), start, np.random.default_rng(seed)).gap),
+        heads.values())
     removed = [*filter(None, heads.values())]
-    return {"gaps": dict(zip(heads, side_by_side(gap, heads.values()))),
-            "removed": dict(zip(map(label, removed), side_by_side(losses, removed)))}
+    losses = side_by_side(lambda some: ablation.loss_without_heads(
+        weights, tokens, some, acts)._asdict(), removed)
+    return {"gaps": dict(zip(heads, gaps)), "removed": dict(zip(map(label, removed), losses))}
 
 
 def log_shares(tokens, acts):
