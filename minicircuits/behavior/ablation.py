@@ -50,15 +50,14 @@ def term_importance(weights: Weights, tokens: Tokens,
                    for head in range(weights.n_heads)) for layer, A in enumerate(pattern)]
     all_singles = sum(singles, x)
 
-    def loss(paths):
-        return loss_at_end(weights, paths, norms[-1], tokens)
+    def losses_of(ways):
+        return np.array([*side_by_side(lambda x: loss_at_end(weights, x, norms[-1], tokens), ways)])
 
-    losses = np.array([loss(x) for x in propagate(weights, x, pattern).cumsum(0)])
+    losses = losses_of(propagate(weights, x, pattern).cumsum(0))
     marginal = -np.diff(losses, prepend=np.log(weights.d_vocab).astype(losses.dtype))
-    return TermImportance(
-        losses, marginal, count_paths(weights),
-        np.array([losses[0] - loss(x + single) for single in singles]),
-        np.array([loss(all_singles - single) - losses[1] for single in singles]))
+    return TermImportance(losses, marginal, count_paths(weights),
+                          losses[0] - losses_of(x + one for one in singles),
+                          losses_of(all_singles - one for one in singles) - losses[1:2])
 
 
 def loss_at_end(weights, x, norm, tokens):

@@ -15,6 +15,8 @@ from minicircuits.behavior import tokens_and_acts
 from minicircuits.behavior.patterns import prefix_matching_scores
 from minicircuits.door import door
 from minicircuits.model.cross_entropy import cross_entropy
+from minicircuits.model.normalized import logits_at
+from minicircuits.model.transformer import layers
 from minicircuits.notation import InputError, Weights
 
 BLOCKS = (13, 29, 47)     # lengths of random blocks: no fixed distance back fits all of them
@@ -103,8 +105,9 @@ def induction_scores(weights: Weights, start: int | None, rng: np.random.Generat
     if blocks is None:
         blocks = block_lengths(weights, start) or (2,)
     check_two_blocks_fit(weights, start, max(blocks, default=0))
-    return np.min([prefix_matching_scores(weights, random_blocks(
-        weights.d_vocab, block, 2, batch, start, rng)) for block in blocks], axis=0)
+    drawn = (random_blocks(weights.d_vocab, block, 2, batch, start, rng) for block in blocks)
+    return np.min([prefix_matching_scores(weights, tokens, layers(weights, tokens))
+                   for tokens in drawn], axis=0)
 
 
 def least_prefix_matching(block):
@@ -149,7 +152,8 @@ def ordered_versus_shuffled(weights: Weights, start: int | None, rng: np.random.
     for control in False, True:
         tokens = random_blocks(weights.d_vocab, block, 2, batch, start,
                                np.random.default_rng(seed), shuffled=control)
-        losses.append(loss_by_position(weights, tokens)[-(block - 1):].mean())
+        logits = logits_at(weights, layers(weights, tokens), slice(-block, None))
+        losses.append(cross_entropy(logits, tokens[:, -block:]))
     ordered, shuffled = losses
     return OrderedVersusShuffled(ordered, shuffled, shuffled - ordered)
 

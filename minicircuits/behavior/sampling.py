@@ -12,7 +12,8 @@ import numpy as np
 
 from minicircuits.circuits.skip_trigrams import strongest
 from minicircuits.door import door
-from minicircuits.model.transformer import forward
+from minicircuits.model.normalized import logits_at
+from minicircuits.model.transformer import layers
 from minicircuits.notation import InputError, Weights, check_real
 
 
@@ -30,7 +31,7 @@ def next_token_probabilities(weights: Weights, tokens: Sequence[int], temperatur
                          f"{temperature} and {top_k}")
     if temperature == 0:
         temperature, top_k = 1.0, 1                        # the limit
-    logits = forward(weights, [tokens]).logits[0, -1].astype(np.float64)
+    logits = logits_at(weights, layers(weights, [tokens]), slice(-1, None))[0, 0].astype(np.float64)
     kept, largest = strongest(logits, top_k or len(logits))
     with np.errstate(over="ignore"):                       # a quotient of −∞: a probability of 0
         shares = np.exp((largest - largest[0]) / temperature)

@@ -51,10 +51,11 @@ def composition_scores(weights: Weights, kind: str) -> np.ndarray:
     L, H, e, d = readers.shape
 
     def of_layer(layer):
-        M, part = readers[layer].reshape(-1, d), np.empty((H, layer, H), readers.real.dtype)
+        part = np.empty((H, layer, H), readers.real.dtype)
         for earlier in range(layer):                     # a product of two layers stays in cache
-            product = (M @ writers[earlier].reshape(-1, d).mT).reshape(H, e, H, -1)
-            part[:, earlier] = np.vecdot(product, product).real.sum(1)
+            M_W = readers[layer].reshape(-1, d) @ writers[earlier].reshape(-1, d).mT
+            M_W = M_W.reshape(H, e, H, e)
+            part[:, earlier] = np.vecdot(M_W, M_W).real.sum(1)
         return np.sqrt(part)
 
     scores, later = np.zeros((L, H, L, H), readers.real.dtype), range(L - 1, 0, -1)
@@ -76,16 +77,11 @@ def thin(weights, kind):
 
 
 def reduced(left, right):
-    """R right over its norm, (l, h, e, d), where left (l, h, d, e) = F R."""
-    factors = np.empty((*left.shape[:2], min(left.shape[2:]), right.shape[-1]), right.dtype)
-
-    def of_layer(layer):
-        R = np.linalg.qr(near_one(left[layer]), "r")
-        factors[layer] = unit(R @ near_one(right[layer]))
-
-    for _ in side_by_side(of_layer, range(len(left))):
-        pass
-    return factors
+    """R right over its norm, (l, h, e, d), where left (l, h, d, e) = F R. Layers side by side."""
+    factors = side_by_side(lambda W: unit(np.linalg.qr(near_one(W[0]), "r") @ near_one(W[1])),
+                           zip(left, right))
+    (L, H, *shape), d = left.shape, right.shape[-1]
+    return np.array([*factors], right.dtype).reshape(L, H, min(shape), d)
 
 
 def near_one(W):

@@ -89,12 +89,11 @@ def best_of_rows(low_rank, rows, tiles, k):
         if columns == rows:
             np.fill_diagonal(tile, -np.inf)
         better = np.flatnonzero(tile.max(1) > values[:, -1])     # of equals the first stay
-        row, had = np.arange(len(better)), tokens[better]
+        row, names = np.arange(len(better)), tokens[better]
         both = np.hstack([values[better], tile[better]])
         for rank in range(k):                                    # the best so far are out
             best = both.argmax(1)
-            tokens[better, rank] = np.where(best < k, had[row, np.minimum(best, k - 1)],
+            tokens[better, rank] = np.where(best < k, names[row, best % k],
                                             columns.start + best - k)
-            values[better, rank] = both[row, best]
-            both[row, best] = -np.inf
+            values[better, rank], both[row, best] = both[row, best], -np.inf
     return tokens, values

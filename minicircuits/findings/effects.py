@@ -13,6 +13,7 @@ from minicircuits.circuits.expansion import (Ledger, count_paths, each_order, ex
                                              ledger)
 from minicircuits.circuits.score_expansion import (count_terms, expand_scores, rebuild,
                                                    split_scores)
+from minicircuits.cores import side_by_side
 from minicircuits.findings.heads import heads_of, unwatched
 from minicircuits.notation import relative_error
 
@@ -131,12 +132,13 @@ def removals(weights, tokens, acts, induction, previous, start, seed):
     """
     heads = {"whole": [], "without_induction": [induction]} | (
         {"without_previous": [previous]} if previous else {})
-    gaps = {name: ordered_versus_shuffled(ablation.without_heads(weights, removed), start,
-                                          np.random.default_rng(seed)).gap
-            for name, removed in heads.items()}
-    return {"gaps": {name: float(gap) for name, gap in gaps.items()},
-            "removed": {label(removed): ablation.loss_without_heads(
-                weights, tokens, removed, acts)._asdict() for removed in heads.values() if removed}}
+    gaps = side_by_side(lambda some: float(ordered_versus_shuffled(
+        ablation.without_heads(weights, some), start, np.random.default_rng(seed)).gap),
+        heads.values())
+    removed = [*filter(None, heads.values())]
+    losses = side_by_side(lambda some: ablation.loss_without_heads(
+        weights, tokens, some, acts)._asdict(), removed)
+    return {"gaps": dict(zip(heads, gaps)), "removed": dict(zip(map(label, removed), losses))}
 
 
 def log_shares(tokens, acts):

@@ -20,8 +20,8 @@ def normalize(weights, x):
     return sigma, np.concatenate([x[..., :n] / sigma[..., None], x[..., n:]], axis=-1)
 
 
-def forward_normalized(weights, tokens):
-    """`NormalizedActivations` on checked tokens (b, i): the steps of `transformer.forward`."""
+def layers_normalized(weights, tokens):
+    """`NormalizedActivations` on checked tokens (b, i): the steps of `transformer.layers`."""
     W, acts = weights, empty_activations(weights, tokens)
     x, norms = acts.residual, np.empty((W.n_layers + 1, *tokens.shape), W.dtype)
     x[0] = embed(W.W_E, W.W_pos, tokens, W.positions)                                # 1
@@ -34,9 +34,15 @@ def forward_normalized(weights, tokens):
         acts.pattern[layer] = causal_softmax(acts.scores[layer])                     # 5
         acts.z[layer] = mix(acts.pattern[layer], acts.v[layer])                      # 6
         x[layer + 1] = write(W.W_O[layer], x[layer], acts.z[layer])                  # 7
-    norms[-1], y = normalize(W, x[-1])
-    acts.logits[:] = unembed(W.W_U, y)                                               # 8
+    norms[-1], _ = normalize(W, x[-1])
     return NormalizedActivations(**vars(acts), norms=norms)
+
+
+def logits_at(weights, acts, places):
+    """8. The logits at some places i of the contexts, a slice: (b, i, v)."""
+    x = acts.residual[-1][:, places]
+    return unembed(weights.W_U, normalize(weights, x)[1] if isinstance(weights, NormalizedWeights)
+                   else x)
 
 
 def refuse_training(weights):

@@ -17,8 +17,8 @@ from minicircuits.model.attention import (
     score_backward, write, write_backward)
 from minicircuits.model.cross_entropy import cross_entropy, cross_entropy_backward
 from minicircuits.model.embedding import (add_positions, add_positions_backward, embed,
-                                          embed_backward, unembed, unembed_backward)
-from minicircuits.model.normalized import forward_normalized, refuse_training
+                                          embed_backward, unembed_backward)
+from minicircuits.model.normalized import layers_normalized, logits_at, refuse_training
 from minicircuits.notation import (Activations, NormalizedWeights, Tokens, Weights, check_acts,
                                    check_array, check_sizes, check_tokens, empty_activations)
 
@@ -48,14 +48,20 @@ def forward(weights: Weights, tokens: Tokens) -> Activations:
     Raises InputError for tokens that are not integers from 0 to d_vocab−1 in axes (b, i),
     or for a context longer than n_ctx. `loss` gives the loss, `backward` the gradients.
     """
+    acts = layers(weights, tokens)
+    acts.logits[:] = logits_at(weights, acts, slice(None))                           # 8
+    return acts
+
+
+def layers(weights, tokens):
+    """Steps 1 to 7 alone: `Activations` whose logits are not filled in. See `logits_at`."""
     W, tokens = weights, check_tokens(weights, tokens)
     if isinstance(weights, NormalizedWeights):
-        return forward_normalized(weights, tokens)
+        return layers_normalized(weights, tokens)
     acts = empty_activations(weights, tokens)
     acts.residual[0] = embed(W.W_E, W.W_pos, tokens, W.positions)                    # 1
     for layer in range(W.n_layers):
         attention(weights, acts, layer)                                              # 2 to 7
-    acts.logits[:] = unembed(W.W_U, acts.residual[-1])                               # 8
     return acts
 
 

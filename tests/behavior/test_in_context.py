@@ -168,11 +168,17 @@ def test_both_cases_have_the_same_first_blocks_and_count_the_same_places(monkeyp
     """Predictions from the second block's first token on: destinations n+1 … 2n−1, with START."""
     seen, n, first = [], 5, 0 if start is None else 1
 
-    def record(weights, tokens):
+    def run(weights, tokens):
         seen.append(tokens)
-        return np.arange(tokens.shape[1] - 1) ** 2.0
+        return np.tile(np.arange(tokens.shape[1]) ** 2.0, (len(tokens), 1))
 
-    monkeypatch.setattr(in_context, "loss_by_position", record)
+    def mean_of_predictions(squares, tokens):
+        assert squares.shape == tokens.shape
+        return squares[:, :-1].mean()
+
+    monkeypatch.setattr(in_context, "layers", run)
+    monkeypatch.setattr(in_context, "logits_at", lambda _, squares, places: squares[:, places])
+    monkeypatch.setattr(in_context, "cross_entropy", mean_of_predictions)
     result = ordered_versus_shuffled(built(SEEN), start, np.random.default_rng(0), n, batch=3)
     assert result.ordered == result.shuffled == np.mean(
         [i ** 2 for i in range(n + first, 2 * n + first - 1)])

@@ -66,7 +66,7 @@ def test_the_context_slides(start, seen):
         return forward(weights, tokens)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minicircuits.behavior.sampling.forward", recorded)
+        patch.setattr("minicircuits.behavior.sampling.layers", recorded)
         ids = list(sample(weights, [1, 2, 3, 4, 5], np.random.default_rng(0), 2, 0, start=start))
     assert ids == [6, 7] and contexts == seen
 
