@@ -28,11 +28,11 @@ function headDump(dump, rows, previous) {
 /* A field that leaves, of the rows of all heads, those with a token. */
 function searchHeads(rows) {
   const named = rows.map(row => Array.from(row.querySelectorAll("code"), code => code.textContent));
-  const list = byId("head-list"), fold = choice("tables of", [[false, "the chosen head"], [true, "all heads"]], false,
-    open => list.classList.toggle("all", open));
+  const list = byId("head-list"), fold = choice("tables of", [["one", "the chosen head"], ["all", "all heads"]], "one",
+    of => list.classList.toggle("all", of === "all"));
   const all = named.filter(({length}) => length).length, many = el("span", {class: "small", role: "status"});
   byId("head-search").append(fold, tokenSearch("only rows with a token", wanted => {
-    list.classList.toggle("all", Boolean(wanted) || fold.querySelector("[value=true]").checked);
+    list.classList.toggle("all", Boolean(wanted) || fold.querySelector("[value=all]").checked);
     rows.forEach((row, n) => { row.hidden = wanted && !named[n].some(text => text.includes(wanted)); });
     many.textContent = wanted ? `${rows.filter(row => !row.hidden).length} of ${all} rows have it` : "";
   }), many);

@@ -66,7 +66,7 @@ def test_overview(opened):
     assert uniform == to_digits(np.log(reported(2).model.weights.d_vocab))
     assert shown == {name: to_digits(loss) for name, loss in results["losses"].items()}
     errors = results["exactness"]
-    assert page.locator("#exactness td").all_inner_texts() == [
+    assert page.locator("#exactness tbody td").all_inner_texts() == [
         f"{errors[name]:.1e}".replace("e-", "e−") for name in (
             "logits", "scores", "patterns", "rebuilt_logits")]
     assert "after step 100, by step 150" in page.locator("#training-see").inner_text()
@@ -248,7 +248,7 @@ def test_views(opened):
     effects = mc.source_effects(x.weights, x.ids[None], 1, 2)[0]
     assert_strongest(x.strongest(), effects[60])
     x.tokens.nth(127).click()
-    assert "nothing" in x.at.locator(".strongest").inner_text()       # no next token is known
+    assert "no token came next" in x.at.locator(".strongest").inner_text()
     x.at.get_by_label("text", exact=True).select_option("repeated random tokens")
     x = explored(page, -1)
     assert x.tokens.count() == 59
@@ -478,6 +478,7 @@ def test_what_is_clicked_is_chosen_everywhere(opened, composing):
     assert path() == ["1.2", "0.0→1.2"]
     page.get_by_role("button", name="0.1→1.0").last.click()
     assert path() == ["1.0", "0.1→1.0"]
+    page.locator("#head-search").get_by_label("all heads").check()
     page.locator("#head-0-2").get_by_role("button").click()
     assert path()[0] == "0.2"
     page.wait_for_timeout(600)
@@ -522,13 +523,13 @@ def test_tokens_are_searched_in_all_heads(opened):
     rows = [row for table in tables for row in table
             if any(wanted in visible_name(show(id)) for id in (
                 row["source"], *(id for id, _ in row["destinations"] + row["outs"])))]
-    page.locator("#head-search input").fill(wanted.replace("␣", " "))
+    page.locator("#head-search").get_by_role("searchbox").fill(wanted.replace("␣", " "))
     assert page.inner_text("#head-search [role=status]") == (
         f"{len(rows)} of {sum(map(len, tables))} rows have it")
     shown = page.locator(".trigrams tbody tr").filter(visible=True)
     assert shown.count() == len(rows) > 0
-    page.locator("#head-search input").fill("")
-    assert page.locator(".trigrams .gap").first.is_visible()
+    page.locator("#head-search").get_by_role("searchbox").fill("")
+    assert page.locator(".head.chosen .gap").first.is_visible()
 
 
 def test_keys_through_an_earlier_head_are_said(opened, tmp_path):
