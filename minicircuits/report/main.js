@@ -33,6 +33,12 @@ overview(page.overview);
 document.querySelectorAll("main figure").forEach(takeAway);
 byId("made").textContent = Object.entries(page.overview.made)
   .map(([name, value]) => `${name} ${value}`).join(" · ");
+for (const [id, reason] of Object.entries(page.absent)) {          // a section that is empty now
+  const section = byId(id), title = section.querySelector("h2").textContent;
+  if (section.querySelector("figure:not([hidden])")) continue;
+  byId("absent").append(el("p", {class: "small"}, `Not here: ${title}. ${reason}`));
+  section.hidden = document.querySelector(`#sections [href="#${id}"]`).hidden = true;
+}
 followLinks();
 showWhere(byId("sections"));
 keepAddress(written?.restore ?? (() => undefined));

@@ -70,7 +70,7 @@ function training(log, formation, layers) {
     ? `An induction head forms ${formation.before == null ? "" : `after step ${
         integer(formation.before)}, `}by step ${integer(formation.step)}`
     : layers ? "No induction head has formed" : "The loss, step by step; there are no heads to form";
-  for (const {up, drawn, ...chart} of charts) {
+  for (const {up, drawn, ...chart} of layers ? charts : charts.slice(0, 2)) {
     if (drawn.some(([, key]) => column(key).includes(null))) continue;              // not measured
     byId("curves").append(lineChart({xs, ...chart, units: ["step", up],
       mark: formation && {x: formation.step, text: "induction"},

@@ -9,7 +9,9 @@ function steps(container, write) {
     follow(["run"], () => it.setAttribute("aria-pressed", isOff(head)));
     return it;
   };
-  const {induction, previous} = page, last = page.shown_heads.at(-1);
+  const {induction} = page, last = page.shown_heads[page.head];
+  const backward = page.roles.findIndex(role => role?.startsWith("previous"));
+  const previous = page.previous ?? page.shown_heads[backward];
   const text = page.merges
     ? [button("Try an example", () => write(EXAMPLES[0])), " in which something comes again; or write your own."]
     : [button("Open the text", () => select({text: page.opening, place: page.start})), " and point at its words."];
