@@ -19,7 +19,7 @@ import minicircuits as mc
 from minicircuits.cli import main
 from minicircuits.commands import model, tour     # noqa: F401: so that what they bind is patched
 from minicircuits.findings import study
-from minicircuits.model.transformer import forward, loss
+from minicircuits.model.transformer import layers
 from minicircuits.terminal.sections import bigram_lines
 from minicircuits.training.model_file import PRETRAINED, load_model, log_of, save_model
 from minicircuits.training.recipe import SHAPE, Recipe
@@ -50,12 +50,11 @@ def run(folder, *arguments):
 
     with pytest.MonkeyPatch.context() as patch, chdir(folder), redirect_stdout(printed):
         patch.setattr(study, "fit_zero_layer", lambda *_: 2.5)   # slow, and tested beside it
-        for function in forward, loss:
-            for name, module in list(sys.modules.items()):       # wherever it is bound
-                if name.startswith("minicircuits."):
-                    for attribute, value in list(vars(module).items()):
-                        if value is function:
-                            patch.setattr(module, attribute, recorded(function))
+        for name, module in list(sys.modules.items()):           # wherever it is bound
+            if name.startswith("minicircuits."):
+                for attribute, value in list(vars(module).items()):
+                    if value is layers:
+                        patch.setattr(module, attribute, recorded(layers))
         status = main([*map(str, arguments), "--json", f"{arguments[0]}.json"])
     return Done(folder, status, printed.getvalue().splitlines(),
                 json.loads((folder / f"{arguments[0]}.json").read_text()), passes)

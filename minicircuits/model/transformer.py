@@ -54,7 +54,7 @@ def forward(weights: Weights, tokens: Tokens) -> Activations:
 
 
 def layers(weights, tokens):
-    """Steps 1 to 7 alone: `Activations` whose logits are not filled in. See `logits_at`."""
+    """Steps 1 to 7 alone: `Activations` whose logits wait for step 8, at all places or some."""
     W, tokens = weights, check_tokens(weights, tokens)
     if isinstance(weights, NormalizedWeights):
         return layers_normalized(weights, tokens)

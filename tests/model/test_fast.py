@@ -77,7 +77,8 @@ def test_complex_weights_pass_through(case):
     value, gradients = fast.loss_and_gradients(*case)
     expected, dW = transformer.loss_and_gradients(*case)
     assert abs(value - expected) <= 1e-12 * abs(transformer.forward(*case).logits).max()
-    largest = max(1e-3, *(abs(array).max(initial=0) for array in arrays(dW).values()))
+    # dlogits are shares of 1, less a 1: the rounding of a small gradient is not smaller with it.
+    largest = max(0.1, *(abs(array).max(initial=0) for array in arrays(dW).values()))
     for name, array in arrays(dW).items():
         assert abs(arrays(gradients)[name] - array).max(initial=0) <= 1e-12 * largest, name
 
