@@ -3,7 +3,6 @@
 The scripts run in Node, where it is there; and in the extras in the browser, which has a page.
 """
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -22,8 +21,6 @@ from minicircuits.training.tokenizer import Tokenizer, train_tokenizer
 from tests.report.reported import text
 from tests.with_norms import random_model
 
-playwright = (importlib.import_module("playwright.sync_api")
-              if importlib.util.find_spec("playwright") else None)
 SCRIPTS = ("numbers.js", "data.js", "state.js", "texts.js", "model.js", "circuits.js",
            "tokenizer.js", "living.js", "sentence.js")
 # A run in arrays that JSON has: [layer or head][position][dimension], triangles filled up.
@@ -77,14 +74,11 @@ def run(request):
             pytest.skip("there is no Node here; the browser runs the same")
         yield in_node
         return
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"),
-                                         args=["--headless", "--no-sandbox", "--disable-gpu"])
-        blank = browser.new_page()
-        yield lambda page, function, given: blank.evaluate(
-            "([source, page, given]) => new Function('page_', 'given_', source)(page, given)",
-            [program(function), json.dumps(page), json.dumps(given)])
-        browser.close()
+    blank = request.getfixturevalue("browser").new_page()
+    yield lambda page, function, given: blank.evaluate(
+        "([source, page, given]) => new Function('page_', 'given_', source)(page, given)",
+        [program(function), json.dumps(page), json.dumps(given)])
+    blank.close()
 
 
 def in_page(weights):
