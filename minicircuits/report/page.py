@@ -29,7 +29,7 @@ def html_file(name, data):
     styles, scripts = ([source(name) for name in names] for names in (STYLES, SCRIPTS[name]))
     policy = ("default-src 'none'; base-uri 'none'; form-action 'none'; "
               f"style-src {hashes(styles)}; script-src {hashes(scripts)}")
-    parts = {"policy": policy, "data": json_in_html(data),
+    parts = {"policy": policy, "data": json_in_html(data), "words": source("words.html"),
              "styles": "".join(f"<style>{style}</style>\n" for style in styles),
              "scripts": "".join(f"<script>{script}</script>\n" for script in scripts)}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], source(f"{name}.html")).encode()

@@ -74,12 +74,15 @@ def test_where_logits_are_beyond_the_range_of_exp(scale, dtype):
 @settings(max_examples=20, deadline=None)
 @given(draw_case(min_tokens=2, dtype=np.complex128))
 def test_complex_weights_pass_through(case):
+    """dlogits are shares, less a 1, over count: gradients are held to what 1 / count makes."""
     value, gradients = fast.loss_and_gradients(*case)
     expected, dW = transformer.loss_and_gradients(*case)
-    assert abs(value - expected) <= 1e-12 * abs(transformer.forward(*case).logits).max()
-    # dlogits are shares of 1, less a 1: the rounding of a small gradient is not smaller with it.
-    largest = max(0.1, *(abs(array).max(initial=0) for array in arrays(dW).values()))
+    acts = transformer.forward(*case)
+    assert abs(value - expected) <= 1e-12 * abs(acts.logits).max()
+    terms = np.full_like(acts.logits, 1 / acts.logits[:, 1:, 0].size)
+    of_terms = arrays(transformer.backward(*case, acts, terms)[0])
     for name, array in arrays(dW).items():
+        largest = max(abs(M).max(initial=0) for M in (array, *of_terms.values()))
         assert abs(arrays(gradients)[name] - array).max(initial=0) <= 1e-12 * largest, name
 
 
