@@ -18,7 +18,7 @@ import pytest
 import minicircuits as mc
 from minicircuits.cli import main
 from minicircuits.commands import model, tour     # noqa: F401: so that what they bind is patched
-from minicircuits.findings import study
+from minicircuits.findings import effects, study
 from minicircuits.model.transformer import layers
 from minicircuits.terminal.sections import bigram_lines
 from minicircuits.training.model_file import PRETRAINED, load_model, log_of, save_model
@@ -224,7 +224,7 @@ def test_texts_that_are_none(tmp_path, capsys):
 
 
 def test_a_sum_that_is_not_exact_ends_in_status_1(tmp_path, monkeypatch):
-    monkeypatch.setitem(model.EXACT, "float64", 1e-20)
+    monkeypatch.setitem(effects.EXACT, "float64", 1e-20)
     weights = mc.init_weights(1, 1, 8, 4, 257, 95, "shortformer", np.random.default_rng(0))
     save_model(tmp_path / "small.npz", weights, train_tokenizer(b"", 257), {})
     done = run(tmp_path, "heads", "small.npz", "--text", PACKAGE / "plain")

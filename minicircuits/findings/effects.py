@@ -19,6 +19,7 @@ from minicircuits.notation import relative_error
 
 MAX_PATHS = 2000      # that are looked at one by one
 MAX_TERMS = 100_000   # of the scores of all heads together
+EXACT = {"float64": 1e-12, "float32": 1e-3}     # relative: some thousand roundings
 MATTERS = 0.01        # nats a virtual head takes off; untrained ones that predict: 0.003 at most
 MAX_LOGITS = 2 ** 30  # that virtual heads take, some ten seconds; a check takes an eighth
 
@@ -39,6 +40,7 @@ def exactness(weights, tokens, acts, watch=unwatched):
     """Relative differences between the sums over paths and the forward pass, by object.
 
     Where there are too many, the sums are by order, and `limit` says so; else it is None.
+    They are `exact` if `largest` of the differences is `allowed`.
     """
     case, norms, each = (weights, tokens, acts.pattern), acts.norms, one_by_one(weights)
     shares = ((path.logits for path in watch(expand_logits(*case, norms), "paths")) if each else
@@ -49,13 +51,15 @@ def exactness(weights, tokens, acts, watch=unwatched):
                            acts.scores[layer, :, head])
               for layer, head in watch(heads_of(weights), "heads")]
     rebuilt = rebuild(weights, tokens)
+    differences = {"logits": logits, "scores": max(scores, default=0.0),
+                   "patterns": relative_error(rebuilt.pattern, acts.pattern),
+                   "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
+    largest, allowed = float(np.max([*differences.values()])), EXACT[weights.dtype.name]
     return {"paths": sum(count_paths(weights)), "terms": sum(count_terms(weights)),
             "precision": weights.dtype.name, "limit": None if each else
             f"More than {MAX_PATHS:,} paths or {MAX_TERMS:,} terms are not summed one by one, but "
-            "by how many heads they go through.",
-            "logits": logits, "scores": max(scores, default=0.0),
-            "patterns": relative_error(rebuilt.pattern, acts.pattern),
-            "rebuilt_logits": relative_error(rebuilt.logits, acts.logits)}
+            "by how many heads they go through.", **differences,
+            "largest": largest, "allowed": allowed, "exact": largest <= allowed}
 
 
 def error_of_sum(shares, whole):
