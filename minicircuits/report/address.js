@@ -1,4 +1,3 @@
-"use strict";
 /* The state in the page's address, after #: a link restores it, and the browser's back goes back.
    What is as it was at the opening is left out. A text that the reader made stands token by token. */
 

@@ -1,4 +1,3 @@
-"use strict";
 /* The page of `report.attention`: the explorer alone. */
 
 byId("notices").append(...page.notices.map(text => el("p", {class: "notice"}, text)));

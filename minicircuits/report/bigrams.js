@@ -1,4 +1,3 @@
-"use strict";
 /* The bigram table of a model without layers; of any token, where the model is in the page. */
 
 /* rows: {token, model, text}, of pairs [id, share]; `text` where counts are known. */
@@ -19,6 +18,6 @@ function bigramTable(rows) {
 /* The 8 likeliest next tokens of a model without layers, by softmax(W_U W_E): [id, share]. */
 function likeliestAfter(W, id) {
   const [x] = normalized(W, {residual: [[Float64Array.from(W.W_E[id])]], norms: []}, 0);
-  const shares = softmax(Float64Array.from(W.W_U, row => dot(row, x)));
+  const shares = softmax(read(W.W_U, [x])[0]);
   return ranked(shares.keys(), id => shares[id]).slice(0, 8).map(id => [id, shares[id]]);
 }

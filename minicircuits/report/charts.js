@@ -1,13 +1,7 @@
-"use strict";
-/* Lines, axes and bars as SVG. A scale is a function from numbers to pixels. */
+/* Lines and axes as SVG. A scale is a function from numbers to pixels. */
 
-function scale([from, to], [start, end]) {
-  return value => start + (to === from ? 0 : (value - from) / (to - from)) * (end - start);
-}
-
-function path(points) {
-  return points.map(([x, y], n) => `${n ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-}
+const scale = ([from, to], [start, end]) => value =>
+  start + (to === from ? 0 : (value - from) / (to - from)) * (end - start);
 
 /* Round numbers from one end to the other, at most about `count` of them. */
 function ticks([from, to], count = 4) {
@@ -40,11 +34,11 @@ function lineChart({xs, lines, range, label, mark, units: [unit, up]}) {
   const vertical = mark && [
     svg("line", {class: "mark", x1: x(mark.x), x2: x(mark.x), y1: top, y2: height - bottom}),
     svg("text", {class: "mark", x: x(mark.x) + 4, y: top + 9}, mark.text)];
+  const pointer = svg("line", {class: "pointer", y1: top, y2: height - bottom});
   const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label},
     axes, grid, steps, vertical, lines.map(line =>
-      svg("path", {class: `line ${line.look}`, d: path(line.values.map((value, n) => [x(xs[n]), y(value)]))})));
-  const pointer = svg("line", {class: "pointer", y1: top, y2: height - bottom});
-  picture.append(pointer);
+      svg("path", {class: `line ${line.look}`, d: `M${
+        line.values.map((value, n) => `${x(xs[n]).toFixed(1)} ${y(value).toFixed(1)}`).join("L")}`})), pointer);
   const keys = lines.map(line => el("span", {class: "key"}, swatch(`line ${line.look}`), `${line.name} `, digits()));
   const at = el("span", {class: "key"});
   const show = n => {
@@ -58,23 +52,4 @@ function lineChart({xs, lines, range, label, mark, units: [unit, up]}) {
   });
   show(xs.length - 1);
   return el("div", {class: "chart"}, el("p", {class: "keys"}, keys, at), picture);
-}
-
-/* A bar from a number to the sum of two; x is a scale to shares of the width. */
-function barFrom(from, value, x, edge) {
-  return bar(x(value) - x(0), {[edge]: `${100 * x(Math.min(from, from + value))}%`});
-}
-
-/* Horizontal bars to one scale, `unit` at its end: rows of {name, value, text, look}. A row that
-   adds to others begins at `from`, where the one above ends. */
-function bars(rows, unit) {
-  const ends = rows.flatMap(({from = 0, value}) => [from, from + value]);
-  const least = Math.min(0, ...ends), most = Math.max(0, ...ends, least + 1e-12);
-  const x = scale([least, most], [0, 1]);
-  return el("table", {class: "bars"}, rows.map(({name, value, text, from = 0, look}) =>
-    el("tr", {}, el("th", {scope: "row", class: "name"}, name),
-      el("td", {class: `track ${look ?? ""}`}, barFrom(from, value, x, "marginLeft")),
-      el("td", {class: "number"}, text ?? fixed(value)))),
-    el("tr", {class: "axis"}, el("td", {}), el("td", {class: "track"}, el("span", {}, fixed(least, 0)),
-                                               el("span", {}, `${fixed(most, 2)} ${unit}`))));
 }

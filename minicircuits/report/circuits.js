@@ -1,26 +1,7 @@
-"use strict";
 /* What heads and paths do on tokens, given a run: `behavior/attribution.py`, `split_scores`,
    `ledger` and `expand_scores`. Letters and shapes as in model.js. */
 
 const MOST_TERMS = 100000;       // of a score, that are added up one by one
-
-/* x W: a row of the residual stream, back through a matrix (out, in). */
-function backThrough(x, W) {
-  const size = W.length / x.length, result = new Float64Array(size);
-  for (let n = 0, at = 0; n < x.length; n++) {
-    for (let m = 0; m < size; m++) result[m] += x[n] * W[at++];
-  }
-  return result;
-}
-
-/* a A: a row of positions, back through a pattern. */
-function backAlong(a, pattern) {
-  const result = new Float64Array(a.length);
-  for (let i = 0; i < a.length; i++) {
-    if (a[i]) for (let j = 0; j <= i; j++) result[j] += a[i] * pattern[triangle(i, j)];
-  }
-  return result;
-}
 
 /* What the logit of a token reads: its row of W_U; or less the row of another token, or less the
    mean row of the vocabulary. */
@@ -31,9 +12,7 @@ function direction(W, id, against = null) {
 }
 
 /* A direction of the residual stream, divided by the last σ where what it reads is. */
-function reader(W, acts, place, toward) {
-  return acts.norms ? asRead(W, toward, acts.norms[W.n_layers][place]) : toward;
-}
+const reader = (W, acts, place, toward) => acts.norms ? asRead(W, toward, acts.norms[W.n_layers][place]) : toward;
 
 /* The lengths |W_O v_j| of what a head writes for each source. */
 function valueLengths(W, acts, h) {
@@ -46,7 +25,7 @@ function sourceEffects(W, acts, h) {
   const n = acts.tokens.length - 1, effects = new Float64Array(triangle(n, 0));
   if (acts.off.has(h)) return effects;
   for (let i = 0, at = 0; i < n; i++) {
-    const written = backThrough(reader(W, acts, i, W.W_U[acts.tokens[i + 1]]), W.W_O[h]);
+    const written = combined(reader(W, acts, i, W.W_U[acts.tokens[i + 1]]), W.W_O[h]);
     for (let j = 0; j <= i; j++, at++) effects[at] = acts.pattern[h][at] * dot(written, acts.v[h][j]);
   }
   return effects;
@@ -65,9 +44,7 @@ function scoreParts(W, acts, h) {
 }
 
 /* The model's own logit, from what leaves its last layer. */
-function logitOf(W, acts, place, toward) {
-  return dot(acts.residual.at(-1)[place], reader(W, acts, place, toward));
-}
+const logitOf = (W, acts, place, toward) => dot(acts.residual.at(-1)[place], reader(W, acts, place, toward));
 
 /* What enters layer 0, as pairs of a source and its rows. */
 function entering(W, acts) {
@@ -83,19 +60,17 @@ function arriving(W, acts, layer, a, starts, earlierStarts = starts) {
   const norms = acts.norms?.[layer], divided = norms ? a.map((share, p) => share / norms[p]) : a;
   const found = starts.map(([source, rows]) => {
     const at = p => norms ? asRead(W, rows[p], norms[p]) : rows[p];
-    const part = (share, p) => Float64Array.from(at(p), value => share * value);
-    const y = () => a.reduce((sum, share, p) => share ? add(sum, part(share, p)) : sum,
-                             new Float64Array(rows[0].length));
+    const y = () => combined(a, Array.from(a, (_, p) => at(p)));
     return {source, heads: [], bias: false, y, shares: r => a.map((share, p) => share && share * dot(r, at(p)))};
   });
   for (let h = 0; h < layer * W.n_heads; h++) {
     if (acts.off.has(h)) continue;
-    const earlier = Math.floor(h / W.n_heads), along = backAlong(divided, acts.pattern[h]);
+    const earlier = Math.floor(h / W.n_heads), along = combined(divided, rowsOf(acts.pattern[h], a.length));
     for (const path of arriving(W, acts, earlier, along, earlierStarts)) {
       found.push({source: path.source, heads: [...path.heads, [earlier, h % W.n_heads]],
                   bias: path.heads.length ? path.bias : W.rests.has(h),
                   y: () => read(W.W_O[h], read(W.W_V[h], [path.y()]))[0],
-                  shares: r => path.shares(backThrough(backThrough(r, W.W_O[h]), W.W_V[h]))});
+                  shares: r => path.shares(combined(combined(r, W.W_O[h]), W.W_V[h]))});
     }
   }
   return found;
@@ -124,12 +99,12 @@ function countTerms(W, acts, layer) {
    shares}, a path on either side, and what each place has of the value by the one and by the other.
    Where `level`, less their means over the sources j ≤ i: the key side is read at j, less its mean. */
 function scoreTerms(W, acts, h, i, j, level = false) {
-  const layer = Math.floor(h / W.n_heads), entered = entering(W, acts), n = acts.residual[0][0].length;
+  const layer = Math.floor(h / W.n_heads), entered = entering(W, acts);
   const starts = W.positions === "shortformer" ? [...entered, ["position", W.W_pos]] : entered;
   const side = (matrix, a) => {
-    const divided = Float64Array.from(matrix, value => value / (matrix.length / n) ** 0.25);
+    const divided = matrix.map(row => Float64Array.from(row, value => value / matrix.length ** 0.25));
     return arriving(W, acts, layer, a, starts, entered).map(({source, heads, bias, y, shares}) => ({
-      source, heads, bias, read: read(divided, [y()])[0], shares: r => shares(backThrough(r, divided))}));
+      source, heads, bias, read: read(divided, [y()])[0], shares: r => shares(combined(r, divided))}));
   };
   const queries = side(W.W_Q[h], acts.tokens.map((_, p) => Number(p === i)));
   const keys = side(W.W_K[h], acts.tokens.map((_, p) => Number(p === j) - (level && p <= i ? 1 / (i + 1) : 0)));

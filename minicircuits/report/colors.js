@@ -1,18 +1,15 @@
-"use strict";
 /* Orange adds, blue takes away, in light and in dark; both differ for every kind of eye. */
 
 const dark = matchMedia("screen and (prefers-color-scheme: dark)");
 let palette;
-function readPalette() {
+function useScheme() {
   const style = getComputedStyle(document.documentElement);
   const color = name => style.getPropertyValue(name).trim().match(/\w\w/g).map(part => parseInt(part, 16));
   palette = {paper: color("--paper"), more: color("--more"), less: color("--less")};
-}
-readPalette();
-dark.addEventListener("change", () => {
-  readPalette();
   tell(["colors"]);
-});
+}
+useScheme();
+dark.addEventListener("change", useScheme);
 
 /* [red, green, blue] of a value from −1 to 1; strength grows with this power of it. */
 function shade(value, power = 0.5) {
@@ -35,6 +32,4 @@ function tint(element, color) {
   element.style.color = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
-function shadeText(value, power) {
-  return `rgb(${shade(value, power).join(" ")})`;
-}
+const shadeText = (value, power) => `rgb(${shade(value, power).join(" ")})`;

@@ -1,32 +1,31 @@
-"use strict";
 /* Who reads whom: composition matrices, the diagram of the strongest, and induction in weights. */
 
-const pairName = ({from, to}) => pathName([from, to]);          // as of the path through both
+const pairName = ({earlier, later}) => pathName([earlier, later]);          // as of the path through both
 const KINDS = {K: "keys", Q: "queries", V: "values"};
 
 function composition(figures, heads) {
-  const {earlier, later, levels, noise, baseline} = figures, kinds = Object.keys(KINDS);
-  const pairs = kinds.flatMap(kind => later.flatMap((to, row) => earlier.map((from, column) =>
-    ({kind, to, from, value: figures[kind][row][column], level: levels[kind][row][column]}))));
+  const {levels, noise, baseline} = figures, kinds = Object.keys(KINDS);
+  const pairs = kinds.flatMap(kind => figures.later.flatMap((later, row) => figures.earlier.map((earlier, column) =>
+    ({kind, later, earlier, value: figures[kind][row][column], level: levels[kind][row][column]}))));
   const above = ranked(pairs.filter(({value, level}) => value !== null && value > level), ({value}) => value);
   const most = Math.max(noise, above[0]?.value ?? 0);
 
   const cell = pair => {
     if (pair.value === null) return el("td", {});
     const real = above.includes(pair), element = el("td", {class: `number ${real ? "" : "quiet"}`,
-      onclick: () => chooseHead(pair.to, pairName(pair))},
+      onclick: () => chooseHead(pair.later, pairName(pair))},
       real ? el("button", {type: "button"}, signed(pair.value)) : signed(pair.value));
     if (real) follow(["colors"], () => tint(element, shade(pair.value / most)));
     return element;
   };
-  const rows = kinds.flatMap(kind => later.map(head => ({kind, head, element:
+  const rows = kinds.flatMap(kind => figures.later.map(head => ({kind, head, element:
     el("tr", {onpointerenter: () => light(head), onfocusin: () => light(head)},
       el("th", {scope: "row"}, headLink(head)),
-      pairs.filter(pair => pair.kind === kind && pair.to === head).map(cell))})));
-  const matrices = el("div", {class: "matrices", onpointerleave: () => light(null), onfocusout: () => light(null)},
-    kinds.map(kind => table(["reads", ...earlier.map(headName)], rows.filter(row => row.kind === kind)
-      .map(({element}) => element), `${kind}: ${KINDS[kind]} of …`, "matrix")));
-  roving(matrices);
+      pairs.filter(pair => pair.kind === kind && pair.later === head).map(cell))})));
+  const dim = () => light(null);
+  const matrices = roving(el("div", {class: "matrices", onpointerleave: dim, onfocusout: dim}, kinds.map(kind =>
+    table(["reads", ...figures.earlier.map(headName)],
+      rows.filter(row => row.kind === kind).map(({element}) => element), `${kind}: ${KINDS[kind]} of …`, "matrix"))));
   const diagram = compositionDiagram(above, heads, most);
   function light(head) {
     diagram.light(head);
@@ -34,7 +33,8 @@ function composition(figures, heads) {
   }
 
   const colors = colorScale("one scale for K, Q and V");
-  const feeds = ({kind, to, from}) => kind === "K" && sameHead(to, page.induction) && sameHead(from, page.previous);
+  const feeds = ({kind, later, earlier}) =>
+    kind === "K" && sameHead(later, page.induction) && sameHead(earlier, page.previous);
   const best = above.find(feeds) ?? above[0];
   byId("composition-figure").append(...best ? [diagram.element, matrices, colors.element] : [matrices],
     el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no ` +
@@ -42,7 +42,7 @@ function composition(figures, heads) {
   follow(["colors"], () => colors.draw(0, most));
   markChosen(rows.map(({element}) => element), n => isShown(rows[n].head));
   byId("composition-see").textContent = best
-    ? `The ${KINDS[best.kind]} of head ${headName(best.to)} read head ${headName(best.from)}`
+    ? `The ${KINDS[best.kind]} of head ${headName(best.later)} read head ${headName(best.earlier)}`
     : "No head reads another more than random heads would";
 }
 
@@ -55,29 +55,28 @@ function compositionDiagram(lines, heads, most) {
   const y = ([layer]) => height - 30 - 150 * layer;
   const shift = kind => ({K: -7, Q: 0, V: 7})[kind];
   const thick = value => 0.8 + 8 * value / most;                  // pixels
-  const paths = lines.map(({kind, to, from, value}, n) => svg("line", {
+  const paths = lines.map(({kind, later, earlier, value}, n) => svg("line", {
     class: `link ${kind}`, "stroke-width": thick(value), style: {strokeOpacity: 0.3 + 0.7 * value / most},
-    x1: x(from) + shift(kind), y1: y(from) - 16, x2: x(to) + shift(kind), y2: y(to) + 16,
-    onclick: () => chooseHead(to, pairName(lines[n]))},
-    svg("title", {}, `${KINDS[kind]} of ${headName(to)} read ${headName(from)}: ${signed(value)}`)));
-  const reads = head => lines.filter(({to}) => sameHead(to, head));
+    x1: x(earlier) + shift(kind), y1: y(earlier) - 16, x2: x(later) + shift(kind), y2: y(later) + 16,
+    onclick: () => chooseHead(later, pairName(lines[n]))},
+    svg("title", {}, `${KINDS[kind]} of ${headName(later)} read ${headName(earlier)}: ${signed(value)}`)));
+  const reads = head => lines.filter(({later}) => sameHead(later, head));
   const nodes = heads.map(head => svg("g", {
     class: "node", "aria-label": `head ${headName(head)} reads ${
-      reads(head).map(({kind, from}) => `${headName(from)} by its ${KINDS[kind]}`).join(", ") || "no head"}`,
+      reads(head).map(({kind, earlier}) => `${headName(earlier)} by its ${KINDS[kind]}`).join(", ") || "no head"}`,
     ...pressable(() => chooseHead(head)), onpointerenter: () => light(head),
     onpointerleave: () => light(null), onfocus: () => light(head), onblur: () => light(null)},
     svg("circle", {cx: x(head), cy: y(head), r: 17}),
     svg("text", {x: x(head), y: y(head) + 5, "text-anchor": "middle"}, headName(head))));
-  const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "group",
-                              "aria-label": "heads, and who reads whom"}, paths, nodes);
-  roving(picture);
+  const picture = roving(svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "group",
+                                     "aria-label": "heads, and who reads whom"}, paths, nodes));
 
   /* Lights up a head, the heads it reads from, and the lines between. */
   function light(head) {
-    const read = reads(head).map(({from}) => headName(from));
-    lines.forEach(({to}, n) => {
-      paths[n].classList.toggle("lit", sameHead(to, head));
-      paths[n].classList.toggle("dim", Boolean(head) && !sameHead(to, head));
+    const read = reads(head).map(({earlier}) => headName(earlier));
+    lines.forEach(({later}, n) => {
+      paths[n].classList.toggle("lit", sameHead(later, head));
+      paths[n].classList.toggle("dim", Boolean(head) && !sameHead(later, head));
     });
     nodes.forEach((node, n) => {
       node.classList.toggle("lit", sameHead(heads[n], head));
@@ -98,15 +97,12 @@ function behaviors(rows, induction, previous) {
   const who = induction && `Head ${headName(induction)} looks at what followed last time`;
   byId("behavior-see").textContent = !who ? "No head looks often enough at what followed last time"
     : `${who}, ${previous ? headName(previous) : "and no earlier head"} at the token before`;
-  if (!("induction" in rows[0])) {
-    byId("behavior-figure").append(el("p", {class: "notice"},
-      "Contexts are too short for repeated random tokens."));
-    return;
-  }
-  const shown = table(["head", "previous token", "prefix matching"],
-    rows.map(row => [headLink(headOf(row)), ...["previous", "induction"].map(key =>
-      el("span", {class: "inbar"}, bar(row[key]), fixed(row[key], 2)))]),
-    "mean share of attention; all bars end at 1");
-  byId("behavior-figure").append(roving(shown));
+  const shown = !("induction" in rows[0])
+    ? el("p", {class: "notice"}, "Contexts are too short for repeated random tokens.")
+    : roving(table(["head", "previous token", "prefix matching"],
+        rows.map(row => [headLink(headOf(row)), ...["previous", "induction"].map(key =>
+          el("span", {class: "inbar"}, bar(row[key]), fixed(row[key], 2)))]),
+        "mean share of attention; all bars end at 1"));
+  byId("behavior-figure").append(shown);
   markChosen(shown.querySelectorAll("tbody tr"), n => isShown(headOf(rows[n])));
 }

@@ -1,4 +1,3 @@
-"use strict";
 /* What the page was given: JSON in the document, and arrays in it in base64. */
 
 const page = JSON.parse(document.getElementById("data").textContent);
@@ -22,16 +21,12 @@ function once(make) {
   return () => (made ??= make());
 }
 
-function unpacked(packed) {
-  return once(() => unpack(packed));
-}
+const unpacked = packed => once(() => unpack(packed));
 
 const words = new Map(page.vocabulary);
 
 /* A token in visible characters, on one line. */
-function word(id) {
-  return words.get(id);
-}
+const word = id => words.get(id);
 
 /* A token as it runs in a text: its spaces are spaces, and line ends, where it has nothing
    else, end lines. */
@@ -42,23 +37,10 @@ function running(id) {
 }
 
 /* What a head is called, by a score above what untrained heads reach: "induction 0.46", or "". */
-function roleOf(index) {
-  return page.roles?.[index] ?? "";
-}
-
-function headName([layer, head]) {
-  return `${layer}.${head}`;
-}
+const roleOf = index => page.roles?.[index] ?? "";
+const headName = ([layer, head]) => `${layer}.${head}`;
 
 /* Of what says something about a head: (layer, head). */
-function headOf({layer, head}) {
-  return [layer, head];
-}
-
-function sameHead(one, other) {
-  return Boolean(one && other) && headName(one) === headName(other);
-}
-
-function pathName(heads) {
-  return heads.map(headName).join("→") || "direct";
-}
+const headOf = ({layer, head}) => [layer, head];
+const sameHead = (one, other) => Boolean(one && other) && headName(one) === headName(other);
+const pathName = heads => heads.map(headName).join("→") || "direct";

@@ -1,4 +1,3 @@
-"use strict";
 /* Elements. Text is only ever set as text, never as markup. */
 
 function fill(element, attributes, children) {
@@ -13,27 +12,18 @@ function fill(element, attributes, children) {
   return element;
 }
 
-function el(tag, attributes, ...children) {
-  return fill(document.createElement(tag), attributes, children);
-}
+const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 
-function svg(tag, attributes, ...children) {
-  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
-}
-
-function byId(id) {
-  return document.getElementById(id);
-}
+const svg = (tag, attributes, ...children) =>
+  fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+const byId = id => document.getElementById(id);
 
 /* A button that acts. */
-function button(content, act, attributes) {
-  return el("button", {type: "button", onclick: act, ...attributes}, content);
-}
+const button = (content, act, attributes) =>
+  el("button", {type: "button", onclick: act, ...attributes}, content);
 
 /* A number that counts, in a text. */
-function digits(text) {
-  return el("b", {class: "number"}, text);
-}
+const digits = text => el("b", {class: "number"}, text);
 
 /* Column titles, and rows: of cells, or elements already. Numbers stand right. */
 function table(titles, rows, caption = null, look = null) {
@@ -106,12 +96,8 @@ function pressable(act) {
 }
 
 /* A token as code, cut by the style sheet where it is long. */
-function mono(id) {
-  return el("code", {title: word(id)}, word(id));
-}
+const mono = id => el("code", {title: word(id)}, word(id));
 
 /* A bar as long as a share of the whole width, blue if negative. */
-function bar(share, style = {}) {
-  return el("i", {class: share < 0 ? "bar less" : "bar",
-                  style: {width: `${Math.min(100, 100 * Math.abs(share))}%`, ...style}});
-}
+const bar = (share, style = {}) => el("i", {class: share < 0 ? "bar less" : "bar",
+  style: {width: `${Math.min(100, 100 * Math.abs(share))}%`, ...style}});

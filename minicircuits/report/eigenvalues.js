@@ -1,4 +1,3 @@
-"use strict";
 /* Eigenvalues: of what each head copies, in the complex plane; and of pairs, copying by matching. */
 
 /* A circle for each head: 1 is its largest |λ|. rows: of the same heads, with their scores. */
@@ -23,21 +22,19 @@ function spectra(heads, rows) {
 function eigenvalues(pairs, rows) {
   const size = 380, edge = 52;
   const x = scale([-1, 1], [edge, size - 8]), y = scale([-1, 1], [size - edge, 8]);
-  const prefixMatching = later => rows.find(row => sameHead(headOf(row), later))
-    .induction;                               // undefined where contexts are too short for it
+  const prefixMatching = later => rows.find(row => sameHead(headOf(row), later)).induction;   // or undefined
   const radius = matching => 4 + 8 * (matching ?? 0);
-  const nameOf = ({earlier, later}) => pathName([earlier, later]);
   const readout = el("p", {class: "readout"}, "Point at a pair of heads.");
   const dots = pairs.map(pair => {
     const found = prefixMatching(pair.later), show = () => { readout.textContent = text; };
-    const text = `${nameOf(pair)}: copying ${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}` +
+    const text = `${pairName(pair)}: copying ${fixed(pair.copying, 2)}, matching ${fixed(pair.matching, 2)}` +
       (found === undefined ? "" : `, prefix matching of ${headName(pair.later)} ${fixed(found, 2)}`);
     return svg("circle", {class: "dot", cx: x(pair.copying), cy: y(pair.matching), "aria-label": text,
                           r: radius(found), onpointerenter: show, onfocus: show,
-                          ...pressable(() => chooseHead(pair.later, nameOf(pair)))});
+                          ...pressable(() => chooseHead(pair.later, pairName(pair)))});
   });
   const [best] = ranked(pairs, pair => Math.min(pair.copying, pair.matching) + 2 * pair.corner);
-  byId("eigen-see").textContent = `${best.corner ? `The pair ${nameOf(best)} stands` : "No pair stands"} ` +
+  byId("eigen-see").textContent = `${best.corner ? `The pair ${pairName(best)} stands` : "No pair stands"} ` +
                                   "in the corner of induction";
   const sizes = [0, 0.5, 1].map(value => [
     svg("circle", {class: "dot size", cx: size - 150 + 112 * value, cy: -16, r: radius(value)}),
@@ -55,8 +52,7 @@ function eigenvalues(pairs, rows) {
         "attends where its own token came before"),
     sizes, svg("text", {x: size - 160, y: -12, "text-anchor": "end"}, "prefix matching"),
     dots, best.corner ? svg("text", {class: "label", x: x(best.copying) - 14, y: y(best.matching) + 4,
-                                     "text-anchor": "end"}, nameOf(best)) : null);
-  roving(picture);
-  byId("eigen-figure").append(picture, readout);
-  markChosen(dots, n => nameOf(pairs[n]) === state.path || isShown(pairs[n].later));
+                                     "text-anchor": "end"}, pairName(best)) : null);
+  byId("eigen-figure").append(roving(picture), readout);
+  markChosen(dots, n => pairName(pairs[n]) === state.path || isShown(pairs[n].later));
 }

@@ -1,4 +1,3 @@
-"use strict";
 /* The attention explorer: heads as thumbnails, a text to point at, what comes next there. */
 
 const VIEWS = [["pattern", "pattern"], ["moved", "value-weighted"], ["effects", "logit effect"]];
@@ -32,8 +31,7 @@ function explorer(container) {
      style: {borderBottomColor: hueText(index, headNames.length)},
      onpointerenter: () => point(index), onpointerleave: () => point(null),
      onfocus: () => point(index), onblur: () => point(null)}));
-  const gallery = el("div", {class: "gallery", role: "group", "aria-label": "heads"}, thumbnails);
-  roving(gallery);
+  const gallery = roving(el("div", {class: "gallery", role: "group", "aria-label": "heads"}, thumbnails));
 
   const strip = tokenStrip("explorer-strip", {
     hover: i => look({pointed: i, cell: null}),

@@ -1,4 +1,3 @@
-"use strict";
 /* What figures about the text that is shown have in common. */
 
 /* The text that is shown, by name: a list, and buttons to the one before and the one after. */

@@ -1,4 +1,3 @@
-"use strict";
 /* The head dump: for every head its scores, where it looks, and its ranked skip-trigrams. */
 
 const SCORES = [["previous", "previous token"], ["duplicate", "duplicate token"],
@@ -16,12 +15,11 @@ function headDump(dump, rows, previous) {
     el("div", {class: "scores"}, SCORES.filter(([key]) => key in rows[n]).map(([key, title]) =>
       el("span", {}, `${title} `, digits(fixed(rows[n][key], 2))))),
     profile(head.profile), skipTrigrams(head, previous)));
-  const links = heads.map(headLink);
-  byId("head-list").append(...tables);
-  byId("head-links").append(...links);
-  ["head-links", "head-list"].forEach(id => roving(byId(id)));
-  markChosen(tables, n => isShown(heads[n]));
-  markChosen(links, n => isShown(heads[n]));
+  for (const [id, parts] of [["head-list", tables], ["head-links", heads.map(headLink)]]) {
+    byId(id).append(...parts);
+    roving(byId(id));
+    markChosen(parts, n => isShown(heads[n]));
+  }
   searchHeads([...byId("head-list").querySelectorAll(".trigrams tbody tr")]);
 }
 

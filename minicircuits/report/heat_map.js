@@ -1,4 +1,3 @@
-"use strict";
 /* A square of destinations (rows) by sources (columns), lower triangle; canvas, one pixel each. */
 
 const FEW = 24;               // tokens whose names fit the edges
@@ -43,14 +42,10 @@ function heatMap(label, {point, lock, leave, says = null}) {
   const edges = el("div", {class: "edges"}), colors = says && colorScale(says);
   let size = 1, at = [0, 0], named = null;
 
-  /* The cell nearest to [i, j] that there is. */
-  const within = (i, j) => {
-    const row = Math.min(size - 1, Math.max(0, i));
-    return [row, Math.min(row, Math.max(0, j))];
-  };
+  const cell = (i, j) => [within(i, size - 1), within(j, within(i, size - 1))];       // the nearest there is
   const under = ({clientX, clientY}) => {
     const {left, top, width, height} = canvas.getBoundingClientRect();
-    return within(Math.floor((clientY - top) / height * size), Math.floor((clientX - left) / width * size));
+    return cell(Math.floor((clientY - top) / height * size), Math.floor((clientX - left) / width * size));
   };
   const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
   const heat = el("div", {
@@ -60,7 +55,7 @@ function heatMap(label, {point, lock, leave, says = null}) {
     onclick: event => lock(...under(event)),
     onkeydown: event => {
       if (event.key === "Enter") lock(...at);
-      else if (event.key in step) point(...within(...step[event.key].map((by, n) => at[n] + by)));
+      else if (event.key in step) point(...cell(...step[event.key].map((by, n) => at[n] + by)));
       else return;
       event.preventDefault();
     }}, canvas, row, column, edges);

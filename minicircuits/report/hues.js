@@ -1,4 +1,3 @@
-"use strict";
 /* Every head in a hue of its own, and tokens in the mixed hues of the heads that look at them. */
 
 /* [red, green, blue] of the n-th of several heads, all about as bright. */
@@ -7,9 +6,7 @@ function hue(n, count) {
   return [0, 1 / 3, 2 / 3].map(shift => Math.round(40 + 190 * part(shift)));
 }
 
-function hueText(n, count) {
-  return `rgb(${hue(n, count).join(" ")})`;
-}
+const hueText = (n, count) => `rgb(${hue(n, count).join(" ")})`;
 
 /* The paper, tinted by heads: shares are one number from 0 to 1 a head. */
 function mixture(shares) {

@@ -1,4 +1,3 @@
-"use strict";
 /* How much of the loss each order of paths takes off, and each virtual head. */
 
 function importance({losses, marginal, counts, given_direct, given_others, virtual_heads, matters, limit}) {
@@ -9,10 +8,10 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
     : `${integer(counts[1])} single heads ${effect(marginal[1])}, ` +
       `${integer(counts[2])} virtual heads of two ${effect(marginal[2])}`;
   byId("importance-figure").append(
-    bars([{name: "every token alike", value: uniform, look: "quiet"},
-          ...names.map((name, order) => ({name: `+ ${name}`, value: -marginal[order],
-            from: order ? losses[order - 1] : uniform, text: signed(-marginal[order])})),
-          {name: "= the model", value: losses.at(-1), look: "main"}], "nats"),
+    bars(["", "nats"], [{name: "every token alike", value: uniform, look: "quiet"},
+      ...names.map((name, order) => (
+        {sign: "+", name, value: -marginal[order], from: order ? losses[order - 1] : uniform})),
+      {sign: "=", name: "the model", value: losses.at(-1)}]),
     table(["paths added", "terms", "loss", "takes off"], names.map((name, order) =>
       [name, integer(counts[order]), fixed(losses[order]), fixed(marginal[order])])),
     table(["heads of", "given the direct path", "given the other layers’ heads"],

@@ -1,4 +1,3 @@
-"use strict";
 /* One logit as a sum over paths, and the tokens that they read. */
 
 const AGAINST = [["mean", "less the mean of all tokens"], ["token", "less that of another token"],
@@ -92,7 +91,6 @@ function tokenChooser(key, legend) {
       offered.replaceChildren(...[...new Set(ids)].map(offer));
       search.value = "";
       found.replaceChildren();
-      if (held) offered.querySelector("[aria-pressed=true]").focus();
       if (held) offered.querySelector("[aria-pressed=true]").focus();
     }};
 }

@@ -1,4 +1,3 @@
-"use strict";
 /* Links inside the page, and places that are jumped to. */
 
 /* A link to a head's table. */

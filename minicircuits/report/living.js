@@ -1,4 +1,3 @@
-"use strict";
 /* The model in the page: it runs on any text, with all heads or without some, when asked. */
 
 const RUNS = 4;                 // that are kept

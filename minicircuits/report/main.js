@@ -1,8 +1,6 @@
-"use strict";
 /* The page, from top to bottom. */
 
-document.title = page.title;
-byId("title").textContent = page.title;
+document.title = byId("title").textContent = page.title;
 byId("notices").append(...page.notices.map(text => el("p", {class: "notice"}, text)));
 for (const [section, reason] of Object.entries(page.absent)) {
   byId(section).querySelectorAll(":scope > :not(h2, [hidden])").forEach(figure => figure.remove());

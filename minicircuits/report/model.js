@@ -1,24 +1,23 @@
-"use strict";
 /* The model, forward, as in `model/transformer.py` and `model/normalized.py`.
 
-   Of vectors there is one array a position: x[i] (d). A matrix W (out, in) is one array, row by
-   row, and so is the triangle of a pattern. Heads are counted through all layers: h is
+   Of vectors there is one array a position: x[i] (d). A matrix W (out, in) is an array of rows;
+   the triangle of a pattern is one array, row by row. Heads are counted through all layers: h is
    layer · n_heads + head. */
 
 /* The weights that the page was given, as `forward` reads them. */
 function weightsOf({W_E, W_pos, W_U, ...others}) {
-  const rows = unpack(W_U), mean = rows.reduce(add, new Float64Array(rows[0].length));
+  const rows = unpack(W_U);
   return {...byHeads(others), d_vocab: W_U.shape[0], n_ctx: W_pos ? W_pos.shape[0] : null,
           W_E: unpack(W_E), W_pos: W_pos && unpack(W_pos), W_U: rows,
-          mean_U: mean.map(value => value / rows.length)};
+          mean_U: combined(rows.map(() => 1 / rows.length), rows)};
 }
 
-/* Those that heads have (l, h, …), one array a head; and the set of the heads that rest. */
+/* Those that heads have (l, h, out, in), one matrix a head; and the set of the heads that rest. */
 function byHeads({rests, ...given}) {
   const [n_layers, n_heads] = given.W_O.shape, W = {...given, n_layers, n_heads};
   for (const name of ["W_Q", "W_K", "W_V", "W_O"].filter(name => name in given)) {
-    const {shape: [, , ...shape], data} = given[name];
-    W[name] = unpack({shape: [n_layers * n_heads, ...shape], data});
+    const {shape: [, , out, size], data} = given[name], rows = unpack({shape: [n_layers * n_heads * out, size], data});
+    W[name] = Array.from({length: n_layers * n_heads}, (_, h) => rows.slice(h * out, (h + 1) * out));
   }
   return {...W, rests: new Set(rests.map(([layer, head]) => layer * n_heads + head))};
 }
@@ -43,8 +42,7 @@ function forward(W, tokens, off = new Set(), whole = null) {
     }
     acts.residual.push(out);
   }
-  acts.logits = normalized(W, acts, W.n_layers, whole).map(row =>
-    Float64Array.from(W.W_U, unembed => dot(unembed, row)));
+  acts.logits = read(W.W_U, normalized(W, acts, W.n_layers, whole));
   return acts;
 }
 
@@ -56,9 +54,7 @@ function embed(W, tokens) {
 }
 
 /* What W_Q and W_K read. */
-function addPositions(W, x) {
-  return W.positions === "shortformer" ? x.map((row, i) => add(row.slice(), W.W_pos[i])) : x;
-}
+const addPositions = (W, x) => W.positions === "shortformer" ? x.map((row, i) => add(row.slice(), W.W_pos[i])) : x;
 
 /* x of a layer as it is read: its first n dimensions divided by σ = √(mean of their squares + eps). */
 function normalized(W, acts, layer, whole) {
@@ -68,9 +64,7 @@ function normalized(W, acts, layer, whole) {
   return x.map((row, i) => asRead(W, row, acts.norms[layer][i]));
 }
 
-function asRead(W, row, norm) {
-  return Float64Array.from(row, (value, d) => d < W.n_normalized ? value / norm : value);
-}
+const asRead = (W, row, norm) => Float64Array.from(row, (value, d) => d < W.n_normalized ? value / norm : value);
 
 function add(x, y) {
   for (let n = 0; n < x.length; n++) x[n] += y[n];
@@ -83,18 +77,17 @@ function dot(x, y) {
   return sum;
 }
 
-/* W x of every position. */
-function read(W, x) {
-  return x.map(row => {
-    const result = new Float64Array(W.length / row.length);
-    for (let out = 0, at = 0; out < result.length; out++) {
-      let sum = 0;
-      for (let n = 0; n < row.length; n++) sum += W[at++] * row[n];
-      result[out] = sum;
-    }
-    return result;
+/* Σ_n a_n x_n of rows x_n, as long as the last one. Those of 0 are not read. */
+function combined(a, x) {
+  const sum = new Float64Array(x.at(-1).length);
+  a.forEach((share, n) => {
+    if (share) for (let m = 0; m < x[n].length; m++) sum[m] += share * x[n][m];
   });
+  return sum;
 }
+
+/* W x of every position. */
+const read = (W, x) => x.map(row => Float64Array.from(W, weights => dot(weights, row)));
 
 /* q_i · k_j / √d_head of all j ≤ i. */
 function score(q, k) {
@@ -109,13 +102,4 @@ function softmax(row) {
 }
 
 /* z_i = Σ_j A_ij v_j. */
-function mix(pattern, v) {
-  return v.map((row, i) => {
-    const z = new Float64Array(row.length);
-    for (let j = 0; j <= i; j++) {
-      const share = pattern[triangle(i, j)];
-      for (let e = 0; e < z.length; e++) z[e] += share * v[j][e];
-    }
-    return z;
-  });
-}
+const mix = (pattern, v) => rowsOf(pattern, v.length).map(row => combined(row, v));

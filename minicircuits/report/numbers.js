@@ -1,29 +1,22 @@
-"use strict";
 /* Numbers: sums, ranks and triangles, and how they are written. */
 
-function sumOf(values) {
-  return values.reduce((sum, value) => sum + value, 0);
-}
+const sumOf = values => values.reduce((sum, value) => sum + value, 0);
 
 /* The largest size of a number, with either sign. */
-function largest(values) {
-  return values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-}
+const largest = values => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
 /* Items in order, the one of which `of` says most first. */
-function ranked(items, of) {
-  return Array.from(items).sort((a, b) => of(b) - of(a));
-}
+const ranked = (items, of) => Array.from(items).sort((a, b) => of(b) - of(a));
+
+/* The nearest number from 0 to the most. */
+const within = (value, most) => Math.max(0, Math.min(value, most));
 
 /* Where entry [i, j], j ≤ i, stands in a triangle packed row by row. */
-function triangle(i, j) {
-  return i * (i + 1) / 2 + j;
-}
+const triangle = (i, j) => i * (i + 1) / 2 + j;
 
-/* Row i of a triangle. */
-function rowOf(values, i) {
-  return values.subarray(triangle(i, 0), triangle(i + 1, 0));
-}
+/* Row i of a triangle, and all. */
+const rowOf = (values, i) => values.subarray(triangle(i, 0), triangle(i + 1, 0));
+const rowsOf = (values, count) => Array.from({length: count}, (_, i) => rowOf(values, i));
 
 /* A triangle, row by row: `change(row, i)` of each. */
 function byRows(values, change) {
@@ -35,28 +28,16 @@ function byRows(values, change) {
 }
 
 /* Each row less its mean over its sources: the same pattern, and the level is out of sight. */
-function levelled(scores) {
-  return byRows(scores, row => {
-    const mean = sumOf(row) / row.length;
-    return row.map(value => value - mean);
-  });
-}
+const levelled = scores => byRows(scores, row => {
+  const mean = sumOf(row) / row.length;
+  return row.map(value => value - mean);
+});
 
 /* 0.123 and −1.234: three digits after the point, unless told otherwise. */
-function fixed(value, digits = 3) {
-  return value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "");
-}
+const fixed = (value, digits = 3) => value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace(/^-/, "");
 
 /* A number as it is, with a minus that is one. */
-function plain(value) {
-  return String(value).replace("-", "−");
-}
+const plain = value => String(value).replace("-", "−");
 
-function signed(value, digits = 3) {
-  const text = fixed(value, digits);
-  return text.startsWith("−") ? text : `+${text}`;
-}
-
-function integer(value) {
-  return value.toLocaleString("en-US");
-}
+const signed = (value, digits = 3) => fixed(value, digits).replace(/^(?!−)/, "+");
+const integer = value => value.toLocaleString("en-US");

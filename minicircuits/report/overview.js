@@ -1,8 +1,4 @@
-"use strict";
 /* What the model is, how it was trained, how good it is, and that the algebra is exact. */
-
-/* Relative differences that are rounding, some thousand times. */
-const EXACT = {float64: 1e-12, float32: 1e-3};
 
 /* What is next to the model among losses, largest first; less than 0.05 nats is no difference. */
 function againstCounts(ranked) {
@@ -24,26 +20,22 @@ function overview({losses, exactness, log, formation, ...shape}) {
     [integer(shape.d_vocab), "tokens"],
     [shape.n_ctx ? integer(shape.n_ctx) : "any", `context, positions: ${shape.positions}`],
     [integer(shape.parameters), "parameters in matrices"]];
-  byId("facts").append(...facts.map(([number, text]) =>
-    el("div", {}, el("b", {}, number), " ", el("span", {}, text))));
+  byId("facts").append(...facts.map(([number, text]) => el("div", {}, el("b", {}, number), " ", el("span", {}, text))));
 
   const ranked = Object.entries(losses).sort((a, b) => b[1] - a[1]);
   byId("losses-see").textContent = againstCounts(ranked);
   byId("counts").textContent = ranked.some(([name]) => name.includes("counts"))
     ? "Unigram and bigram counts are those of the training text."
     : "Counts are known only where the text was held out of a training text.";
-  byId("losses").append(bars(ranked.map(([name, value]) => ({
-    name, value, look: name.startsWith("this ") ? "main" : "quiet"})), "nats"));
+  byId("losses").append(bars(["", "nats"], ranked.map(([name, value]) =>
+    ({name, value, look: name.startsWith("this ") ? "" : "quiet"}))));
 
   const paths = exactness.paths === 1 ? "the only path" : `the sum of ${integer(exactness.paths)} paths`;
-  const rows = [[`${paths} = the logits`, exactness.logits]];
-  if (exactness.terms) {
-    rows.push([`the sum of ${integer(exactness.terms)} terms = the scores`, exactness.scores],
-              ["patterns rebuilt from weights and tokens alone = the patterns", exactness.patterns],
-              ["logits through the rebuilt patterns = the logits", exactness.rebuilt_logits]);
-  }
-  const exact = rows.every(([, error]) => error < EXACT[exactness.precision]);
-  byId("exactness-see").textContent = `The sums over paths are ${exact ? "" : "not "}the model, to rounding`;
+  const rows = [[`${paths} = the logits`, exactness.logits], ...!exactness.terms ? [] : [
+    [`the sum of ${integer(exactness.terms)} terms = the scores`, exactness.scores],
+    ["patterns rebuilt from weights and tokens alone = the patterns", exactness.patterns],
+    ["logits through the rebuilt patterns = the logits", exactness.rebuilt_logits]]];
+  byId("exactness-see").textContent = `The sums over paths are ${exactness.exact ? "" : "not "}the model, to rounding`;
   byId("exactness").append(table(["", "relative difference"],
     rows.map(([name, error]) => [name, error.toExponential(1).replace("-", "−")])));
   if (exactness.limit) byId("exactness").append(el("p", {class: "small"}, exactness.limit));

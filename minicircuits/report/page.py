@@ -26,7 +26,8 @@ SCRIPTS = {
 
 def html_file(name, data):
     """The "page" of a `page_data`, or the "attention" explorer alone: bytes of an HTML file."""
-    styles, scripts = ([source(name) for name in names] for names in (STYLES, SCRIPTS[name]))
+    styles = [source(style) for style in STYLES]
+    scripts = [f'"use strict";\n{source(script)}' for script in SCRIPTS[name]]
     policy = ("default-src 'none'; base-uri 'none'; form-action 'none'; "
               f"style-src {hashes(styles)}; script-src {hashes(scripts)}")
     parts = {"policy": policy, "data": json_in_html(data), "words": source("words.html"),

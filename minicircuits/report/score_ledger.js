@@ -1,4 +1,3 @@
-"use strict";
 /* One score of a head as a sum over pairs of paths, one on either side: why it looks there. */
 
 const SOURCES_OFFERED = 8;
@@ -10,9 +9,7 @@ function sourceOf({text, head, place, source}) {
 }
 
 /* token→0.3, a side of a term, as `ScoreTerm.label` has it. */
-function sideName({source, heads}) {
-  return [source, ...heads.map(headName)].join("→");
-}
+const sideName = ({source, heads}) => [source, ...heads.map(headName)].join("→");
 
 function scoreLedger(place) {
   const own = {level: true, term: null}, strip = tokenStrip("score-strip");
@@ -50,10 +47,8 @@ function scoreLedger(place) {
     });
   }
 
-  function byKind(i, j) {
-    return shownText().parts(headName(shownHead())).map((part, n) => (
-      {name: PARTS[n][1], value: level(part, i, j), sources: () => []}));
-  }
+  const byKind = (i, j) => shownText().parts(headName(shownHead())).map((part, n) =>
+    ({name: PARTS[n][1], value: level(part, i, j), sources: () => []}));
 
   function offered(j) {
     const most = ranked(row().keys(), j => row()[j]).slice(0, SOURCES_OFFERED);

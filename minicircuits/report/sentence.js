@@ -1,4 +1,3 @@
-"use strict";
 /* A text of the reader's own: written here, drawn at random, or written on by the model. */
 
 /* What comes next has come before, after the same word. */
@@ -37,11 +36,11 @@ function drawn(shares, u) {
 function sentence(container, model, tokenizer) {
   const {start, d_vocab, n_ctx} = model.W, given = texts.length;
   const first = start === null ? [] : [start], longest = Math.min(n_ctx ?? 128, 128);
-  let timer = null, frame = null, random = Math.random;
+  let timer = false, frame = null, random = Math.random;
 
   const field = el("textarea", {rows: 2, maxlength: MOST_WRITTEN, spellcheck: "false",
     "aria-label": "your text", oninput: () => {
-      stop();
+      writeOn(false);
       cancelAnimationFrame(frame);             // of several changes at once, the last is shown
       frame = requestAnimationFrame(() => write(field.value));
     },
@@ -53,7 +52,7 @@ function sentence(container, model, tokenizer) {
   const half = Math.floor((longest - first.length) / 2);
   const length = number("length of the block", Math.min(20, half), half);
   const seed = number("seed", 1, 999999);
-  const writing = button("write on", () => timer ? stop() : go());
+  const writing = button("", () => writeOn(!timer));
   const chance = el("input", {type: "checkbox"});
 
   /* Contexts take the place of the reader's text; of the first, the last token is chosen. */
@@ -74,7 +73,7 @@ function sentence(container, model, tokenizer) {
 
   function write(value) {
     let ids;
-    stop();
+    writeOn(false);
     field.value = value;
     try {
       ids = tokenizer.encode(value);
@@ -91,7 +90,7 @@ function sentence(container, model, tokenizer) {
   }
 
   function repeat() {
-    stop();
+    writeOn(false);
     const [block, from] = [length, seed].map(input => Math.max(1, Math.floor(Number(input.value)) || 1));
     const many = Math.min(block, half);
     [length.value, seed.value] = [many, from];
@@ -108,16 +107,13 @@ function sentence(container, model, tokenizer) {
     own("your text, written on", [longer], Math.min(written, place + 1));
     return true;
   }
-  function go() {
+  function writeOn(on) {
     random = randomNumbers(Number(seed.value));
-    timer = setInterval(() => writeOne() || stop(), 150);
-    writing.textContent = "stop";
-  }
-  function stop() {
     clearInterval(timer);
-    timer = null;
-    writing.textContent = "write on";
+    timer = on && setInterval(() => writeOne() || writeOn(false), 150);
+    writing.textContent = on ? "stop" : "write on";
   }
+  writeOn(false);
 
   const off = el("span", {});
   const patterns = choice("patterns of the others", [["no", "recomputed"], ["yes", "frozen"]], "no",

@@ -1,4 +1,3 @@
-"use strict";
 /* One head's scores as a sum of four parts, side by side, with one pointer in all of them. */
 
 const PARTS = [["neither", "neither"], ["Q", "Q-composition"], ["K", "K-composition"],

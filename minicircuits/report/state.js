@@ -1,4 +1,3 @@
-"use strict";
 /* What is shown, everywhere: one state, which all figures read, change and follow. */
 
 /* text: a place in `texts`; place, source: positions; head: a place in `page.shown_heads`; path: a
@@ -9,14 +8,8 @@ const state = {text: 0, place: 0, source: null, head: 0, path: null, target: 0, 
 const texts = [];                // to choose from: those given, then those that the reader made
 const headNames = page.shown_heads.map(headName);
 const followers = [];
-
-function shownText() {
-  return texts[state.text];
-}
-
-function shownHead() {
-  return page.shown_heads[state.head];
-}
+const shownText = () => texts[state.text];
+const shownHead = () => page.shown_heads[state.head];
 
 /* show(changed) now, and whenever one of these keys of the state has changed: all that have. Another
    key is "colors": light and dark change them. */
@@ -35,7 +28,7 @@ function select(changes) {
   const next = {...state, ...changes};
   if ("text" in changes || next.place !== state.place) {
     const {tokens, next: likeliest} = texts[next.text];
-    next.place = Math.max(0, Math.min(next.place, tokens.length - 1));
+    next.place = within(next.place, tokens.length - 1);
     next.source = changes.source ?? null;
     const ranked = likeliest(next.place).map(([id]) => id);
     next.target = changes.target ?? tokens[next.place + 1] ?? ranked[0];
@@ -57,18 +50,11 @@ function chooseHead(head, path) {
 }
 
 /* Marks those of these elements, by their places, that show the head or the path that is chosen. */
-function markChosen(elements, isChosen) {
-  follow(["head", "path"], () => elements.forEach((element, n) =>
-    element.classList.toggle("chosen", isChosen(n))));
-}
+const markChosen = (elements, isChosen) => follow(["head", "path"], () =>
+  elements.forEach((element, n) => element.classList.toggle("chosen", isChosen(n))));
 
-function isShown(head) {
-  return sameHead(head, shownHead());
-}
-
-function isOff(head) {
-  return state.run.off.includes(headName(head));
-}
+const isShown = head => sameHead(head, shownHead());
+const isOff = head => state.run.off.includes(headName(head));
 
 /* Switches a head (layer, head) off, or on again. */
 function switchHead(head) {

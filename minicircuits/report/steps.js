@@ -1,4 +1,3 @@
-"use strict";
 /* Three first steps that act: a text in which something comes again, the heads that find it, and
    the model without them. */
 

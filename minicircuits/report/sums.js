@@ -1,13 +1,30 @@
-"use strict";
-/* A sum as bars: each part starts where the one above ends, and the rest opens. */
+/* Sums as bars: each part starts where the one above ends. Of many parts the strongest stand, and
+   the rest opens. */
 
 const PARTS_SHOWN = 12;
 const PARTS_OPENED = 2000;        // at most
 const SOURCES_SHOWN = 3;
 
-/* `noun` is what a part is, `titles` stand above their columns. chosen() is the name of the part that
-   is chosen, choose(name) a click on one; look(part) is told of the one to look at, which is pointed
-   at or chosen, or of undefined. */
+/* Rows of bars to one scale, below an axis; `titles` stand above their columns. A line is {name, value},
+   and may have what it begins at (`from`), a sign, a look, and attributes. */
+function barRows([name, number, sources], lines) {
+  const ends = lines.flatMap(({from = 0, value}) => [from, from + value]);
+  const low = Math.min(0, ...ends), high = Math.max(0, ...ends) || Number(low === 0), x = scale([low, high], [0, 1]);
+  const left = value => ({left: `${100 * x(value)}%`}), row = (look, attributes, ...cells) =>
+    el("div", {class: `entry ${look}`, ...attributes}, cells.map(([kind, cell]) => el("span", {class: kind}, cell)));
+  const axis = ticks([low, high], 3).map(value => el("i", {style: left(value)}, plain(value)));
+  return [row("axis", {}, [null, ""], [null, name], ["track", axis], [null, number], ["sources", sources ?? ""]),
+    ...lines.map(({name, value, from = 0, sign = "", look = sign === "=" ? "sum" : "", ...attributes}) =>
+      row(look, attributes, ["sign", sign], ["name", name],
+        ["track", [el("i", {class: "zero", style: left(0)}), bar(x(value) - x(0), left(Math.min(from, from + value)))]],
+        ["number", sign === "+" ? signed(value) : fixed(value)], ["sources", ""]))];
+}
+
+/* Bars that stay as they are. */
+const bars = (titles, lines) => el("div", {class: "waterfall bars"}, barRows(titles, lines));
+
+/* `noun` is what a part is. chosen() is the name of the part that is chosen, choose(name) a click on
+   one; look(part) is told of the one to look at, which is pointed at or chosen, or of undefined. */
 function sumOfBars(noun, titles, {chosen, choose, look}) {
   let parts = [], totals = [], rows = [], most = PARTS_SHOWN;
   const isChosen = ({name}) => name === chosen();
@@ -18,56 +35,38 @@ function sumOfBars(noun, titles, {chosen, choose, look}) {
     (more.isConnected ? more : fewer).focus();
   });
   const more = opening("", PARTS_OPENED), fewer = opening("the strongest alone", PARTS_SHOWN);
-  const element = el("div", {class: "waterfall", role: "group", "aria-label": `the sum of ${noun}s`,
-                             onpointerleave: () => point()});
-  roving(element);
-
-  /* `from` is where its bar starts, x a scale to shares of the width. */
-  function entry({part, name, value, from = 0, sign}, x) {
-    const sources = el("span", {class: "sources"});
-    return {part, name, sources, element: el("div", {
-      class: sign === "=" ? "entry sum" : "entry", onpointerenter: () => point(part),
-      onclick: () => part && choose(isChosen(part) ? null : part.name)},
-      el("span", {class: "sign"}, sign), el("span", {class: "name"}, name),
-      el("span", {class: "track"}, el("i", {class: "zero", style: {left: `${100 * x(0)}%`}}),
-        barFrom(from, value, x, "left")),
-      el("span", {class: "number"}, signed(value)), sources)};
-  }
+  const element = roving(el("div", {class: "waterfall", role: "group", "aria-label": `the sum of ${noun}s`}));
 
   function draw() {
-    const stands = (part, n) => n < most || isChosen(part);
+    const stands = (part, n) => n < most || isChosen(part), shown = parts.filter(stands);
     const rest = parts.filter((part, n) => !stands(part, n)).map(({value}) => value);
-    const lines = parts.filter(stands).map(part => ({part, name: button(part.name), value: part.value}));
+    const lines = shown.map(part => ({name: button(part.name), value: part.value,
+      onpointerenter: () => point(part), onpointerleave: () => point(),
+      onclick: () => choose(isChosen(part) ? null : part.name)}));
     if (rest.length) {
       more.textContent = `${integer(rest.length)} other ${noun}${rest.length > 1 ? "s" : ""}`;
       lines.push({name: most < PARTS_OPENED ? more : more.textContent, value: sumOf(rest)});
     }
-    let sum = 0;
-    const ends = lines.map((line, n) => {
-      Object.assign(line, {from: sum, sign: n ? "+" : ""});
-      return sum += line.value;
-    });
-    const low = Math.min(0, ...ends), high = Math.max(0, ...ends) || Number(low === 0);
-    const x = scale([low, high], [0, 1]), axis = ticks([low, high], 3).map(value =>
-      el("i", {style: {left: `${100 * x(value)}%`}}, plain(value)));
-    const [name, number, sources] = titles;
-    rows = [...lines, ...[["sum", sum], ...totals].map(([name, value]) => ({name, value, sign: "="}))]
-      .map(line => entry(line, x));
-    element.replaceChildren(el("div", {class: "entry axis"}, el("span", {}), el("span", {}, name),
-      el("span", {class: "track"}, axis), el("span", {}, number), el("span", {class: "sources"}, sources)),
-      ...rows.map(row => row.element), most > PARTS_SHOWN ? el("p", {class: "buttons"}, fewer) : "");
+    const sum = lines.reduce((from, line, n) => {
+      Object.assign(line, {from, sign: n ? "+" : ""});
+      return from + line.value;
+    }, 0);
+    const [axis, ...drawn] = barRows(titles, [...lines, ...[["sum", sum], ...totals].map(([name, value]) =>
+      ({name, value, sign: "="}))]);
+    rows = shown.map((part, n) => ({part, element: drawn[n]}));
+    element.replaceChildren(axis, ...drawn, most > PARTS_SHOWN ? el("p", {class: "buttons"}, fewer) : "");
     mark();
   }
 
   /* Marks the part that is chosen, which shows all that it reads. */
   function mark() {
-    for (const row of rows.filter(({part}) => part)) {
+    for (const row of rows) {
       const all = isChosen(row.part);
       if (row.all === all) continue;
       row.all = all;
-      row.name.setAttribute("aria-pressed", all);
       row.element.classList.toggle("open", all);
-      row.sources.replaceChildren(...row.part.sources(all));
+      row.element.querySelector("button").setAttribute("aria-pressed", all);
+      row.element.querySelector(".sources").replaceChildren(...row.part.sources(all));
     }
     point();
   }
@@ -81,7 +80,7 @@ function sumOfBars(noun, titles, {chosen, choose, look}) {
     },
     /* Another part was chosen, or none. */
     choose() {
-      if (parts.some(isChosen) && !rows.some(({part}) => part && isChosen(part))) draw();
+      if (parts.some(isChosen) && !rows.some(({part}) => isChosen(part))) draw();
       else mark();
     },
   };

@@ -1,4 +1,3 @@
-"use strict";
 /* A figure, taken away: its drawings and heat maps as SVG, its numbers as TSV. */
 
 const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "opacity",
@@ -59,7 +58,7 @@ function tsvOf(figure) {
   const number = text => /^[+−]?[\d.,e−]+$/.test(text) ? text.replaceAll("−", "-").replaceAll(",", "") : text;
   const cell = cell => [...cell.querySelectorAll(".tinted")].map(({title}) => title).join("; ")
     || number(cell.textContent.replace(/\s+/g, " ").trim());
-  const rows = block => block.numbers?.() ?? [...block.querySelectorAll("caption, tr:not([hidden], .axis), .entry")]
+  const rows = block => block.numbers?.() ?? [...block.querySelectorAll("caption, tr:not([hidden]), .entry")]
     .map(row => row.matches("caption") ? [cell(row)] : [...row.querySelectorAll(":scope > :not(.track)")].map(cell));
   return [...figure.querySelectorAll("table, .waterfall, .heat canvas")].filter(({clientWidth}) => clientWidth)
     .map(block => rows(block).map(row => `${row.join("\t")}\n`).join("")).join("\n");

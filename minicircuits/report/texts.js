@@ -1,4 +1,3 @@
-"use strict";
 /* A text as figures see it: {name, tokens, next(i), views, parts(h), paths(i, id), …}. Here it is
    one that was computed before; living.js makes the same by running the model. */
 
@@ -40,7 +39,7 @@ function givenWeights({tokens, ...packed}) {
 function givenPaths(text, {embedded, residual, normalizer, norms}, weights) {
   const acts = once(() => {
     const {n_layers, n_heads} = weights(), given = text.views.pattern();
-    const even = text.tokens.flatMap((_, i) => Array(i + 1).fill(1 / (i + 1)));
+    const even = Float64Array.from(text.tokens.flatMap((_, i) => Array(i + 1).fill(1 / (i + 1))));
     const pattern = Array.from({length: n_layers * n_heads}, (_, h) =>
       given[headNames.indexOf(headName([Math.floor(h / n_heads), h % n_heads]))] ?? even);
     return {tokens: text.tokens, off: new Set(), norms, pattern, residual: [unpack(embedded), unpack(residual)]};

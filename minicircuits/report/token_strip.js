@@ -1,4 +1,3 @@
-"use strict";
 /* The text that is shown, token by token, each colored by a number (never so much that it hides its
    words); the pointer, a click and keys choose one. */
 
@@ -16,7 +15,7 @@ function tokenStrip(id, {choose = place => select({place}), hover = () => {}, re
     onclick: event => placeOf(event) !== null && choose(placeOf(event)),
     onkeydown: event => {
       const to = {ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: spans.length - 1};
-      if (event.key in to) choose(Math.min(spans.length - 1, Math.max(0, to[event.key])), true);
+      if (event.key in to) choose(within(to[event.key], spans.length - 1), true);
       else if (event.key === "Enter" || event.key === " ") choose(chosen);
       else if (event.key === "Escape") release();
       else return;

@@ -1,4 +1,3 @@
-"use strict";
 /* Text to tokens and back, as in `training/tokenizer.py`. Bytes are strings of characters up to
    U+00FF, which is how Python's side of it reads them too. */
 

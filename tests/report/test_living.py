@@ -53,7 +53,8 @@ RUN = """({tokens, off, frozen}) => {
 def program(function):
     """The body of a function of two JSON texts, of a page and of what `function` is given."""
     scripts = "".join((FOLDER / name).read_text() for name in SCRIPTS)
-    return (f"const document = {{getElementById: () => ({{textContent: page_}})}};\n{scripts}\n"
+    return ("'use strict';\n"
+            f"const document = {{getElementById: () => ({{textContent: page_}})}};\n{scripts}\n"
             f"return ({function})(JSON.parse(given_));")
 
 
