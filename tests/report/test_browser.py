@@ -631,6 +631,17 @@ def test_light_and_dark_are_followed(opened):
     assert page.evaluate(looks)[0] == "rgb(25, 24, 22)"
 
 
+def test_on_paper_every_head_stands_and_every_row_has_its_name(opened):
+    page = opened()
+    page.emulate_media(media="print")
+    found = reported(2).found
+    assert page.locator(".head").evaluate_all(
+        "heads => heads.filter(head => head.offsetHeight).length") == len(found["heads"])
+    assert page.locator("#virtual-figure tbody th").all_inner_texts() == [
+        row["heads"] for row in found["importance"]["virtual_heads"]]
+    assert not page.locator(".controls, .take, nav").filter(visible=True).count()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colors_can_be_told_apart_and_read(opened, scheme):
     """Text on the strongest color of tokens, quiet text, and more against less without hue."""
