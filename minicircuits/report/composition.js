@@ -38,7 +38,7 @@ function composition(figures, heads) {
   const best = above.find(feeds) ?? above[0];
   byId("composition-figure").append(...best ? [diagram.element, matrices, colors.element] : [matrices],
     el("p", {class: "small"}, `0 is the level of random matrices of these shapes, ${fixed(baseline)}. Gray is no ` +
-      `more than heads that are turned at random reach, which is ${fixed(noise)} above it or less.`));
+      `more than heads that are turned at random reach: it differs by pair, and is ${fixed(noise)} above it at most.`));
   follow(["colors"], () => colors.draw(0, most));
   markChosen(rows.map(({element}) => element), n => isShown(rows[n].head));
   byId("composition-see").textContent = best

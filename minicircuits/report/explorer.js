@@ -1,11 +1,8 @@
 /* The attention explorer: heads as thumbnails, a text to point at, what comes next there. */
 
-const VIEWS = [["pattern", "pattern"], ["moved", "value-weighted"], ["effects", "logit effect"]];
-const SAYS = {
-  pattern: "share of attention",
-  moved: "attention × length of what it writes",
-  effects: "what it adds to the logit of the token that really came next",
-};
+const VIEWS = [["pattern", "pattern", "share of attention"],
+               ["moved", "value-weighted", "attention × length of what it writes"],
+               ["effects", "logit effect", "what it adds to the logit of the token that really came next"]];
 
 /* Builds the explorer in `container`. What is chosen is the page's `state`; what is pointed at, and
    how it is looked at, is the explorer's own. */
@@ -30,7 +27,8 @@ function explorer(container) {
     {class: "thumbnail", "aria-label": `head ${name} ${roleOf(index)}`,
      style: {borderBottomColor: hueText(index, headNames.length)},
      onpointerenter: () => point(index), onpointerleave: () => point(null),
-     onfocus: () => point(index), onblur: () => point(null)}));
+     onfocus: () => point(index), onblur: () => setTimeout(() =>
+       gallery.contains(document.activeElement) || point(null))}));
   const gallery = roving(el("div", {class: "gallery", role: "group", "aria-label": "heads"}, thumbnails));
 
   const strip = tokenStrip("explorer-strip", {
@@ -43,7 +41,7 @@ function explorer(container) {
   const map = heatMap("The head, destinations down, sources across", {
     point: (i, j) => look({cell: [i, j]}), leave: () => look({cell: null}), says: "in this head",
     lock: (i, j) => look({kept: true, cell: [i, j]}, {place: i, source: j})});
-  const title = el("p", {class: "head-title"}), hint = el("p", {class: "small"});
+  const title = roving(el("p", {class: "head-title"})), hint = el("p", {class: "small"});
   const readout = el("p", {class: "readout", "aria-live": "polite"});
   const strongest = roving(el("ol", {class: "strongest"}));
   const next = el("ol", {class: "next"}), nextTitle = el("p", {class: "small"});
@@ -91,9 +89,10 @@ function explorer(container) {
          digits(fixed(share)))));
     const came = tokens[reading + 1], hidden = came !== undefined && !next.querySelector(".true");
     nextTitle.replaceChildren(`the model's next token after ${reading}`, ...hidden ? ["; it was ", mono(came)] : []);
-    const head = page.shown_heads[shown()], off = isOff(head) ? "; off: this is where it would look" : "";
+    const head = page.shown_heads[shown()], off = !isOff(head) ? ""
+      : `; off: ${own.view === "pattern" ? "this is where it would look" : "it writes nothing"}`;
     title.replaceChildren(...costs ? ["what each token cost"] : hues ? ["all heads, each in its hue"]
-      : ["head ", headLink(head), ` ${roleOf(shown())} – ${SAYS[own.view]}${off}`]);
+      : ["head ", headLink(head), ` ${roleOf(shown())} – ${VIEWS.find(([key]) => key === own.view)[2]}${off}`]);
     hint.textContent = own.kept ? `Kept: ${state.place}. Click it again, or press Escape, to let it go.`
                                 : "Click a token to keep it.";
   }

@@ -20,8 +20,8 @@ function textPager() {
 
 /* Fills `place` with a figure: controls, contents, and the paper's section. Returns two functions.
    open(can, said) is whether there is something to show; else it says which texts have the `key` that
-   this one lacks, or what is said. inPython(lines) writes calls that give the same numbers, after
-   those that make `acts` of the text that is shown, with the heads that are on. */
+   this one lacks, or what is said. inPython(lines) writes calls that give the same numbers, after those
+   that make `acts` of the text that is shown, with the heads that are on. Frozen scores are of all. */
 function figureOnText(place, key, section, controls, ...contents) {
   const others = texts.flatMap(({name, [key]: has}, text) => has ? [button(name, () => select({text}))] : []);
   const elsewhere = el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", others);
@@ -32,8 +32,9 @@ function figureOnText(place, key, section, controls, ...contents) {
   return {
     open(can, said) {
       elsewhere.hidden = Boolean(shownText()[key]);
-      notice.hidden = !elsewhere.hidden || !said;
-      notice.textContent = said;
+      const {off, frozen} = state.run, without = `Off: ${off.join(", ")}${frozen ? "; patterns are frozen" : ""}.`;
+      notice.textContent = [said, off.length && without].filter(Boolean).join(" ");
+      notice.hidden = !elsewhere.hidden || !notice.textContent;
       figure.hidden = !elsewhere.hidden || !can;
       return !figure.hidden;
     },
@@ -43,6 +44,6 @@ function figureOnText(place, key, section, controls, ...contents) {
       const without = off.length ? [`weights = mc.without_heads(weights, [${heads}])`] : [];
       code.textContent = ["import minicircuits as mc       # weights: those of this page's model",
         `tokens = [[${shownText().tokens.join(", ")}]]`,
-        ...frozen ? [acts, ...without] : [...without, acts], ...lines].join("\n");
+        ...frozen ? [acts, ...key === "parts" ? [] : without] : [...without, acts], ...lines].join("\n");
     }};
 }

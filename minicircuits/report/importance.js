@@ -21,7 +21,7 @@ function importance({losses, marginal, counts, given_direct, given_others, virtu
   const shown = virtual_heads.slice(0, 24), most = shown.length ? shown[0].importance : 0;
   const virtual = table(["virtual head", "takes off (nats)", "copying"], shown.map(row => [
     button(row.heads, () => chooseHead(lastOf(row), row.heads), {class: "pick"}),
-    el("span", {class: "inbar"}, bar(most > 0 ? row.importance / most : 0), fixed(row.importance, 4)),
+    el("span", {class: "inbar"}, bar(most > 0 ? -row.importance / most : 0), fixed(row.importance, 4)),
     fixed(row.copying, 2)]));
   const cut = shown.length < virtual_heads.length && `Cut: the first ${shown.length} of ${virtual_heads.length}.`;
   byId("virtual-figure").append(roving(virtual),

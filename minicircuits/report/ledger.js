@@ -74,10 +74,11 @@ function tokenChooser(key, legend) {
   const offered = el("div", {class: "candidates", role: "group", "aria-label": legend});
   const found = el("div", {class: "candidates", role: "group", "aria-label": `${legend}s found`});
   [offered, found].forEach(roving);
-  const search = tokenSearch(`any other ${legend}`, (_, ids) => {
+  const search = tokenSearch(`any other ${legend}`, (wanted, ids) => {
     const matches = ids.filter(shownText().targets);
     found.replaceChildren(...matches.slice(0, 16).map(offer),
-      matches.length > 16 ? el("span", {class: "notice"}, `and ${matches.length - 16} more`) : "");
+      wanted && !matches.length || matches.length > 16
+        ? el("span", {class: "notice"}, `${matches.length ? `and ${matches.length - 16} more` : "none has it"}`) : "");
   });
   const offer = id => {
     const {tokens, probability} = shownText(), came = id === tokens[state.place + 1];

@@ -23,6 +23,7 @@ function livingModel(given, shown) {
   const all = tokens => kept(whole, tokens, () => forward(W, tokens));
   const now = tokens => off.size ? kept(without, tokens, () =>
     forward(W, tokens, new Set(off), state.run.frozen ? all(tokens).acts : null)) : all(tokens);
+  const looking = tokens => state.run.frozen ? all(tokens) : now(tokens);      // where patterns come from
   const shares = (run, i) => (run.made[`shares ${i}`] ??= softmax(run.acts.logits[i]));
   const nats = (run, i) => i ? -Math.log(shares(run, i - 1)[run.acts.tokens[i]]) : 0;
 
@@ -47,10 +48,10 @@ function livingModel(given, shown) {
       nats: i => nats(now(tokens), i),
       loss: () => total(now(tokens)),
       wholeLoss: () => total(all(tokens)),
-      parts: name => scoreParts(W, now(tokens).acts, ofHead(name.split(".").map(Number))),
-      scores: head => now(tokens).acts.scores[ofHead(head)],
-      terms: (head, i, j, level) => scoreTerms(W, now(tokens).acts, ofHead(head), i, j, level),
-      countTerms: ([layer]) => countTerms(W, now(tokens).acts, layer),
+      parts: name => scoreParts(W, looking(tokens).acts, ofHead(name.split(".").map(Number))),
+      scores: head => looking(tokens).acts.scores[ofHead(head)],
+      terms: (head, i, j, level) => scoreTerms(W, looking(tokens).acts, ofHead(head), i, j, level),
+      countTerms: ([layer]) => countTerms(W, looking(tokens).acts, layer),
       paths: (place, id, against) => pathsTo(W, now(tokens).acts, place, direction(W, id, against)),
       logit: (place, id, against) => logitOf(W, now(tokens).acts, place, direction(W, id, against)),
       wholeProbability: (place, id) => shares(all(tokens), place)[id],

@@ -119,7 +119,7 @@ function sentence(container, model, tokenizer) {
   const patterns = choice("patterns of the others", [["no", "recomputed"], ["yes", "frozen"]], "no",
     value => select({run: {...state.run, frozen: value === "yes"}}));
   const switches = el("div", {class: "controls switches", hidden: true}, off,
-    button("all on again", () => select({run: {...state.run, off: []}})), patterns);
+    button("all on again", () => select({run: {off: [], frozen: false}})), patterns);
   container.append(el("div", {class: "sentence"}, said, field,
     el("div", {class: "controls"},
       page.merges && roving(el("span", {class: "buttons"}, "for example",

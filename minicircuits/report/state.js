@@ -59,5 +59,6 @@ const isOff = head => state.run.off.includes(headName(head));
 /* Switches a head (layer, head) off, or on again. */
 function switchHead(head) {
   const off = state.run.off.filter(name => name !== headName(head));
-  select({run: {...state.run, off: isOff(head) ? off : [...off, headName(head)]}});
+  if (!isOff(head)) off.push(headName(head));
+  select({run: {off, frozen: state.run.frozen && off.length > 0}});
 }

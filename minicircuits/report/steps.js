@@ -20,6 +20,6 @@ function steps(container, write) {
               : [look(last), " is one of the heads. None here is an induction head."]];
   const removed = !write ? null : [
     previous ? [without(previous), induction ? `, and ${headName(induction)} goes blind. ` : ". "] : null,
-    without(induction ?? last), ", and read below what that costs."];
+    without(induction ?? last), ", and read below what that changes."];
   container.append(roving(el("ol", {class: "steps"}, [text, heads, removed].map(step => step && el("li", {}, step)))));
 }

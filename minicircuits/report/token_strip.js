@@ -4,10 +4,7 @@
 /* `hover(i)` and `hover(null)` follow the pointer; `choose(i, moved)` is a click, Enter or an arrow. */
 function tokenStrip(id, {choose = place => select({place}), hover = () => {}, release = () => {}} = {}) {
   let spans = [], chosen = 0, color = () => palette.paper;
-  const placeOf = event => {
-    const span = event.target.closest("[data-place]");
-    return span ? Number(span.dataset.place) : null;
-  };
+  const placeOf = ({target}) => target.closest(".token") ? spans.indexOf(target.closest(".token")) : null;
   const element = el("div", {
     id, class: "tokens", tabindex: 0, role: "listbox", "aria-label": "the text. Arrow keys move.",
     onpointerover: event => hover(placeOf(event)),
@@ -26,7 +23,7 @@ function tokenStrip(id, {choose = place => select({place}), hover = () => {}, re
   follow(["text"], () => {
     const {tokens, written = Infinity} = shownText();      // from which place on the model wrote it
     spans = tokens.map((token, i) => el("span", {
-      class: i < written ? "token" : "token written", "data-place": i, role: "option", id: `${id}-${i}`,
+      class: i < written ? "token" : "token written", role: "option", id: `${id}-${i}`,
       title: `${i} ${word(token)}`}, running(token)));
     element.replaceChildren(...spans);
   });

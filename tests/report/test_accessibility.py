@@ -55,6 +55,15 @@ def test_a_group_has_one_tab_stop_and_keeps_the_focus(opened, alive):
     assert group.evaluate(stops) == 1
 
 
+def test_the_focus_goes_on_from_the_heads(opened, alive):
+    """A head that is looked at by focus writes the title anew, whose link is the next stop."""
+    page = opened(alive("2"))
+    page.locator(".thumbnail[tabindex='0']").focus()
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(100)
+    assert page.evaluate("document.activeElement.closest('.head-title') !== null")
+
+
 @pytest.mark.parametrize("width", [320, 1000])
 def test_nothing_jumps_when_heads_and_tokens_are_pointed_at(opened, alive, width):
     page = opened(alive("2"), width=width)

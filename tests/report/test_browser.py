@@ -312,7 +312,7 @@ def test_keyboard(opened):
         page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
     assert x.readout.inner_text().startswith("4 ")
-    assert x.at.locator(".token.locked").get_attribute("data-place") == "4"
+    assert x.at.locator(".token.locked").get_attribute("id").endswith("-4")
     page.keyboard.press("Escape")
     assert x.at.locator(".token.locked").count() == 0
     x.at.locator(".heat").focus()
@@ -775,8 +775,11 @@ def test_heads_switched_off_and_on(opened, alive):
     assert page.locator("#ledger .entry .name").all_inner_texts().count("1.1") == 0
     page.locator(".switches").get_by_label("frozen").check()
     assert f"{losses.frozen:.3f} nats" in said.inner_text()
+    notice = page.locator("#ledger .small:has-text('Off: 0.1, 1.1; patterns are frozen.')")
+    assert notice.is_visible() and "frozen=yes" in page.url
     page.get_by_role("button", name="all on again").click()
     assert f"{mc.loss(weights, tokens):.3f} nats" in said.inner_text()
+    assert "frozen" not in page.url and not notice.count()
     assert not page.locator(".switches").is_visible() and not at.locator(".thumbnail.off").count()
     assert_next(page, weights, tokens[0])
 

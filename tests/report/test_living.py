@@ -44,6 +44,7 @@ RUN = """({tokens, off, frozen}) => {
     lengths: hs.map(h => plain(valueLengths(W, acts, h))),
     effects: hs.map(h => square(sourceEffects(W, acts, h))),
     parts: hs.map(h => scoreParts(W, acts, h).map(square)),
+    looked: page.shown_heads.slice(-1).map(text.scores).map(square),
     shown: text.views.pattern().length, next: text.next(place),
     paths: text.paths(place, 1).map(({heads, sources, total}) => [heads, plain(sources), total]),
     logit: text.logit(place, 1)};
@@ -183,8 +184,11 @@ def test_heads_switched_off(run, name, frozen):
     close(found["loss"], losses.frozen if frozen else losses.recomputed)
     close(found["wholeLoss"], mc.loss(weights, tokens))
     acts = mc.forward(mc.without_heads(weights, off), tokens)
+    whole = mc.forward(weights, tokens)
+    layer, head = heads_of(weights)[-1]
+    close(found["looked"], np.tril((whole if frozen else acts).scores[layer, :, head]))
     if frozen:
-        close(found["pattern"], mc.forward(weights, tokens).pattern[:, 0])
+        close(found["pattern"], whole.pattern[:, 0])
     else:
         close(found["logits"], acts.logits[0])
         assert {row[1] for row in found["next"]} != {row[2] for row in found["next"]}
