@@ -15,6 +15,8 @@ Here is what each trick saves of a step, at the three sizes of `tests/benchmarks
 
 These bought nothing: a workspace that is kept from step to step (memory just freed is warmer),
 copies of what a product reads transposed, and Σ_j A dA as z·dz inside the product that gives dA.
+Nor did keys and values with a column for each source: heads' products are 7 % quicker so, but
+those that make k and v are 15 % slower.
 """
 
 from functools import partial
