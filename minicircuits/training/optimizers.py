@@ -37,8 +37,7 @@ def muon(W, dW, moments, rate, momentum, decay, speed=1):
         W ← W − rate · (speed · orthogonalize(momentum · m + dW) + decay · W)
 
     moments : (m,), zero before step 1, as `trainer.first_state` has it
-    speed : a number, or one for each matrix (..., 1, 1). The faster a matrix moves against its
-        decay, the larger it becomes.
+    speed : the faster a matrix moves against its decay, the larger it becomes
     """
     m, = moments
     m = momentum * m + dW

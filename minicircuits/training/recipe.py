@@ -20,7 +20,7 @@ class Recipe:
 
     steps : changes of the weights
     warm_up : over how many of them the rates rise
-    wait : how many of them W_Q and W_K of later layers sit out, at most a quarter of them all
+    wait : how many of them W_Q and W_K sit out, at most a quarter of them all
     batch, n_ctx : contexts a step, and tokens in each; `Text.batches` reads them, not `train`
     seed : what the contexts are drawn with
     adamw_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
@@ -33,7 +33,7 @@ class Recipe:
 
     steps: int = 500
     warm_up: int = 20
-    wait: int = 60
+    wait: int = 40
     batch: int = 24
     n_ctx: int = SHAPE["n_ctx"]
     seed: int = 0
@@ -60,9 +60,10 @@ class Recipe:
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
 
     def waits(self, step):
-        """Whether W_Q and W_K of later layers stay as they are after `step`.
+        """Whether W_Q and W_K stay as they are after `step`.
 
-        What there is to look for, an earlier layer has to learn first.
+        What the last token alone says of the next, W_E and W_U learn first. Heads that moved before
+        would learn it too, and attend to their own place ever after.
         """
         return step < min(self.wait, self.steps // 4)
 
