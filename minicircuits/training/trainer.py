@@ -117,6 +117,7 @@ def move(state, gradients, name):
     speed = 1
     if name in ("W_Q", "W_K"):
         speed = 0 if recipe.waits(state.step) else recipe.qk_speed
+        decay = share * recipe.qk_decay
     W, (m,) = muon(W, dW, (m,), share * recipe.muon_rate, recipe.momentum, decay, speed)
     W, m = (np.ascontiguousarray(turned(M.reshape(shape))) for M in (W, m))
     return W, (m,)
