@@ -19,15 +19,16 @@ def adamw(W, dW, moments, step, rate, beta1, beta2, decay):
 
         m ← β₁ m + (1 − β₁) dW           m̂ = m / (1 − β₁^step)
         s ← β₂ s + (1 − β₂) dW²          ŝ = s / (1 − β₂^step)
-        W ← W − rate · (m̂ / (√ŝ + 1e-8) + decay · W)
+        W ← W − rate · (m̂ / (√ŝ + 1e-8) + decay · W · [dW ≠ 0])
 
+    [dW ≠ 0] : a token that the batch has not keeps its embedding, however rare it is
     moments : (m, s), both zero before step 1, as `trainer.first_state` has them
     """
     m, s = moments
     m = beta1 * m + (1 - beta1) * dW
     s = beta2 * s + (1 - beta2) * dW ** 2
     direction = m / (1 - beta1 ** step) / (np.sqrt(s / (1 - beta2 ** step)) + 1e-8)
-    return W - rate * (direction + decay * W), (m, s)
+    return W - rate * (direction + decay * W * (dW != 0)), (m, s)
 
 
 def muon(W, dW, moments, rate, momentum, decay, speed=1):
@@ -37,8 +38,7 @@ def muon(W, dW, moments, rate, momentum, decay, speed=1):
         W ← W − rate · (speed · orthogonalize(momentum · m + dW) + decay · W)
 
     moments : (m,), zero before step 1, as `trainer.first_state` has it
-    speed : a number, or one for each matrix (..., 1, 1). The faster a matrix moves against its
-        decay, the larger it becomes.
+    speed : the faster a matrix moves against its decay, the larger it becomes
     """
     m, = moments
     m = momentum * m + dW

@@ -20,20 +20,21 @@ class Recipe:
 
     steps : changes of the weights
     warm_up : over how many of them the rates rise
-    wait : how many of them W_Q and W_K of later layers sit out, at most a quarter of them all
+    wait : how many of them W_Q and W_K sit out, at most a quarter of them all
     batch, n_ctx : contexts a step, and tokens in each; `Text.batches` reads them, not `train`
     seed : what the contexts are drawn with
     adamw_rate, beta1, beta2 : of AdamW, for W_E, W_pos, W_U
     muon_rate, momentum : of Muon, for W_Q, W_K, W_V, W_O
     qk_speed : how fast Muon moves W_Q and W_K, beside the others
-    decay : of both, times `rate`: weights may grow at the end, and scores get sharper
+    decay, qk_decay : of W_E, W_U, W_V and W_O, and of W_Q and W_K; both times `rate`. Weights may
+        grow at the end, and scores get sharper
 
     Raises InputError on a number of another type, negative, infinite or NaN.
     """
 
     steps: int = 500
     warm_up: int = 20
-    wait: int = 60
+    wait: int = 40
     batch: int = 24
     n_ctx: int = SHAPE["n_ctx"]
     seed: int = 0
@@ -44,6 +45,7 @@ class Recipe:
     momentum: float = 0.9
     qk_speed: float = 1.5
     decay: float = 0.1
+    qk_decay: float = 0.03
 
     def __post_init__(self):
         for field in fields(self):
@@ -60,16 +62,20 @@ class Recipe:
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
 
     def waits(self, step):
-        """Whether W_Q and W_K of later layers stay as they are after `step`.
+        """Whether W_Q and W_K stay as they are after `step`.
 
-        What there is to look for, an earlier layer has to learn first.
+        What the last token alone says of the next, W_E and W_U learn first. Heads that moved before
+        would learn it too, and attend to their own place ever after.
         """
         return step < min(self.wait, self.steps // 4)
 
 
 @door
 def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAPE) -> Weights:
-    """`init_weights` in float32, with three changes. Induction heads then form early.
+    """`init_weights` in float32, with four changes. Induction heads then form early, and get sharp.
+
+    Embeddings are four times as long. Tokens that the text hardly has stay apart, so that what
+    matches tokens matches them too.
 
     Positions are fast sinusoids, and fill a quarter of the dimensions only. Neighbors then lie
     far apart, which a previous-token head needs. Tokens have the other dimensions to
@@ -80,7 +86,7 @@ def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAP
     where positions are, so that they first look for tokens, and not for places.
 
     shape : n_heads, d_model, d_head, n_ctx and positions, as in SHAPE. Without positions ("none")
-    only the second change is made. Raises InputError also where a checkpoint of so many
+    W_pos and W_K stay as they are. Raises InputError also where a checkpoint of so many
     parameters would be too large for a file.
     """
     if seed < 0 or shape.keys() != SHAPE.keys():
@@ -100,4 +106,4 @@ def first_weights(n_layers: int, d_vocab: int, seed: int = 0, shape: dict = SHAP
         d, W_pos = weights.d_model // 4, np.zeros_like(W_pos)
         W_pos[:d] = 3 * sinusoids(weights.n_ctx, d, fastest=2.5, slowest=0.025).T
         W_K[1:, ..., :d] = 0
-    return replace(weights, W_pos=W_pos, W_Q=W_Q, W_K=W_K)
+    return replace(weights, W_E=4 * weights.W_E, W_pos=W_pos, W_Q=W_Q, W_K=W_K)

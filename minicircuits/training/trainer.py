@@ -114,10 +114,10 @@ def move(state, gradients, name):
     turned = np.matrix_transpose if name == "W_O" else np.asarray              # to (l, h, e, d)
     n_layers, n_heads, d_head, d_model = shape = turned(W).shape
     W, dW, m = (turned(M).reshape(n_layers, n_heads * d_head, d_model) for M in (W, dW, *moments))
-    speed = np.ones((n_layers, 1, 1), W.dtype)
+    speed = 1
     if name in ("W_Q", "W_K"):
-        speed[:] = recipe.qk_speed
-        speed[1:] *= not recipe.waits(state.step)
+        speed = 0 if recipe.waits(state.step) else recipe.qk_speed
+        decay = share * recipe.qk_decay
     W, (m,) = muon(W, dW, (m,), share * recipe.muon_rate, recipe.momentum, decay, speed)
     W, m = (np.ascontiguousarray(turned(M.reshape(shape))) for M in (W, m))
     return W, (m,)

@@ -54,23 +54,24 @@ def test_no_untrained_model_has_a_head_with_a_name(n_ctx):
 
 
 def test_it_is_small():
-    assert PRETRAINED.stat().st_size <= 2_000_000
+    assert PRETRAINED.stat().st_size <= 2_300_000
 
 
 def test_the_command_that_made_it_is_the_one_on_record(pretrained):
     recipe = Recipe(**pretrained.metadata["recipe"])
-    made = (f"minicircuits train --layers {pretrained.weights.n_layers} --steps {recipe.steps} "
+    made = (f"minicircuits train --layers {pretrained.weights.n_layers} "
+            f"--d-head {pretrained.weights.d_head} --steps {recipe.steps} "
             f"--seed {pretrained.metadata['seed']} -o pretrained.npz")
     assert f"\n    {made}\n" in getdoc(mc.load_pretrained)
     assert recipe == Recipe(steps=recipe.steps, seed=recipe.seed), "nothing but the defaults"
 
 
 def test_its_heads_on_random_tokens(pretrained, heads):
-    """The least prefix matching of three lengths is from 0.45 to 0.49, as blocks are drawn."""
+    """The least prefix matching of three lengths is from 0.58 to 0.65, as blocks are drawn."""
     induction, previous = heads
     assert BLOCKS == (13, 29, 47)
-    assert induction["induction"] >= 0.44
-    assert previous["previous"] >= 0.95
+    assert induction["induction"] >= 0.6
+    assert previous["previous"] >= 0.99
     circuit = ov_circuit(pretrained.weights.astype(np.float64), induction["layer"],
                          induction["head"])
     assert copying_score(circuit) >= 0.95
@@ -80,7 +81,7 @@ def test_its_heads_on_random_tokens(pretrained, heads):
 def test_it_repeats_random_tokens_in_order_and_not_shuffled(pretrained, seed):
     found = ordered_versus_shuffled(pretrained.weights, pretrained.tokenizer.start,
                                     np.random.default_rng(seed))
-    assert found.gap >= 2
+    assert found.gap >= 3
 
 
 def test_its_loss_on_a_text_it_has_not_seen(pretrained, study):

@@ -59,18 +59,17 @@ def test_muon_has_the_heads_of_a_layer_as_one_matrix():
 
 
 def test_what_scores_are_made_of_moves_by_itself():
-    """W_Q and W_K at `qk_speed`, those of later layers after `wait` steps; W_pos without decay."""
+    """W_Q and W_K at `qk_speed`, after `wait` steps, with `qk_decay`; W_pos without decay."""
     state = begun(replace(RECIPE, wait=1, qk_speed=3.0), dtype=np.float64)
     gradients = loss_and_gradients(state.weights, batch(0))[1]
-    for later in 0, 3:
+    for speed in 0, 3:
         moved, share = next_state(state, gradients), state.recipe.rate(state.step)
         for name in "W_Q", "W_K":
-            for W, dW, m, after, speed in zip(*(getattr(of, name) for of in (
-                    state.weights, gradients)), state.moments[name][0],
-                    getattr(moved.weights, name), (3, later)):
+            for W, dW, m, after in zip(*(getattr(of, name) for of in (state.weights, gradients)),
+                                       state.moments[name][0], getattr(moved.weights, name)):
                 W, dW, m, after = (M.reshape(6, 6) for M in (W, dW, m, after))
                 expected, _ = muon(W, dW, (m,), share * RECIPE.muon_rate, RECIPE.momentum,
-                                   share * RECIPE.decay, speed)
+                                   share * RECIPE.qk_decay, speed)
                 assert relative_error(after, expected) <= 1e-14
         state = moved
     still = replace(gradients, W_pos=0 * gradients.W_pos)
