@@ -55,8 +55,8 @@ table(["pair", "K-composition", "matching", "the earlier looks at", "with attent
 say("""A composition score says how much a head reads of what another wrote, not what it does with
     it. For induction a pair must overlap, match, and have an earlier head that looks at −1.""")
 if not own(chosen):
-    say("""Here the strongest pair, 0.1→1.1, is not the one: 0.1 looks two back, and the pair hardly
-        matches. The second, 0.3→1.1, does it all. What is 0.1→1.1 for? See the four parts.""")
+    say("""Here the strongest pair, 0.2→1.3, does it all. The next, 0.1→1.3, overlaps as much, but
+        0.1 looks two back, and the pair hardly matches. What is it for? See the four parts.""")
 
 # %% In a text
 heading(f"Where head {name} finds what it says, in a text")
@@ -111,7 +111,7 @@ matching = {row.term.label: f"{mc.copying_score(row.term.W):.2f}" for row in sha
 table(["query · key", "share", "matching"], [
     [row.term.label, f"{row.share:.2f}", matching.get(row.term.label, "")] for row in shares[:5]])
 if not own(chosen):
-    say("""Here 0.1→1.1 has its use: with 0.3 on the query side it matches. That term compares the
+    say("""Here 0.1→1.3 has its use: with 0.2 on the query side it matches. That term compares the
         token before the present one with the token two before the source. On the stripe they are
         the same. So the head looks for two tokens in a row, [a][b][c] … [a][b] → [c].""")
 
@@ -134,9 +134,9 @@ for kind, part in parts._asdict().items():
     assert mc.relative_error(sum(terms), part) < 1e-9
 assert mc.relative_error(mc.rebuild(weights, contexts).pattern, acts.pattern) < 1e-12
 if not own(chosen):                              # what this model is known to have learned
-    assert pairs[:2] == [(1, 1, 0, 1), (1, 1, 0, 3)] and offset[[1, 3]].tolist() == [2, 1]
-    assert mc.induction_eigenvalues(weights, (0, 1), (1, 1)).matching < 0.3
-    assert matching["token · token→0.3"] > "0.9" and matching["token→0.3 · token→0.1"] > "0.9"
+    assert pairs[:2] == [(1, 3, 0, 2), (1, 3, 0, 1)] and offset[[2, 1]].tolist() == [1, 2]
+    assert mc.induction_eigenvalues(weights, (0, 1), (1, 3)).matching < 0.3
+    assert matching["token · token→0.2"] > "0.9" and matching["token→0.2 · token→0.1"] > "0.9"
     assert min(means["K"][0], means["both"][0]) > 1 > abs(means["neither"][0])
-    assert max(map(abs, gaps[1:])) < 1 < 3 < gaps[0]
+    assert max(map(abs, gaps[1:])) < 0.3 < 3 < gaps[0]
 print("All identities hold.")

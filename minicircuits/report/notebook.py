@@ -48,7 +48,7 @@ def attention(weights: Weights, tokens: Tokens,
 
     Up to 1,000,000 parameters the model runs in the frame: heads can be switched off, texts
     written (as words, where `show` is of the model's `Tokenizer`). A notebook keeps that at 5.3
-    bytes a parameter, 3 MB for the packaged model. What is computed before takes less, 0.1 MB
+    bytes a parameter, 2.3 MB for the packaged model. What is computed before takes less, 0.1 MB
     for 15 tokens and 0.5 MB for 128, and is what a larger model shows.
     Raises InputError for a model without layers.
     """

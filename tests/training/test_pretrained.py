@@ -54,23 +54,22 @@ def test_no_untrained_model_has_a_head_with_a_name(n_ctx):
 
 
 def test_it_is_small():
-    assert PRETRAINED.stat().st_size <= 2_300_000
+    assert PRETRAINED.stat().st_size <= 2_000_000
 
 
 def test_the_command_that_made_it_is_the_one_on_record(pretrained):
     recipe = Recipe(**pretrained.metadata["recipe"])
-    made = (f"minicircuits train --layers {pretrained.weights.n_layers} "
-            f"--d-head {pretrained.weights.d_head} --steps {recipe.steps} "
+    made = (f"minicircuits train --layers {pretrained.weights.n_layers} --steps {recipe.steps} "
             f"--seed {pretrained.metadata['seed']} -o pretrained.npz")
     assert f"\n    {made}\n" in getdoc(mc.load_pretrained)
     assert recipe == Recipe(steps=recipe.steps, seed=recipe.seed), "nothing but the defaults"
 
 
 def test_its_heads_on_random_tokens(pretrained, heads):
-    """The least prefix matching of three lengths is from 0.58 to 0.65, as blocks are drawn."""
+    """The least prefix matching of three lengths is from 0.52 to 0.57, as blocks are drawn."""
     induction, previous = heads
     assert BLOCKS == (13, 29, 47)
-    assert induction["induction"] >= 0.6
+    assert induction["induction"] >= 0.52
     assert previous["previous"] >= 0.99
     circuit = ov_circuit(pretrained.weights.astype(np.float64), induction["layer"],
                          induction["head"])
