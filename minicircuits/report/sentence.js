@@ -36,7 +36,7 @@ function drawn(shares, u) {
 function sentence(container, model, tokenizer) {
   const {start, d_vocab, n_ctx} = model.W, given = texts.length;
   const first = start === null ? [] : [start], longest = Math.min(n_ctx ?? 128, 128);
-  let timer = false, frame = null, random = Math.random;
+  let timer = false, frame = null, random;
 
   const field = el("textarea", {rows: 2, maxlength: MOST_WRITTEN, spellcheck: "false",
     "aria-label": "your text", oninput: () => {

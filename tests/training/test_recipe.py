@@ -25,7 +25,7 @@ def test_a_recipe_has_only_numbers_that_make_sense(numbers):
         Recipe(**numbers)
 
 
-def test_first_weights_are_those_of_init_weights_with_three_changes():
+def test_first_weights_are_those_of_init_weights_with_four_changes():
     plain = init_weights(2, d_vocab=9, rng=np.random.default_rng(5), dtype=np.float32, **SHAPE)
     first = first_weights(2, 9, seed=5)
     for name, W in first.items():
