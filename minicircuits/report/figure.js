@@ -21,7 +21,7 @@ function textPager() {
 /* Fills `place` with a figure: controls, contents, and the paper's section. Returns two functions.
    open(can, said) is whether there is something to show; else it says which texts have the `key` that
    this one lacks, or what is said. inPython(lines) writes calls that give the same numbers, after those
-   that make `acts` of the text that is shown, with the heads that are on. Frozen scores are of all. */
+   that make `acts` of the text that is shown, with the heads that are on; frozen scores are of all heads. */
 function figureOnText(place, key, section, controls, ...contents) {
   const others = texts.flatMap(({name, [key]: has}, text) => has ? [button(name, () => select({text}))] : []);
   const elsewhere = el("p", {class: "buttons"}, "This text was not taken apart. Those that were: ", others);

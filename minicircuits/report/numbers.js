@@ -14,7 +14,7 @@ const within = (value, most) => Math.max(0, Math.min(value, most));
 /* Where entry [i, j], j ≤ i, stands in a triangle packed row by row. */
 const triangle = (i, j) => i * (i + 1) / 2 + j;
 
-/* Row i of a triangle, and all. */
+/* Row i of a triangle; and its first rows, so many of them. */
 const rowOf = (values, i) => values.subarray(triangle(i, 0), triangle(i + 1, 0));
 const rowsOf = (values, count) => Array.from({length: count}, (_, i) => rowOf(values, i));
 

@@ -62,7 +62,7 @@ class Recipe:
         return min(1, (step + 1) / (self.warm_up + 1)) * (1 - step / self.steps)
 
     def waits(self, step):
-        """Whether W_Q and W_K stay as they are after `step`.
+        """Whether W_Q and W_K stay as they are after `step`, but for their decay.
 
         What the last token alone says of the next, W_E and W_U learn first. Heads that moved before
         would learn it too, and attend to their own place ever after.
