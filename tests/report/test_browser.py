@@ -782,6 +782,11 @@ def test_heads_switched_off_and_on(opened, alive):
     assert "frozen" not in page.url and not notice.count()
     assert not page.locator(".switches").is_visible() and not at.locator(".thumbnail.off").count()
     assert_next(page, weights, tokens[0])
+    at.locator(".power").click()
+    page.locator(".switches").get_by_label("frozen").check()
+    assert "frozen=yes" in page.url
+    at.locator(".power").click()                             # the last one is on again
+    assert "frozen" not in page.url
 
 
 def test_random_tokens_come_twice(opened, alive):
